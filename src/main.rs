@@ -1,1 +1,3 @@
+//! The `valgate` binary; see the library for where things are.
+
 fn main() {}
