@@ -44,4 +44,4 @@ pub mod catalogue;
 pub mod clock;
 pub mod keys;
 pub mod rejection;
-pub mod token;
+pub mod route;

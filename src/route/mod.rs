@@ -1,0 +1,14 @@
+//! Routes: which rules and which upstream a request falls under.
+//!
+//! A path is forwarded verbatim or refused. Matching uses its decoded segments, and a path that can be read in more
+//! than one way is accepted only where the route allows that way and every reading leads to the same route.
+
+mod host;
+mod path;
+mod pattern;
+mod table;
+
+pub use host::HostPattern;
+pub use path::{Ambiguity, PathRefused, RequestPath};
+pub use pattern::{PathPattern, PatternError};
+pub use table::{Conflict, Found, RouteId, RouteMatch, RouteTable};
