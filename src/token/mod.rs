@@ -1,1 +1,23 @@
 //! Bearer tokens: from bytes that a stranger sent to claims that an issuer stands behind.
+//!
+//! Sans-I/O: [`Verifier::verify`] answers *verified*, *refused*, or *needs* (this issuer's keys, freshly), and the
+//! caller does the waiting. `jsonwebtoken` and `aws-lc-rs` check signatures; every claim check is ours, total and
+//! strictly typed, since libraries tend to take an absent or oddly typed claim for a passed one. Knows nothing of
+//! HTTP, of revocation, of routes.
+
+mod bearer;
+mod checks;
+mod claims;
+mod compact;
+mod header;
+mod issuer;
+mod json;
+mod verified;
+mod verify;
+
+pub use bearer::{BearerToken, Fingerprint};
+pub use checks::{Check, CollectAll, Examiner, FailFast, Finding};
+pub use claims::{Claims, scalar_text};
+pub use issuer::{Audiences, Expectations, Issuer, IssuerId, IssuerSet, Issuers, Profile};
+pub use verified::VerifiedToken;
+pub use verify::{Inputs, LookedAgain, Need, Verdict, Verifier};

@@ -1,0 +1,93 @@
+//! The authentication step: from a bearer token to a live one.
+//!
+//! The verifier says what it needs; here is where a request waits for it, bounded in time and together with all
+//! other requests that need the same.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::verdict_cache::{SharedVerdicts, VerdictCache};
+use crate::clock::Clock;
+use crate::keys::LookAgain;
+use crate::rejection::Rejection;
+use crate::revocation::{Candidate, LiveToken, RevocationPolicies};
+use crate::token::{BearerToken, FailFast, Inputs, IssuerSet, LookedAgain, Need, Verdict, Verifier};
+
+/// One core's way from tokens to principals.
+#[derive(Debug)]
+pub struct Authenticator {
+    verifier: Arc<Verifier>,
+    revocation: Arc<RevocationPolicies>,
+    verdicts: VerdictCache,
+    clock: Clock,
+}
+
+/// Whether a verdict came from the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temperature {
+    /// Verified before.
+    Warm,
+    /// Verified for this request.
+    Cold,
+}
+
+impl Authenticator {
+    /// An authenticator with an empty cache of its own.
+    pub fn new(
+        verifier: Arc<Verifier>,
+        revocation: Arc<RevocationPolicies>,
+        shared: SharedVerdicts,
+        clock: Clock,
+    ) -> Self {
+        Self { verifier, revocation, verdicts: VerdictCache::new(shared), clock }
+    }
+
+    /// The token, if an issuer that the route trusts stands behind it and it was not revoked.
+    pub async fn authenticate(
+        &self,
+        token: BearerToken<'_>,
+        trusted: &IssuerSet,
+        temperature: &mut Option<Temperature>,
+    ) -> Result<LiveToken, Rejection> {
+        let candidate = self.verified(token, trusted, temperature).await?;
+        self.revocation.admit(candidate, &self.clock)
+    }
+
+    async fn verified(
+        &self,
+        token: BearerToken<'_>,
+        trusted: &IssuerSet,
+        temperature: &mut Option<Temperature>,
+    ) -> Result<Rc<Candidate>, Rejection> {
+        let key = self.verdicts.key(token);
+        let cached = self.verdicts.get(key);
+        let inputs = self.inputs(trusted, LookedAgain::NotYet);
+        if let Some(candidate) = cached.filter(|found| self.verifier.still_good(found.token(), inputs)) {
+            *temperature = Some(Temperature::Warm);
+            return Ok(candidate);
+        }
+        *temperature = Some(Temperature::Cold);
+        let mut looked_again = LookedAgain::NotYet;
+        loop {
+            match self.verifier.verify(token, self.inputs(trusted, looked_again), &mut FailFast) {
+                Verdict::Verified(verified) => {
+                    let candidate = Rc::new(self.revocation.candidate(verified));
+                    self.verdicts.put(key, &candidate);
+                    return Ok(candidate);
+                }
+                Verdict::Refused(rejection) => return Err(rejection),
+                // The verifier needs keys only while it has not been told what came of asking for them.
+                Verdict::Needs(Need::Keys(issuer)) => {
+                    looked_again = match issuer.keys.look_again().await {
+                        LookAgain::Refreshed => LookedAgain::Refreshed,
+                        LookAgain::Failed | LookAgain::TimedOut => LookedAgain::Failed,
+                    };
+                }
+            }
+        }
+    }
+
+    fn inputs<'r>(&self, trusted: &'r IssuerSet, looked_again: LookedAgain) -> Inputs<'r> {
+        Inputs { trusted, now: self.clock.wall(), monotonic: self.clock.monotonic(), looked_again }
+    }
+}

@@ -1,0 +1,157 @@
+//! The credential step: exactly one bearer token, from where the route says it is.
+
+use http::header::{AUTHORIZATION, COOKIE, ORIGIN};
+use http::{HeaderMap, Method};
+
+use super::sanitize::CleanRequest;
+use crate::catalogue::Reason;
+use crate::rejection::Rejection;
+use crate::token::BearerToken;
+
+/// Where a route looks for the token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenSource {
+    /// The Authorization header (RFC 6750 section 2.1).
+    Header,
+    /// The Authorization header or this cookie, but not both. With the cookie, a request that may change something
+    /// must come from a page of the same origin, since browsers send cookies whoever asks.
+    Cookie(Box<str>),
+}
+
+/// The token of a request.
+pub fn extract<'r>(
+    request: &'r CleanRequest,
+    source: &TokenSource,
+    is_tls: bool,
+    max_token: usize,
+) -> Result<BearerToken<'r>, Rejection> {
+    let from_header = from_header(request.headers())?;
+    let text = match source {
+        TokenSource::Header => from_header,
+        TokenSource::Cookie(name) => match (from_header, from_cookie(request.headers(), name)?) {
+            (Some(_), Some(_)) => {
+                return Err(Rejection::new(Reason::Multiple)
+                    .hint("The request carries a token in the Authorization header and another in a cookie."));
+            }
+            (None, Some(text)) => {
+                check_same_origin(request, is_tls)?;
+                Some(text)
+            }
+            (header, None) => header,
+        },
+    };
+    let text = text.ok_or_else(|| Rejection::new(Reason::Missing))?;
+    if text.len() > max_token {
+        return Err(Reason::TokenTooLarge.into());
+    }
+    BearerToken::new(text).ok_or_else(|| Reason::IllegalCharacters.into())
+}
+
+/// `Bearer` in any case, one or more spaces, and the token (RFC 9110 section 11.4, RFC 6750 section 2.1).
+fn from_header(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Rejection::new(Reason::Multiple).hint("There is more than one Authorization header."));
+    }
+    let text = value.to_str().map_err(|_| Rejection::new(Reason::IllegalCharacters))?;
+    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(if text.is_empty() { Reason::Empty } else { Reason::NotBearer }.into());
+    }
+    match rest.trim_start_matches(' ') {
+        "" => Err(Reason::Empty.into()),
+        token => Ok(Some(token)),
+    }
+}
+
+/// The value of the one cookie of this name (RFC 6265 section 4.2).
+fn from_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Rejection> {
+    let mut found = None;
+    for value in headers.get_all(COOKIE) {
+        let text = value.to_str().map_err(|_| Rejection::new(Reason::IllegalCharacters))?;
+        for pair in text.split(';') {
+            let Some((key, value)) = pair.trim_matches([' ', '\t']).split_once('=') else { continue };
+            if key != name {
+                continue;
+            }
+            if found.replace(value).is_some() {
+                return Err(Rejection::new(Reason::Multiple).hint("The token's cookie appears more than once."));
+            }
+        }
+    }
+    match found {
+        Some("") => Err(Reason::Empty.into()),
+        other => Ok(other),
+    }
+}
+
+/// Methods that may change something need proof that a page of this origin asked: `Sec-Fetch-Site` (W3C Fetch
+/// Metadata) or, from older browsers, `Origin` (RFC 6454). Neither is a refusal: fail closed.
+fn check_same_origin(request: &CleanRequest, is_tls: bool) -> Result<(), Rejection> {
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let headers = request.headers();
+    let fetch_site = headers.get("sec-fetch-site").map(|site| site.as_bytes() == b"same-origin");
+    let origin = headers.get(ORIGIN).map(|origin| {
+        let scheme = if is_tls { "https://" } else { "http://" };
+        origin.to_str().ok().and_then(|origin| origin.strip_prefix(scheme)).is_some_and(|authority| {
+            request.authority().as_bytes().eq_ignore_ascii_case(authority.as_bytes())
+        })
+    });
+    match (fetch_site, origin) {
+        (Some(true), None | Some(true)) | (None, Some(true)) => Ok(()),
+        _ => Err(Reason::CrossOrigin.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use http::header::{AUTHORIZATION, COOKIE};
+
+    use super::{from_cookie, from_header};
+    use crate::catalogue::Reason;
+
+    fn header(values: &[&'static str]) -> Result<Option<String>, Reason> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, value.parse().unwrap());
+        }
+        from_header(&headers).map(|token| token.map(str::to_owned)).map_err(|rejection| rejection.reason())
+    }
+
+    #[test]
+    fn the_scheme_is_read_in_any_case_and_the_rest_strictly() {
+        for good in ["Bearer abc", "bearer abc", "BEARER   abc"] {
+            assert_eq!(header(&[good]), Ok(Some("abc".to_owned())), "{good}");
+        }
+        assert_eq!(header(&[]), Ok(None));
+        for (bad, reason) in [
+            ("", Reason::Empty),
+            ("Bearer", Reason::Empty),
+            ("Bearer ", Reason::Empty),
+            ("Bearer\tabc", Reason::NotBearer),
+            ("Basic abc", Reason::NotBearer),
+            ("Bearerabc", Reason::NotBearer),
+            ("abc", Reason::NotBearer),
+        ] {
+            assert_eq!(header(&[bad]), Err(reason), "{bad:?}");
+        }
+        assert_eq!(header(&["Bearer a", "Bearer a"]), Err(Reason::Multiple));
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_exact_name_and_once() {
+        let cookie = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(COOKIE, text.parse().unwrap());
+            from_cookie(&headers, "__Host-token").map(|token| token.map(str::to_owned)).map_err(|r| r.reason())
+        };
+        assert_eq!(cookie("a=b; __Host-token=x.y.z; c=d"), Ok(Some("x.y.z".to_owned())));
+        assert_eq!(cookie("__host-token=x; x__Host-token=y"), Ok(None));
+        assert_eq!(cookie("__Host-token=x; __Host-token=x"), Err(Reason::Multiple));
+        assert_eq!(cookie("__Host-token="), Err(Reason::Empty));
+    }
+}

@@ -1,0 +1,180 @@
+//! One request from its first byte to the last of its response: what is known of it, and the one place that writes
+//! it down. Whatever becomes of the request, exactly one log line and one set of metrics come of it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
+
+use super::authenticate::Temperature;
+use super::handle::Core;
+use super::route::Route;
+use crate::catalogue::Reason;
+use crate::clock::Monotonic;
+use crate::rejection::Rejection;
+use crate::revocation::LiveToken;
+use crate::telemetry::access_log::{Auth, Outcome, Record};
+use crate::telemetry::trace::{RequestId, TraceContext};
+use crate::token::Fingerprint;
+use crate::upstream::BodyProgress;
+
+/// What is known of one request so far. Dropped without a word of how it ended, it counts as left by its client.
+#[derive(Debug)]
+pub struct Exchange {
+    core: Rc<Core>,
+    started: Monotonic,
+    client: SocketAddr,
+    listener: Rc<str>,
+    method: Method,
+    uri: Uri,
+    host: Option<http::HeaderValue>,
+    version: Version,
+    /// The id that the client, the API and the log see.
+    pub request_id: RequestId,
+    /// The W3C trace context that is passed on.
+    pub trace: TraceContext,
+    /// The route, once it is found.
+    pub route: Option<std::sync::Arc<Route>>,
+    /// The token, once it is known to be live.
+    pub token: Option<LiveToken>,
+    /// The token's fingerprint, where it was refused.
+    pub fingerprint: Option<Fingerprint>,
+    /// How the token was judged.
+    pub temperature: Option<Temperature>,
+    /// Which endpoint of the upstream the request went to.
+    pub endpoint: Option<usize>,
+    /// How long the upstream took to the first byte of its response.
+    pub first_byte: Option<Duration>,
+    /// The request's body.
+    pub body: Option<Rc<BodyProgress>>,
+    rejection: Option<Rejection>,
+    status: Option<StatusCode>,
+    sent: u64,
+    is_written: bool,
+}
+
+impl Exchange {
+    /// Begins an exchange.
+    pub(super) fn begin<B>(
+        core: &Rc<Core>,
+        client: SocketAddr,
+        listener: &Rc<str>,
+        request: &http::Request<B>,
+    ) -> Self {
+        let headers: &HeaderMap = request.headers();
+        let (request_id, trace) = core.identify(headers);
+        Self {
+            core: Rc::clone(core),
+            started: core.clock.monotonic(),
+            client,
+            listener: Rc::clone(listener),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            host: headers.get(http::header::HOST).cloned(),
+            version: request.version(),
+            request_id,
+            trace,
+            route: None,
+            token: None,
+            fingerprint: None,
+            temperature: None,
+            endpoint: None,
+            first_byte: None,
+            body: None,
+            rejection: None,
+            status: None,
+            sent: 0,
+            is_written: false,
+        }
+    }
+
+    /// Since when.
+    pub(super) fn started(&self) -> Monotonic {
+        self.started
+    }
+
+    /// Notes what the client is answered.
+    pub(super) fn answered(&mut self, status: StatusCode, rejection: Option<Rejection>) {
+        self.status = Some(status);
+        self.rejection = rejection;
+    }
+
+    /// Counts bytes of the response's body.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// The response was handed over whole.
+    pub(super) fn completed(mut self: Box<Self>) {
+        self.write(Outcome::Completed, None);
+    }
+
+    /// The upstream broke off in the middle of its response.
+    pub(super) fn upstream_aborted(mut self: Box<Self>) {
+        self.write(Outcome::UpstreamAborted, Some(Reason::UpstreamReset));
+    }
+
+    fn write(&mut self, outcome: Outcome, late: Option<Reason>) {
+        if std::mem::replace(&mut self.is_written, true) {
+            return;
+        }
+        let core = Rc::clone(&self.core);
+        let duration = self.started.until(core.clock.monotonic());
+        let reason = self.rejection.as_ref().map(Rejection::reason).or(late);
+        let received = self.body.as_ref().map_or(0, |body| body.bytes());
+        let auth = match self.temperature {
+            None => Auth::None,
+            Some(Temperature::Warm) => Auth::Warm,
+            Some(Temperature::Cold) => Auth::Cold,
+        };
+
+        let route = self.route.as_deref();
+        let token = self.token.as_ref();
+        core.count(route, reason, self.status, duration);
+        core.metrics.bytes(received, self.sent);
+        if self.temperature.is_some() {
+            core.count_authentication(token.map(|token| token.issuer().id), auth);
+        }
+        if let (Some(route), Some(first_byte)) = (route, self.first_byte) {
+            core.count_upstream(route.upstream, first_byte);
+        }
+
+        let fingerprint = self.fingerprint.or_else(|| token.map(|token| token.fingerprint()));
+        let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
+        let upstream = route.filter(|_| self.endpoint.is_some()).and_then(|route| core.upstream(route.upstream));
+        let endpoint = self.endpoint.and_then(|place| upstream?.endpoint(place));
+        let mut record = Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, self.client);
+        record.trace_id = Some(self.trace.trace_id());
+        record.protocol = Some(self.version);
+        record.method = Some(self.method.as_str().as_bytes());
+        let authority = self.uri.authority().map(|authority| authority.as_str().as_bytes());
+        record.host = self.host.as_ref().map(http::HeaderValue::as_bytes).or(authority);
+        record.path = Some(self.uri.path().as_bytes());
+        record.route = route.map(|route| &*route.name);
+        record.upstream = upstream.map(|client| &*client.upstream().name);
+        record.endpoint = endpoint.and_then(|endpoint| endpoint.authority.to_str().ok());
+        record.status = self.status;
+        record.reason = reason;
+        record.detail = self.rejection.as_ref().and_then(Rejection::log_text);
+        record.issuer = token.map(|token| &*token.issuer().name);
+        record.sub = token.and_then(|token| token.claims().subject());
+        record.client_id = token.and_then(|token| token.claims().client());
+        record.jti = token.and_then(|token| token.claims().token_id());
+        record.kid = token.and_then(|token| token.key_id());
+        record.token = fingerprint.as_deref();
+        record.auth = auth;
+        record.bytes_in = received;
+        record.bytes_out = self.sent;
+        record.duration = duration;
+        record.upstream_ttfb = self.first_byte;
+        record.outcome = outcome;
+        core.log(&record);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.write(Outcome::ClientClosed, Some(Reason::ClientClosed));
+    }
+}

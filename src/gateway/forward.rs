@@ -1,0 +1,163 @@
+//! The forwarding step: the request as the API gets it, and its response as the client gets it.
+//!
+//! Takes a [`Permit`], so that nothing is forwarded without one. Order matters: first everything that only the
+//! gateway may say is removed, then the gateway says it, so that no client header can remove or outdo ours.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
+
+use super::credential::TokenSource;
+use super::exchange::Exchange;
+use super::handle::{Core, Peer};
+use super::reserved::strip_response;
+use super::route::{HostHeader, Route};
+use super::sanitize::CleanRequest;
+use crate::catalogue::Reason;
+use crate::policy::Permit;
+use crate::rejection::Rejection;
+use crate::upstream::{BodyLimits, RequestBody, UpstreamBody};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TE: HeaderName = HeaderName::from_static("te");
+
+/// Sends the request to the route's upstream and returns the head of its response, body streaming behind.
+pub async fn forward(
+    core: &Core,
+    route: &Route,
+    permit: Permit,
+    request: CleanRequest,
+    peer: &Peer,
+    exchange: &mut Exchange,
+) -> Result<Response<UpstreamBody>, Rejection> {
+    let Some(client) = core.upstream(route.upstream) else {
+        return Err(Rejection::new(Reason::Internal).log("the route's upstream does not exist"));
+    };
+    let place = client.next_endpoint();
+    exchange.endpoint = Some(place);
+
+    let (mut parts, authority, incoming) = request.into_parts();
+    let limits = BodyLimits { max_bytes: route.max_body, idle: core.limits.body_idle };
+    check_length(&parts.headers, limits)?;
+    edit_request(core, route, &permit, &mut parts, &authority, peer, exchange)?;
+    if route.host == HostHeader::Upstream {
+        if let Some(endpoint) = client.endpoint(place) {
+            parts.headers.insert(HOST, endpoint.authority.clone());
+        }
+    }
+    let (body, progress) = RequestBody::new(incoming, limits);
+    exchange.body = Some(Rc::clone(&progress));
+
+    let sent = core.clock.monotonic();
+    let outcome = client.send(place, Request::from_parts(parts, body), &progress).await;
+    exchange.first_byte = Some(sent.until(core.clock.monotonic()));
+    let mut response = outcome.map_err(|error| Rejection::new(error.reason()).log(error.to_string()))?;
+    strip_response(response.headers_mut());
+    Ok(response)
+}
+
+/// A body that says beforehand that it is too large is refused before the API hears of it.
+fn check_length(headers: &HeaderMap, limits: BodyLimits) -> Result<(), Rejection> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match (announced, limits.max_bytes) {
+        (Some(length), Some(most)) if length > most => Err(Reason::BodyTooLarge.into()),
+        _ => Ok(()),
+    }
+}
+
+fn edit_request(
+    core: &Core,
+    route: &Route,
+    permit: &Permit,
+    parts: &mut Parts,
+    authority: &HeaderValue,
+    peer: &Peer,
+    exchange: &Exchange,
+) -> Result<(), Rejection> {
+    let accepts_trailers =
+        parts.headers.get(&TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let headers = &mut parts.headers;
+    core.reserved.strip(headers);
+    headers.remove(EXPECT);
+    if accepts_trailers {
+        // The one use of TE that crosses a proxy; gRPC servers insist on it (RFC 9110 section 10.1.4).
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    remove_credential(route, headers);
+    join_cookies(headers);
+
+    headers.insert(HOST, authority.clone());
+    headers.insert(X_FORWARDED_HOST, authority.clone());
+    headers.insert(X_FORWARDED_PROTO, peer.scheme());
+    headers.insert(X_FORWARDED_FOR, peer.forwarded_for());
+    headers.insert(FORWARDED, forwarded(peer, authority)?);
+    headers.insert(X_REQUEST_ID, exchange.request_id.header_value());
+    headers.insert(TRACEPARENT, exchange.trace.header_value());
+    if let Some(token) = permit.token() {
+        for identity in &route.identity_headers {
+            if let Some(value) = identity.value(token.claims())? {
+                headers.insert(identity.header.clone(), value);
+            }
+        }
+    }
+
+    let target = std::mem::take(&mut parts.uri).into_parts().path_and_query;
+    parts.uri = target.map(Uri::from).unwrap_or_default();
+    parts.version = Version::HTTP_11;
+    Ok(())
+}
+
+/// The API gets the token only where the route says so: it needs none to do its work, and cannot lose what it never
+/// had. On a public route an Authorization header is none of the gateway's business and passes.
+fn remove_credential(route: &Route, headers: &mut HeaderMap) {
+    if route.forward_token || matches!(route.access, crate::policy::Access::Public) {
+        return;
+    }
+    headers.remove(AUTHORIZATION);
+    let TokenSource::Cookie(name) = &route.token_from else { return };
+    let kept: Vec<HeaderValue> = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| {
+            let pairs = value.to_str().ok()?.split(';').map(|pair| pair.trim_matches([' ', '\t']));
+            let others: Vec<&str> =
+                pairs.filter(|pair| pair.split_once('=').is_none_or(|(key, _)| key != &**name)).collect();
+            HeaderValue::from_str(&others.join("; ")).ok().filter(|value| !value.is_empty())
+        })
+        .collect();
+    headers.remove(COOKIE);
+    for value in kept {
+        headers.append(COOKIE, value);
+    }
+}
+
+/// HTTP/2 may split cookies over several fields, HTTP/1.1 may not (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1 {
+        if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(crumbs.join(&b"; "[..]))) {
+            headers.insert(COOKIE, joined);
+        }
+    }
+}
+
+/// RFC 7239 section 4. The client's own address only: nobody before us is trusted to name others.
+fn forwarded(peer: &Peer, authority: &HeaderValue) -> Result<HeaderValue, Rejection> {
+    let node = match peer.address.ip() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let scheme = if peer.is_tls() { "https" } else { "http" };
+    let host = authority.to_str().map_err(|_| Rejection::new(Reason::IllegalTarget))?;
+    HeaderValue::from_str(&format!("for={node};host=\"{host}\";proto={scheme}"))
+        .map_err(|_| Reason::IllegalTarget.into())
+}

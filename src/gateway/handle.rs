@@ -1,0 +1,265 @@
+//! The life of a request, on one page.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::authenticate::Authenticator;
+use super::body::ResponseBody;
+use super::credential;
+use super::exchange::Exchange;
+use super::forward::forward;
+use super::reserved::ReservedNames;
+use super::respond::{ErrorDetail, Form, refuse};
+use super::route::{Route, Routes};
+use super::sanitize::CleanRequest;
+use crate::catalogue::Reason;
+use crate::clock::Clock;
+use crate::policy::{Access, Permit};
+use crate::rejection::Rejection;
+use crate::telemetry::access_log::{Auth, CoreLog, Record};
+use crate::telemetry::metrics::{self, CoreMetrics};
+use crate::telemetry::trace::{IdGenerator, RequestId, TraceContext};
+use crate::token::IssuerId;
+use crate::upstream::Client;
+
+/// The gateway as one core has it: everything that a request needs, reached without a lock.
+#[derive(Clone, Debug)]
+pub struct Gateway(Rc<Core>);
+
+/// The state of one core.
+#[derive(Debug)]
+pub struct Core {
+    /// Time.
+    pub clock: Clock,
+    /// The routes.
+    pub routes: Arc<Routes>,
+    /// Who tells tokens apart.
+    pub authenticator: Authenticator,
+    /// The clients of the upstreams, by their place in the configuration.
+    pub upstreams: Vec<Client>,
+    /// The names that no client may send.
+    pub reserved: Arc<ReservedNames>,
+    /// The bounds on requests.
+    pub limits: RequestLimits,
+    /// How much a client is told that is refused before a route is known.
+    pub error_detail: ErrorDetail,
+    /// This core's counters.
+    pub metrics: CoreMetrics,
+    /// Where each route, upstream and issuer is counted.
+    pub metric_ids: MetricIds,
+    /// This core's part of the access log.
+    pub access_log: RefCell<CoreLog>,
+    /// Where request ids come from.
+    pub ids: RefCell<IdGenerator>,
+}
+
+/// Bounds on every request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// The longest path and query, in bytes.
+    pub uri: usize,
+    /// The largest token, in bytes.
+    pub token: usize,
+    /// How long a client may pause in a body.
+    pub body_idle: Duration,
+}
+
+/// Where things are counted, by their place in the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct MetricIds {
+    /// Routes.
+    pub routes: Vec<metrics::RouteId>,
+    /// Upstreams.
+    pub upstreams: Vec<metrics::UpstreamId>,
+    /// Issuers.
+    pub issuers: Vec<metrics::IssuerId>,
+}
+
+/// The other end of a connection, and how it came to us.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The listener that accepted it.
+    pub listener: Rc<str>,
+    /// TLS, if the connection has it.
+    pub tls: Option<PeerTls>,
+    /// The address as `X-Forwarded-For` names it.
+    forwarded_for: HeaderValue,
+    /// `Strict-Transport-Security` for responses on this connection (RFC 6797).
+    pub hsts: Option<HeaderValue>,
+}
+
+/// What TLS told of a connection.
+#[derive(Clone, Debug)]
+pub struct PeerTls {
+    /// The name that the client asked for (RFC 6066 section 3), in lower case.
+    pub server_name: Option<Box<str>>,
+}
+
+impl Peer {
+    /// A peer at this address.
+    pub fn new(address: SocketAddr, listener: Rc<str>, tls: Option<PeerTls>, hsts: Option<HeaderValue>) -> Self {
+        let ip = address.ip().to_canonical().to_string();
+        let forwarded_for = HeaderValue::from_str(&ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { address, listener, tls, forwarded_for, hsts }
+    }
+
+    /// Whether the connection is secure.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    pub(super) fn scheme(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.is_tls() { "https" } else { "http" })
+    }
+
+    pub(super) fn forwarded_for(&self) -> HeaderValue {
+        self.forwarded_for.clone()
+    }
+}
+
+impl Gateway {
+    /// A gateway on this core's state.
+    pub fn new(core: Core) -> Self {
+        Self(Rc::new(core))
+    }
+
+    /// The state of this core.
+    pub fn core(&self) -> &Core {
+        &self.0
+    }
+
+    /// Serves one request. `violation` is what the guard in front of HTTP/1.1 found wrong with it.
+    pub async fn handle(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+        violation: Option<Rejection>,
+    ) -> Response<ResponseBody> {
+        let core = &self.0;
+        let form = Form::of(request.headers());
+        let mut exchange = Box::new(Exchange::begin(core, peer.address, &peer.listener, &request));
+        let outcome = match violation {
+            Some(rejection) => Err(rejection),
+            None => serve(core, peer, request, &mut exchange).await,
+        };
+        let mut response = match outcome {
+            Ok(response) => {
+                exchange.answered(response.status(), None);
+                response
+            }
+            Err(rejection) => {
+                let detail = exchange.route.as_ref().map_or(core.error_detail, |route| route.error_detail);
+                let response = refuse(&rejection, form, detail, exchange.request_id.as_str());
+                exchange.answered(response.status(), Some(rejection));
+                response
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert("x-request-id", exchange.request_id.header_value());
+        if let Some(hsts) = &peer.hsts {
+            headers.insert(http::header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
+        response.map(|body| body.observed(exchange))
+    }
+}
+
+/// The steps in their order. Each takes what only the step before can make; `?` is the only way out.
+async fn serve(
+    core: &Core,
+    peer: &Peer,
+    request: Request<Incoming>,
+    exchange: &mut Exchange,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let request = CleanRequest::sanitize(request, core.limits.uri)?;
+    check_direction(core, peer, &request)?;
+    let route = core.routes.find(&request)?;
+    exchange.route = Some(Arc::clone(route));
+    let permit = permit(core, peer, route, &request, exchange).await?;
+    let response = forward(core, route, permit, request, peer, exchange).await?;
+    Ok(response.map(ResponseBody::upstream))
+}
+
+/// Leave to be forwarded: by the operator's word for a public route, by a live token that the policy accepts for
+/// any other.
+async fn permit(
+    core: &Core,
+    peer: &Peer,
+    route: &Route,
+    request: &CleanRequest,
+    exchange: &mut Exchange,
+) -> Result<Permit, Rejection> {
+    let policy = match &route.access {
+        Access::Public => {
+            return Permit::public(&route.access).ok_or_else(|| Reason::Internal.into());
+        }
+        Access::Require(policy) => policy,
+    };
+    let token = credential::extract(request, &route.token_from, peer.is_tls(), core.limits.token)
+        .map_err(|rejection| with_scope(rejection, policy))?;
+    let live = core.authenticator.authenticate(token, &policy.issuers, &mut exchange.temperature).await;
+    let live = live.inspect_err(|_| exchange.fingerprint = Some(token.fingerprint()))?;
+    exchange.token = Some(live.clone());
+    policy.authorize(live)
+}
+
+/// Who sent no token is told which scope to ask for (RFC 6750 section 3).
+fn with_scope(rejection: Rejection, policy: &crate::policy::Policy) -> Rejection {
+    match policy.scope_text() {
+        Some(scope) if rejection.reason() == Reason::Missing => rejection.scope(scope),
+        _ => rejection,
+    }
+}
+
+fn check_direction(core: &Core, peer: &Peer, request: &CleanRequest) -> Result<(), Rejection> {
+    let server_name = peer.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    if server_name.is_some_and(|name| core.routes.is_misdirected(name, request.host())) {
+        return Err(Reason::SniMismatch.into());
+    }
+    Ok(())
+}
+
+impl Core {
+    /// The client of the upstream at this place in the configuration.
+    pub fn upstream(&self, place: usize) -> Option<&Client> {
+        self.upstreams.get(place)
+    }
+
+    pub(super) fn identify(&self, headers: &HeaderMap) -> (RequestId, TraceContext) {
+        let mut ids = self.ids.borrow_mut();
+        (ids.request_id(), ids.trace_context(headers))
+    }
+
+    pub(super) fn log(&self, record: &Record<'_>) {
+        self.access_log.borrow_mut().write(record);
+    }
+
+    pub(super) fn count(
+        &self,
+        route: Option<&Route>,
+        reason: Option<Reason>,
+        status: Option<StatusCode>,
+        duration: Duration,
+    ) {
+        let id = route.and_then(|route| self.metric_ids.routes.get(usize::from(route.id.0)).copied());
+        self.metrics.request(id, reason, status, duration);
+    }
+
+    pub(super) fn count_authentication(&self, issuer: Option<IssuerId>, auth: Auth) {
+        let id = issuer.and_then(|issuer| self.metric_ids.issuers.get(usize::from(issuer.0)).copied());
+        self.metrics.authenticated(id, auth);
+    }
+
+    pub(super) fn count_upstream(&self, place: usize, first_byte: Duration) {
+        if let Some(id) = self.metric_ids.upstreams.get(place) {
+            self.metrics.upstream_answered(*id, first_byte);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The header names that no client may send to the API: what the gateway itself says there, and what could change
+//! how the API reads the request.
+//!
+//! Names are compared as a CGI-like server would see them: without case, and with every character that is not a
+//! letter or digit as one and the same. `X_Auth_Subject` and `x-auth.subject` are spellings of `X-Auth-Subject`.
+
+use std::collections::HashSet;
+
+use http::HeaderMap;
+use http::header::HeaderName;
+
+/// Names that are removed from every request on every route unless a route lets them pass.
+const ALWAYS: [&str; 33] = [
+    // Said by the gateway.
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-path",
+    "x-forwarded-proto",
+    "x-forwarded-protocol",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-forwarded-uri",
+    "x-forwarded-method",
+    "x-forwarded-client-cert",
+    "x-forwarded-user",
+    "x-forwarded-email",
+    "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "front-end-https",
+    "client-cert",
+    "client-cert-chain",
+    "x-request-id",
+    // They change what a request means behind the rules that judged it.
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-original-method",
+    "x-envoy-original-path",
+    // RFC 3875 turns it into HTTP_PROXY (CVE-2016-5385).
+    "proxy",
+];
+
+/// RFC 9110 section 7.6.1 and its older kin: about one connection, never forwarded.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// The set of reserved names of one configuration.
+#[derive(Debug)]
+pub struct ReservedNames {
+    /// In the folded form of [`fold`].
+    folded: HashSet<Box<[u8]>>,
+    /// The same names in canonical spelling, for the quick look.
+    canonical: HashSet<HeaderName>,
+}
+
+impl ReservedNames {
+    /// The names that are always reserved and the identity headers of all routes.
+    pub fn new<'n>(identity_headers: impl IntoIterator<Item = &'n HeaderName>) -> Self {
+        let identity: Vec<HeaderName> = identity_headers.into_iter().cloned().collect();
+        let fixed = ALWAYS.iter().chain(&HOP_BY_HOP).map(|name| HeaderName::from_static(name));
+        let canonical: HashSet<HeaderName> = identity.into_iter().chain(fixed).collect();
+        let framing = ["host", "content-length", "authorization", "cookie", "content-type"];
+        let folded = canonical.iter().map(|name| fold(name.as_str())).chain(framing.map(fold)).collect();
+        Self { folded, canonical }
+    }
+
+    /// Whether a header of this name is removed.
+    pub fn has(&self, name: &HeaderName) -> bool {
+        if self.canonical.contains(name) {
+            return true;
+        }
+        // Only an unusual spelling needs the slow comparison. `content_length` is an alias of a name that is not
+        // reserved itself, and is removed all the same.
+        let usual = name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        !usual && self.folded.contains(&fold(name.as_str()))
+    }
+
+    /// Removes what is reserved, and what the `Connection` header names as being about this connection alone.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        let listed: Vec<HeaderName> = headers
+            .get_all(http::header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .filter(|name| *name != http::header::HOST && *name != http::header::CONTENT_LENGTH)
+            .collect();
+        let reserved: Vec<HeaderName> = headers.keys().filter(|name| self.has(name)).cloned().collect();
+        for name in listed.iter().chain(&reserved) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Removes what concerns only the connection to the upstream from a response (RFC 9110 section 7.6.1).
+pub fn strip_response(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(http::header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .filter(|name| *name != http::header::CONTENT_LENGTH)
+        .collect();
+    for name in &listed {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        // hyper frames the response itself; the trailers that it announces are passed on.
+        if name != "trailer" {
+            headers.remove(name);
+        }
+    }
+}
+
+fn fold(name: &str) -> Box<[u8]> {
+    name.bytes().map(|byte| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use http::header::HeaderName;
+
+    use super::ReservedNames;
+
+    #[test]
+    fn every_spelling_of_a_reserved_name_is_removed_and_others_stay() {
+        let names = ReservedNames::new([&HeaderName::from_static("x-auth-subject")]);
+        for name in [
+            "X-Auth-Subject", "x_auth_subject", "X-Auth_Subject", "x.auth.subject", "X~Auth-Subject", "X-FORWARDED-FOR",
+            "x_forwarded_for", "Content_Length", "transfer_encoding", "X-HTTP-Method-Override", "Proxy", "Upgrade",
+        ] {
+            assert!(names.has(&name.parse().unwrap()), "{name}");
+        }
+        for name in ["accept", "content-length", "host", "x-auth", "x-auth-subject-2", "x_custom", "cookie"] {
+            assert!(!names.has(&name.parse().unwrap()), "{name}");
+        }
+    }
+
+    #[test]
+    fn connection_names_what_goes_but_not_host_or_framing() {
+        let names = ReservedNames::new([]);
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("connection", "close, X-Private, host,content-length"), ("x-private", "1"), ("host", "h"), ("content-length", "3")]
+        {
+            headers.insert(name, value.parse().unwrap());
+        }
+        names.strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "host"]);
+    }
+}

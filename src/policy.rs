@@ -1,0 +1,149 @@
+//! Authorization: whether a live token may use a route. Makes the only value that lets a request through, the
+//! [`Permit`]. Knows nothing of HTTP.
+
+use serde_json::Value;
+
+use crate::catalogue::Reason;
+use crate::rejection::Rejection;
+use crate::revocation::LiveToken;
+use crate::token::{Claims, IssuerSet, scalar_text};
+
+/// What a route says of who may use it. There is no third way: a route without a policy is not public.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// Everybody, by the operator's explicit word.
+    Public,
+    /// Whoever presents a token that satisfies this policy.
+    Require(Policy),
+}
+
+/// What a token must have to use a route.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Whose tokens are accepted.
+    pub issuers: IssuerSet,
+    /// Scopes that must all be granted.
+    pub all_scopes: Vec<Box<str>>,
+    /// Scopes of which one must be granted, unless there are none here.
+    pub any_scopes: Vec<Box<str>>,
+    /// Rules on claims that must all hold.
+    pub rules: Vec<ClaimRule>,
+}
+
+/// A rule on one claim. An absent claim, or one that is not of a comparable type, never satisfies a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRule {
+    /// What the log calls it.
+    pub name: Box<str>,
+    /// Where the claim is, one name a level.
+    pub claim: Vec<Box<str>>,
+    /// What must hold.
+    pub test: ClaimTest,
+}
+
+/// What must hold of a claim. Numbers and booleans compare as JSON writes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimTest {
+    /// A single value equal to this.
+    Equals(Box<str>),
+    /// An array that has this among its values.
+    Contains(Box<str>),
+    /// A single value equal to one of these.
+    OneOf(Vec<Box<str>>),
+}
+
+/// Leave to be forwarded, and on whose behalf. Made by [`Policy::authorize`] and by [`Permit::public`] alone.
+#[derive(Clone, Debug)]
+pub struct Permit(Option<LiveToken>);
+
+impl Permit {
+    /// Leave for a route that is declared public; `None` for any other.
+    pub fn public(access: &Access) -> Option<Self> {
+        matches!(access, Access::Public).then_some(Self(None))
+    }
+
+    /// The token that the request speaks for; `None` on a public route.
+    pub fn token(&self) -> Option<&LiveToken> {
+        self.0.as_ref()
+    }
+}
+
+impl Policy {
+    /// Weighs the token against scopes and rules, in this order.
+    pub fn authorize(&self, token: LiveToken) -> Result<Permit, Rejection> {
+        let claims = token.claims();
+        self.check_scopes(claims)?;
+        for rule in &self.rules {
+            rule.check(claims)?;
+        }
+        Ok(Permit(Some(token)))
+    }
+
+    /// The scopes that a challenge asks for (RFC 6750 section 3): all that the route requires.
+    pub fn scope_text(&self) -> Option<String> {
+        let needed: Vec<&str> = self.all_scopes.iter().chain(&self.any_scopes).map(|scope| &**scope).collect();
+        (!needed.is_empty()).then(|| needed.join(" "))
+    }
+
+    fn check_scopes(&self, claims: &Claims) -> Result<(), Rejection> {
+        let granted = |scope: &Box<str>| claims.scopes().binary_search(scope).is_ok();
+        let all = self.all_scopes.iter().all(granted);
+        let any = self.any_scopes.is_empty() || self.any_scopes.iter().any(granted);
+        if all && any {
+            return Ok(());
+        }
+        let needed = self.scope_text().unwrap_or_default();
+        Err(Rejection::new(Reason::InsufficientScope)
+            .hint(format!("This route requires the scope '{needed}'."))
+            .scope(needed))
+    }
+}
+
+impl ClaimRule {
+    fn check(&self, claims: &Claims) -> Result<(), Rejection> {
+        if claims.at(&self.claim).is_some_and(|value| self.test.holds(value)) {
+            return Ok(());
+        }
+        Err(Rejection::new(Reason::ClaimRule).log(format!("claim rule '{}' does not hold", self.name)))
+    }
+}
+
+impl ClaimTest {
+    fn holds(&self, value: &Value) -> bool {
+        let is = |value: &Value, wanted: &str| match value {
+            Value::String(text) => text == wanted,
+            other => scalar_text(other).is_some_and(|text| text == wanted),
+        };
+        match self {
+            Self::Equals(wanted) => is(value, wanted),
+            Self::OneOf(wanted) => wanted.iter().any(|wanted| is(value, wanted)),
+            Self::Contains(wanted) => {
+                value.as_array().is_some_and(|items| items.iter().any(|item| is(item, wanted)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::ClaimTest;
+
+    #[test]
+    fn tests_hold_for_what_they_say_and_for_nothing_near_it() {
+        let equals = ClaimTest::Equals("a".into());
+        assert!(equals.holds(&json!("a")));
+        for other in [json!("A"), json!("a "), json!(["a"]), json!({"a": "a"}), json!(null)] {
+            assert!(!equals.holds(&other), "{other}");
+        }
+        let contains = ClaimTest::Contains("a".into());
+        assert!(contains.holds(&json!(["b", "a"])));
+        for other in [json!("a"), json!("ba"), json!([["a"]]), json!({"a": 1}), json!([])] {
+            assert!(!contains.holds(&other), "{other}");
+        }
+        let one_of = ClaimTest::OneOf(vec!["1".into(), "true".into()]);
+        assert!(one_of.holds(&json!(1)) && one_of.holds(&json!(true)) && one_of.holds(&json!("1")));
+        assert!(!one_of.holds(&json!(1.5)) && !one_of.holds(&json!([1])));
+    }
+}

@@ -1,0 +1,76 @@
+//! A credential as it came: exactly one, of allowed characters and size, and nothing more known of it.
+
+use std::fmt;
+
+use aws_lc_rs::digest;
+
+/// A bearer token (RFC 6750 section 2.1) that nobody has verified. `Debug` shows its fingerprint only.
+#[derive(Clone, Copy)]
+pub struct BearerToken<'r>(&'r str);
+
+impl<'r> BearerToken<'r> {
+    /// The token if it consists of the characters of `b64token` (RFC 6750 section 2.1) and is not empty.
+    pub fn new(text: &'r str) -> Option<Self> {
+        let trimmed = text.trim_end_matches('=');
+        let allowed =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
+        (!trimmed.is_empty() && trimmed.bytes().all(allowed)).then_some(Self(text))
+    }
+
+    /// The token itself. Never to be logged.
+    pub fn expose(self) -> &'r str {
+        self.0
+    }
+
+    /// What stands for the token in logs.
+    pub fn fingerprint(self) -> Fingerprint {
+        Fingerprint::of(self.0.as_bytes())
+    }
+}
+
+impl fmt::Debug for BearerToken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BearerToken({})", self.fingerprint())
+    }
+}
+
+/// The first 8 bytes of a token's SHA-256 in hex: enough to find it again, useless to replay it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 8]);
+
+impl Fingerprint {
+    /// The fingerprint of these bytes.
+    pub fn of(token: &[u8]) -> Self {
+        let mut short = [0; 8];
+        let full = digest::digest(&digest::SHA256, token);
+        short.iter_mut().zip(full.as_ref()).for_each(|(to, from)| *to = *from);
+        Self(short)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BearerToken;
+
+    #[test]
+    fn only_b64token_characters_make_a_token() {
+        for good in ["a", "a.b.c", "mF_9.B5f-4.1JqM", "abc==", "a+/~_-."] {
+            assert!(BearerToken::new(good).is_some(), "{good}");
+        }
+        for bad in ["", "=", "==", "a b", "a=b", "a,b", "\"a\"", "a\u{e9}", "a\tb", "a;b"] {
+            assert!(BearerToken::new(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn debug_does_not_show_the_token() {
+        let token = BearerToken::new("secret.secret.secret").unwrap();
+        assert!(!format!("{token:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,79 @@
+//! A token that passed every check of its issuer. Only [`super::Verifier`] makes one.
+
+use std::sync::Arc;
+
+use super::bearer::Fingerprint;
+use super::claims::Claims;
+use super::issuer::Issuer;
+use crate::clock::UnixSeconds;
+use crate::keys::VerificationKey;
+
+/// Proof that an issuer stands behind these claims. It says nothing of revocation or of rights, and its times must
+/// be looked at again when it comes from a cache: see [`super::Verifier::still_good`].
+#[derive(Clone, Debug)]
+pub struct VerifiedToken(Arc<Verified>);
+
+#[derive(Debug)]
+struct Verified {
+    issuer: Arc<Issuer>,
+    claims: Claims,
+    expires: UnixSeconds,
+    not_before: Option<UnixSeconds>,
+    issued_at: Option<UnixSeconds>,
+    key: Arc<VerificationKey>,
+    fingerprint: Fingerprint,
+}
+
+/// The times of a token as the checks read them.
+pub(super) struct Times {
+    pub expires: UnixSeconds,
+    pub not_before: Option<UnixSeconds>,
+    pub issued_at: Option<UnixSeconds>,
+}
+
+impl VerifiedToken {
+    pub(super) fn new(
+        issuer: Arc<Issuer>,
+        claims: Claims,
+        times: &Times,
+        key: Arc<VerificationKey>,
+        fingerprint: Fingerprint,
+    ) -> Self {
+        let &Times { expires, not_before, issued_at } = times;
+        Self(Arc::new(Verified { issuer, claims, expires, not_before, issued_at, key, fingerprint }))
+    }
+
+    /// Who issued it.
+    pub fn issuer(&self) -> &Arc<Issuer> {
+        &self.0.issuer
+    }
+
+    /// What it says.
+    pub fn claims(&self) -> &Claims {
+        &self.0.claims
+    }
+
+    /// `exp`.
+    pub fn expires(&self) -> UnixSeconds {
+        self.0.expires
+    }
+
+    /// `iat`.
+    pub fn issued_at(&self) -> Option<UnixSeconds> {
+        self.0.issued_at
+    }
+
+    /// The key that signed it.
+    pub fn key(&self) -> &Arc<VerificationKey> {
+        &self.0.key
+    }
+
+    /// What stands for it in logs.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.0.fingerprint
+    }
+
+    pub(super) fn times(&self) -> Times {
+        Times { expires: self.0.expires, not_before: self.0.not_before, issued_at: self.0.issued_at }
+    }
+}

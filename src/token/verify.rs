@@ -1,0 +1,302 @@
+//! The verifier: the named checks in their order. Pure: time and the outcome of a key refresh are inputs.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bearer::BearerToken;
+use super::checks::{Check, Examiner, Run};
+use super::claims::{Claims, WrongType};
+use super::compact::Compact;
+use super::header::Header;
+use super::issuer::{Audiences, Expectations, Issuer, IssuerSet, Issuers, Profile};
+use super::verified::{Times, VerifiedToken};
+use crate::catalogue::Reason;
+use crate::clock::{Monotonic, UnixSeconds};
+use crate::keys::{Algorithm, KeyMiss, KeyState, VerificationKey};
+use crate::rejection::Rejection;
+
+/// Judges tokens by the issuers' rules and keys.
+#[derive(Debug)]
+pub struct Verifier {
+    issuers: Issuers,
+}
+
+/// What a verdict depends on besides the token.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'r> {
+    /// The issuers that the route trusts.
+    pub trusted: &'r IssuerSet,
+    /// Wall time, for the claims.
+    pub now: UnixSeconds,
+    /// Monotonic time, for the age of keys.
+    pub monotonic: Monotonic,
+    /// What came of asking the issuer for its keys again, if that was done for this token.
+    pub looked_again: LookedAgain,
+}
+
+/// Whether the issuer was asked for its keys on behalf of this token, and how that went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookedAgain {
+    /// Not asked yet: an unknown key is a need, not a refusal.
+    NotYet,
+    /// The keys are as fresh as the provider's: an unknown key is the token's fault.
+    Refreshed,
+    /// The provider could not be asked: an unknown key is nobody's fault but the provider's.
+    Failed,
+}
+
+/// The answer to a token.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Every check passed.
+    Verified(VerifiedToken),
+    /// The first check that failed.
+    Refused(Rejection),
+    /// Something must be fetched first; then ask again.
+    Needs(Need),
+}
+
+/// What the verifier lacks to judge a token.
+#[derive(Debug)]
+pub enum Need {
+    /// This issuer's keys, freshly.
+    Keys(Arc<Issuer>),
+}
+
+impl Verifier {
+    /// A verifier for tokens of these issuers.
+    pub fn new(issuers: Issuers) -> Self {
+        Self { issuers }
+    }
+
+    /// The issuers that it judges by.
+    pub fn issuers(&self) -> &Issuers {
+        &self.issuers
+    }
+
+    /// Makes the checks in the order of [`Check`].
+    pub fn verify<E: Examiner>(
+        &self,
+        token: BearerToken<'_>,
+        inputs: Inputs<'_>,
+        examiner: &mut E,
+    ) -> Verdict {
+        match self.examine(token, inputs, Run::new(examiner)) {
+            Ok(verdict) => verdict,
+            Err(rejection) => Verdict::Refused(rejection),
+        }
+    }
+
+    fn examine<E: Examiner>(
+        &self,
+        token: BearerToken<'_>,
+        inputs: Inputs<'_>,
+        mut run: Run<'_, E>,
+    ) -> Result<Verdict, Rejection> {
+        let compact = run.value(Check::Form, form(token))?;
+        let claims = Claims::new(compact.claims);
+        let issuer = claims.issuer().ok().flatten().and_then(|url| self.issuers.find(url));
+
+        let algorithm = run.value(Check::Algorithm, algorithm(&compact.header, issuer))?;
+        go_on(run.check(Check::Type, kind(&compact.header, issuer)))?;
+        let issuer = run.value(Check::Issuer, trusted(&claims, issuer, inputs.trusted))?;
+        let expected = &issuer.expectations;
+        go_on(run.check(Check::Audience, audience(&claims, expected)))?;
+        let times = run.value(Check::Time, times(&claims, expected, inputs.now));
+        if !E::TO_THE_END {
+            times.as_ref().map_err(Clone::clone)?;
+        }
+        go_on(run.check(Check::Claims, required(&claims, expected)))?;
+
+        let state = issuer.keys.current();
+        let key = match find_key(&state, &compact.header, algorithm, inputs) {
+            KeyAnswer::Found(key) => run.value(Check::Key, Ok(key))?,
+            KeyAnswer::Refused(rejection) => run.value(Check::Key, Err(rejection))?,
+            KeyAnswer::LookAgain => return Ok(Verdict::Needs(Need::Keys(Arc::clone(issuer)))),
+        };
+        let signed = key.verify(algorithm, compact.signing_input, &compact.signature);
+        go_on(run.check(
+            Check::Signature,
+            if signed { Ok(()) } else { Err(Reason::SignatureMismatch.into()) },
+        ))?;
+
+        if let Some(failure) = run.first_failure() {
+            return Err(failure);
+        }
+        let issuer = Arc::clone(issuer);
+        Ok(Verdict::Verified(VerifiedToken::new(issuer, claims, &times?, key, token.fingerprint())))
+    }
+
+    /// Whether a token verified before would be verified now: the key is still published and not too old, the
+    /// times still hold, the route trusts the issuer. A cached verdict is used only after this.
+    pub fn still_good(&self, token: &VerifiedToken, inputs: Inputs<'_>) -> bool {
+        let issuer = token.issuer();
+        let state = issuer.keys.current();
+        inputs.trusted.contains(issuer.id)
+            && check_times(&token.times(), &issuer.expectations, inputs.now).is_ok()
+            && !is_too_old(&state, inputs.monotonic)
+            && state.set.as_ref().is_some_and(|keys| keys.has(token.key()))
+    }
+}
+
+fn go_on(flow: ControlFlow<Rejection>) -> Result<(), Rejection> {
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(rejection) => Err(rejection),
+    }
+}
+
+fn form(token: BearerToken<'_>) -> Result<Compact<'_>, Rejection> {
+    Compact::parse(token.expose())
+        .map_err(|why| Rejection::new(Reason::Malformed).hint(format!("The token is malformed: {why}.")))
+}
+
+/// RFC 8725 section 3.1: the issuer's configuration decides, the token may only agree. While the issuer is not
+/// known, any algorithm of ours passes, and the check of the issuer refuses.
+fn algorithm(header: &Header, issuer: Option<&Arc<Issuer>>) -> Result<Algorithm, Rejection> {
+    let refused = || Rejection::new(Reason::AlgorithmNotAllowed);
+    let algorithm = Algorithm::from_name(&header.algorithm).ok_or_else(refused)?;
+    let allowed = issuer.is_none_or(|issuer| {
+        issuer.expectations.algorithms.iter().any(|allowed| allowed.same_as(algorithm))
+    });
+    if allowed { Ok(algorithm) } else { Err(refused()) }
+}
+
+/// RFC 8725 section 3.11, RFC 9068 section 4: tokens of other kinds are not access tokens, even if well signed.
+fn kind(header: &Header, issuer: Option<&Arc<Issuer>>) -> Result<(), Rejection> {
+    let profile = issuer.and_then(|issuer| issuer.expectations.profile);
+    match (header.media_type().as_deref(), profile) {
+        (Some("at+jwt"), _) | (None | Some("jwt"), None) => Ok(()),
+        (_, Some(Profile::Rfc9068)) => Err(Rejection::new(Reason::WrongType)
+            .hint("The token's type (header typ) is not at+jwt, as RFC 9068 demands.")),
+        (Some(_), None) => Err(Reason::WrongType.into()),
+    }
+}
+
+fn trusted<'i>(
+    claims: &Claims,
+    issuer: Option<&'i Arc<Issuer>>,
+    trusted: &IssuerSet,
+) -> Result<&'i Arc<Issuer>, Rejection> {
+    if claims.issuer().map_err(wrong_type)?.is_none() {
+        return Err(missing("iss"));
+    }
+    issuer.filter(|issuer| trusted.contains(issuer.id)).ok_or_else(|| Reason::IssuerNotTrusted.into())
+}
+
+fn audience(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
+    let audiences = claims.audiences().map_err(wrong_type)?;
+    match &expected.audiences {
+        Audiences::InsecureAny => Ok(()),
+        Audiences::AnyOf(ours) => {
+            let named = audiences.ok_or_else(|| missing("aud"))?;
+            let meant = named.iter().any(|name| ours.iter().any(|our| &**our == *name));
+            if meant { Ok(()) } else { Err(Reason::AudienceMismatch.into()) }
+        }
+    }
+}
+
+fn times(claims: &Claims, expected: &Expectations, now: UnixSeconds) -> Result<Times, Rejection> {
+    let times = Times {
+        expires: claims.expires().map_err(wrong_type)?.ok_or_else(|| missing("exp"))?,
+        not_before: claims.not_before().map_err(wrong_type)?,
+        issued_at: claims.issued_at().map_err(wrong_type)?,
+    };
+    check_times(&times, expected, now)?;
+    if let Some(longest) = expected.max_lifetime {
+        let issued_at = times.issued_at.ok_or_else(|| missing("iat"))?;
+        if times.expires > issued_at.plus(longest) {
+            return Err(Rejection::new(Reason::ClaimInvalid)
+                .hint("The token's lifetime (exp - iat) is longer than this gateway accepts."));
+        }
+    }
+    Ok(times)
+}
+
+/// RFC 7519 sections 4.1.4 to 4.1.6, with leeway: good while `now < exp + leeway` and `now >= nbf - leeway`.
+fn check_times(times: &Times, expected: &Expectations, now: UnixSeconds) -> Result<(), Rejection> {
+    if now >= times.expires.plus(expected.leeway) {
+        let ago = now.0.saturating_sub(times.expires.0);
+        return Err(Rejection::new(Reason::Expired).hint(format!("The token expired {} ago.", in_words(ago))));
+    }
+    let earliest = now.plus(expected.leeway);
+    for (claim, start) in [("nbf", times.not_before), ("iat", times.issued_at)] {
+        if let Some(start) = start.filter(|start| *start > earliest) {
+            let ahead = in_words(start.0.saturating_sub(now.0));
+            return Err(Rejection::new(Reason::NotYetValid)
+                .hint(format!("The token becomes valid in {ahead} (claim {claim}).")));
+        }
+    }
+    Ok(())
+}
+
+fn required(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
+    claims.check_types().map_err(wrong_type)?;
+    let profile = expected.profile.map(Profile::required_claims).unwrap_or_default();
+    let configured = expected.required_claims.iter().map(|claim| &**claim);
+    for claim in profile.iter().copied().chain(configured) {
+        if !claims.has(claim) {
+            return Err(missing(claim));
+        }
+    }
+    Ok(())
+}
+
+enum KeyAnswer {
+    Found(Arc<VerificationKey>),
+    Refused(Rejection),
+    LookAgain,
+}
+
+/// The key that the token names, of this issuer and no other. A key that is not there is looked for once more; if
+/// the provider cannot be asked, that is the provider's fault and not the token's.
+fn find_key(state: &KeyState, header: &Header, algorithm: Algorithm, inputs: Inputs<'_>) -> KeyAnswer {
+    let unavailable = |reason| match inputs.looked_again {
+        LookedAgain::NotYet => KeyAnswer::LookAgain,
+        _ => KeyAnswer::Refused(Rejection::new(reason).retry_after(KEYS_RETRY)),
+    };
+    let Some(set) = state.set.as_ref() else { return unavailable(Reason::KeysNotLoaded) };
+    if is_too_old(state, inputs.monotonic) {
+        return unavailable(Reason::KeysExpired);
+    }
+    match set.select(header.key_id.as_deref(), algorithm) {
+        Ok(key) => KeyAnswer::Found(Arc::clone(key)),
+        Err(KeyMiss::AlgorithmMismatch) => KeyAnswer::Refused(Reason::AlgorithmNotAllowed.into()),
+        Err(KeyMiss::NoKid) => KeyAnswer::Refused(Rejection::new(Reason::UnknownKey).hint(
+            "The token names no signing key (kid), and not exactly one of the issuer's keys fits it.",
+        )),
+        Err(KeyMiss::UnknownKid) => match inputs.looked_again {
+            LookedAgain::NotYet => KeyAnswer::LookAgain,
+            LookedAgain::Refreshed => KeyAnswer::Refused(Reason::UnknownKey.into()),
+            LookedAgain::Failed => {
+                KeyAnswer::Refused(Rejection::new(Reason::KeysUnreachable).retry_after(KEYS_RETRY))
+            }
+        },
+    }
+}
+
+/// What a client is told to wait for keys: the cap of the back-off with which they are fetched.
+const KEYS_RETRY: Duration = Duration::from_secs(5);
+
+fn is_too_old(state: &KeyState, now: Monotonic) -> bool {
+    state.expires.is_some_and(|expires| now >= expires)
+}
+
+fn missing(claim: &str) -> Rejection {
+    Rejection::new(Reason::ClaimMissing).hint(format!("The token lacks the claim {claim}."))
+}
+
+fn wrong_type(WrongType { claim, expected }: WrongType) -> Rejection {
+    Rejection::new(Reason::ClaimInvalid).hint(format!("The token's claim {claim} is not {expected}."))
+}
+
+/// `47 s`, `12 min`, `3 h 12 min`, `5 d 3 h`.
+fn in_words(seconds: i64) -> String {
+    match seconds {
+        ..=119 => format!("{seconds} s"),
+        ..=7199 => format!("{} min", seconds / 60),
+        ..=172_799 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
+    }
+}

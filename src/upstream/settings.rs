@@ -1,0 +1,82 @@
+//! What is configured of an upstream; shared by all cores, never changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+
+/// A named backend service.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The name that configuration, logs and metrics use.
+    pub name: Box<str>,
+    /// Where it listens; never empty.
+    pub endpoints: Vec<Endpoint>,
+    /// How long to wait for it.
+    pub timeouts: UpstreamTimeouts,
+    /// Which HTTP it is spoken to.
+    pub protocol: Protocol,
+    /// The most idle connections kept to one endpoint by one core.
+    pub max_idle: usize,
+}
+
+/// One address of an upstream.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Host name or address to connect to, without brackets.
+    pub host: Box<str>,
+    /// Port to connect to.
+    pub port: u16,
+    /// `host:port` as the `Host` header names it.
+    pub authority: HeaderValue,
+    /// TLS towards it, and the name that its certificate must have.
+    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+/// How long to wait for an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamTimeouts {
+    /// For a connection, TLS included.
+    pub connect: Duration,
+    /// From the request sent to the first byte of the response.
+    pub response: Duration,
+    /// For which an unused connection is kept.
+    pub idle: Duration,
+}
+
+/// Which HTTP an upstream is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2 where TLS negotiates it, else HTTP/1.1.
+    Auto,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only; without TLS by prior knowledge (RFC 9113 section 3.3).
+    Http2,
+}
+
+/// A TLS client configuration that trusts `roots`, or what the operating system trusts if there are none, and
+/// negotiates the HTTP version that `protocol` says (RFC 7301).
+pub fn tls_config(roots: Vec<CertificateDer<'static>>, protocol: Protocol) -> Result<ClientConfig, rustls::Error> {
+    let mut store = RootCertStore::empty();
+    if roots.is_empty() {
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    } else {
+        for root in roots {
+            store.add(root)?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = match protocol {
+        Protocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Protocol::Http1 => vec![b"http/1.1".to_vec()],
+        Protocol::Http2 => vec![b"h2".to_vec()],
+    };
+    Ok(config)
+}
