@@ -40,8 +40,10 @@
 //! and read by all: key sets, revocation indexes, configuration. They are published by pointer swap; the warm path
 //! writes to nothing that another core writes to.
 
+pub mod admin;
 pub mod catalogue;
 pub mod clock;
 pub mod keys;
 pub mod rejection;
+pub mod telemetry;
 pub mod token;
