@@ -14,11 +14,18 @@ pub struct Readiness(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
+    phase: Phase,
     listening: bool,
     waited: bool,
-    latched: bool,
-    draining: bool,
     sources: Vec<Source>,
+}
+
+/// Each phase is entered once, in this order; draining may come first.
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Ready,
+    Draining,
 }
 
 #[derive(Debug)]
@@ -71,7 +78,7 @@ impl Readiness {
     /// Not ready: nothing listens and no source is loaded.
     pub fn new<N: Into<String>>(sources: impl IntoIterator<Item = N>) -> Self {
         let sources = sources.into_iter().map(|name| Source::new(name.into())).collect();
-        let inner = Inner { listening: false, waited: false, latched: false, draining: false, sources };
+        let inner = Inner { phase: Phase::Starting, listening: false, waited: false, sources };
         Self(Arc::new(Mutex::new(inner)))
     }
 
@@ -113,20 +120,20 @@ impl Readiness {
 
     /// The gateway stops: not ready from now on.
     pub fn drain(&self) {
-        self.change(|inner| inner.draining = true);
+        self.change(|inner| inner.phase = Phase::Draining);
     }
 
     /// Whether the gateway should get traffic.
     pub fn is_ready(&self) -> bool {
-        self.lock().is_ready()
+        self.lock().phase == Phase::Ready
     }
 
     /// The state with its reasons.
     pub fn report(&self) -> Report {
         let inner = self.lock();
         Report {
-            ready: inner.is_ready(),
-            draining: inner.draining,
+            ready: inner.phase == Phase::Ready,
+            draining: inner.phase == Phase::Draining,
             listening: inner.listening,
             sources: inner.sources.iter().map(Source::report).collect(),
         }
@@ -154,11 +161,9 @@ impl Readiness {
 impl Inner {
     fn latch(&mut self) {
         let sources_ready = self.waited || self.sources.iter().all(|source| source.loaded);
-        self.latched |= self.listening && sources_ready;
-    }
-
-    fn is_ready(&self) -> bool {
-        self.latched && !self.draining
+        if self.phase == Phase::Starting && self.listening && sources_ready {
+            self.phase = Phase::Ready;
+        }
     }
 }
 
@@ -271,6 +276,12 @@ mod tests {
         readiness.loaded("keys");
         readiness.startup_wait_elapsed();
         assert!(!readiness.is_ready());
+
+        let readiness = Readiness::new(["keys"]);
+        readiness.drain();
+        readiness.listening();
+        readiness.loaded("keys");
+        assert!(!readiness.is_ready(), "a start that ends in drain");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal};
 
 use tracing::Subscriber;
 use tracing::subscriber::set_global_default;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -36,6 +37,11 @@ pub enum LoggingError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A word that is no level; the filter would take it for the name of a module and fall silent.
+    #[error(
+        "log level '{0}' is not one of error, warn, info, debug, trace and off; for one module, write 'module=level'"
+    )]
+    UnknownLevel(String),
     /// There is a log already.
     #[error("logging is set up already; it can be set up only once in a process")]
     SetUpTwice,
@@ -96,6 +102,11 @@ where
 }
 
 fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let no_level = |word: &&str| !word.contains(['=', '[', ']']) && !is_level(word);
+    if let Some(word) = level.split(',').find(no_level) {
+        return Err(LoggingError::UnknownLevel(word.to_owned()));
+    }
     EnvFilter::builder()
         .parse(level)
         .map_err(|source| LoggingError::Level { level: level.to_owned(), source })
@@ -182,5 +193,11 @@ mod tests {
     fn a_bad_level_is_explained() {
         let error = filter("chatty=very").unwrap_err().to_string();
         assert!(error.contains("'chatty=very'") && error.contains("use error, warn, info"), "{error}");
+        for level in ["verbose", "info,verbose", "", "info,"] {
+            assert!(matches!(filter(level), Err(LoggingError::UnknownLevel(_))), "{level}");
+        }
+        for level in ["info", "INFO", "off", "warn,valgate::feeds=debug", "info,valgate[request]=trace"] {
+            assert!(filter(level).is_ok(), "{level}");
+        }
     }
 }

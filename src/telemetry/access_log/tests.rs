@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
@@ -117,6 +118,14 @@ fn a_text_line_quotes_only_what_needs_it() {
     duration_us=0
     outcome=completed
     "#);
+}
+
+#[test]
+fn every_field_is_documented() {
+    let documentation = include_str!("../../../docs/observability.md");
+    for name in json(&rendered(Format::Json, &full_record())).as_object().unwrap().keys() {
+        assert!(documentation.contains(&format!("`{name}`")), "{name} is not documented");
+    }
 }
 
 #[test]
@@ -293,7 +302,7 @@ fn losses_are_admitted_even_if_no_request_follows() {
 #[test]
 fn lines_wait_for_a_full_batch_or_a_tick() {
     let (queue, batches) = sync_channel(16);
-    let mut core = CoreLog::new(Format::Json, Some(queue), Default::default());
+    let mut core = CoreLog::new(Format::Json, Some(queue), Arc::default());
     let at = |millis| Monotonic(Duration::from_millis(millis));
 
     core.write(&record());
@@ -320,7 +329,7 @@ fn lines_wait_for_a_full_batch_or_a_tick() {
 #[test]
 fn buffers_come_home() {
     let (queue, batches) = sync_channel(16);
-    let mut core = CoreLog::new(Format::Json, Some(queue), Default::default());
+    let mut core = CoreLog::new(Format::Json, Some(queue), Arc::default());
     core.write(&record());
     core.flush();
     let super::writer::Message::Batch(batch) = batches.try_recv().unwrap() else { panic!("a batch") };

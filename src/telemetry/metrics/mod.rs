@@ -1,4 +1,4 @@
-//! Metrics: what the gateway counts, in the Prometheus text format (OpenMetrics 1.0).
+//! Metrics: what the gateway counts, in the Prometheus text format (`OpenMetrics` 1.0).
 //!
 //! The data plane counts in cells that one core alone writes, so that counting costs a load and a store and
 //! never a cache line that cores fight over; a scrape sums the cores. Labels come from configuration and

@@ -1,5 +1,7 @@
 //! The page is read back as a scraper reads it; nothing is compared that a refactoring may change.
 
+#![allow(clippy::float_cmp, clippy::cast_precision_loss, reason = "counts this small are exact")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -143,7 +145,7 @@ fn the_rest_of_a_core_is_counted() {
 #[test]
 fn no_increment_is_lost_across_cores() {
     const CORES: u64 = 4;
-    const EACH: u64 = 20_000;
+    const EACH: u64 = 5_000;
     let metrics = Metrics::new();
     let start = Barrier::new(5);
     let done = AtomicBool::new(false);
@@ -267,6 +269,31 @@ proptest! {
         metrics.core().request(Some(metrics.route(&name)), None, Some(StatusCode::OK), MS);
         let count = Page::of(&metrics).value("valgate_request_duration_seconds_count", &[("route", &name)]);
         prop_assert_eq!(count, Some(1.0));
+    }
+}
+
+#[test]
+fn every_family_and_label_value_is_documented() {
+    let documentation = include_str!("../../../docs/observability.md");
+    let metrics = Metrics::new();
+    let core = metrics.core();
+    let mut connection = core.connection(metrics.listener("l"));
+    connection.becomes(Protocol::Http1, ConnectionState::Idle);
+    core.upstream_answered(metrics.upstream("u"), MS);
+    core.request(Some(metrics.route("r")), None, Some(StatusCode::OK), MS);
+    core.authenticated(Some(metrics.issuer("i")), Auth::Warm);
+    for (name, labels) in Page::of(&metrics).0.keys() {
+        let family =
+            ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        assert!(documentation.contains(&format!("`{family}`")), "{family} is not documented");
+        for (key, value) in labels.iter().filter(|(key, _)| *key != "le") {
+            assert!(documentation.contains(&format!("`{key}`")), "label {key} is not documented");
+            let configured = matches!(key.as_str(), "route" | "upstream" | "issuer" | "listener" | "version");
+            assert!(
+                configured || documentation.contains(&format!("`{value}`")),
+                "{key}={value} is not documented"
+            );
+        }
     }
 }
 
