@@ -224,14 +224,12 @@ fn names_beyond_the_bound_share_a_series() {
     let metrics = Metrics::new();
     let core = metrics.core();
     for number in 0..Names::MAX + 10 {
-        let upstream = metrics.upstream(&format!("upstream-{number}"));
-        core.upstream_answered(upstream, MS);
+        core.authenticated(Some(metrics.issuer(&format!("issuer-{number}"))), Auth::Warm);
     }
     let page = Page::of(&metrics);
-    let counts: Vec<_> = page.family("valgate_upstream_duration_seconds_count").collect();
-    // All but one of the two reserved names.
-    assert_eq!(counts.len(), Names::MAX - 1);
-    let other = page.value("valgate_upstream_duration_seconds_count", &[("upstream", "other")]);
+    // All names but 'none', for which nothing was counted.
+    assert_eq!(page.family("valgate_auth_total").count(), Names::MAX - 1);
+    let other = page.value("valgate_auth_total", &[("issuer", "other"), ("cache", "warm")]);
     assert_eq!(other, Some(12.0));
 }
 
