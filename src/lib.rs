@@ -40,8 +40,13 @@
 //! and read by all: key sets, revocation indexes, configuration. They are published by pointer swap; the warm path
 //! writes to nothing that another core writes to.
 
+pub mod admin;
 pub mod catalogue;
 pub mod clock;
 pub mod keys;
+pub mod listener;
+pub mod policy;
 pub mod rejection;
 pub mod route;
+pub mod telemetry;
+pub mod token;

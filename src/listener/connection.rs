@@ -1,0 +1,226 @@
+//! One connection: TLS, the choice of HTTP version, and requests until it ends.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::crowd::Member;
+use super::http1::{Guard, GuardLimits};
+use super::linger::Linger;
+use super::protocol::begins_with_http2_preface;
+use super::serve::{DrainSignal, ListenerSettings, Role};
+use crate::gateway::{Gateway, Inbound, Peer, PeerTls};
+use crate::telemetry::metrics::{ConnectionState, OpenConnection, Protocol, ProtocolError, TlsResult};
+use crate::upstream::CoreExecutor;
+
+/// hyper's builders, set up once for each listener and core.
+#[derive(Debug)]
+pub struct HttpSettings {
+    http1: http1::Builder,
+    http2: http2::Builder<CoreExecutor>,
+    guard: GuardLimits,
+}
+
+impl HttpSettings {
+    /// What the listener's settings come to in hyper's terms.
+    pub fn new(settings: &ListenerSettings) -> Self {
+        let mut http1 = http1::Builder::new();
+        // The guard bounds the time of a head; what is left to hyper is the time without one.
+        http1.timer(TokioTimer::new()).header_read_timeout(settings.idle);
+        settings.guard.configure(&mut http1);
+        let mut http2 = http2::Builder::new(CoreExecutor);
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(settings.concurrent_streams)
+            .max_header_list_size(u32::try_from(settings.guard.head).unwrap_or(u32::MAX))
+            .keep_alive_interval(settings.idle)
+            .keep_alive_timeout(settings.handshake)
+            .max_pending_accept_reset_streams(20)
+            .max_local_error_reset_streams(100);
+        Self { http1, http2, guard: settings.guard }
+    }
+}
+
+/// A connection that was accepted.
+pub struct Connection {
+    pub address: SocketAddr,
+    pub settings: Rc<ListenerSettings>,
+    pub http: Rc<HttpSettings>,
+    pub gateway: Gateway,
+    pub member: Rc<Member>,
+    pub open: OpenConnection,
+}
+
+impl Connection {
+    /// Serves the connection to its end.
+    pub async fn run(mut self, stream: TcpStream, drain: DrainSignal) {
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        match self.settings.role.clone() {
+            Role::Tls(config) => {
+                let Some(tls) = self.handshake(TlsAcceptor::from(config), stream).await else { return };
+                let (_, session) = tls.get_ref();
+                let is_http2 = session.alpn_protocol() == Some(b"h2");
+                let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
+                self.speak(tls, is_http2, Some(PeerTls { server_name }), drain).await;
+            }
+            Role::Plaintext | Role::RedirectToHttps(_) => {
+                let asked = begins_with_http2_preface(&stream);
+                let in_time = tokio::time::timeout(self.settings.idle, asked);
+                let is_http2 = tokio::select! {
+                    biased;
+                    () = self.member.asked_to_leave() => return,
+                    asked = in_time => matches!(asked, Ok(Ok(true))),
+                };
+                self.speak(stream, is_http2, None, drain).await;
+            }
+        }
+    }
+
+    async fn handshake(
+        &self,
+        acceptor: TlsAcceptor,
+        stream: TcpStream,
+    ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+        let in_time = tokio::time::timeout(self.settings.handshake, acceptor.accept(stream));
+        let outcome = tokio::select! {
+            biased;
+            () = self.member.asked_to_leave() => return None,
+            outcome = in_time => outcome,
+        };
+        let (result, stream) = match outcome {
+            Ok(Ok(stream)) => (TlsResult::Ok, Some(stream)),
+            Ok(Err(error)) => {
+                tracing::debug!(client = %self.address, %error, "TLS handshake failed");
+                (tls_failure(&error), None)
+            }
+            Err(_) => (TlsResult::Timeout, None),
+        };
+        self.gateway.core().metrics.tls_handshake(result);
+        stream
+    }
+
+    async fn speak<S>(&mut self, stream: S, is_http2: bool, tls: Option<PeerTls>, drain: DrainSignal)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let listener: Rc<str> = Rc::from(&*self.settings.name);
+        let peer = Rc::new(Peer::new(self.address, listener, tls, self.settings.hsts.clone()));
+        let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
+        self.open.becomes(protocol, ConnectionState::Active);
+        let stream = Linger::new(stream);
+        let outcome = if is_http2 {
+            self.speak_http2(stream, peer, drain).await
+        } else {
+            self.speak_http1(stream, peer, drain).await
+        };
+        if let Err(error) = outcome {
+            self.note(is_http2, &error);
+        }
+    }
+
+    async fn speak_http1<S>(&self, stream: S, peer: Rc<Peer>, mut drain: DrainSignal) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let (guard, handle) = Guard::new(stream, self.http.guard);
+        let service = service_fn(|request| {
+            let inbound = match handle.begin() {
+                Ok(turn) => Inbound::Http1(turn),
+                Err(violation) => Inbound::Violation(violation.into()),
+            };
+            self.answer(request, &peer, inbound)
+        });
+        let mut connection = pin!(self.http.http1.serve_connection(TokioIo::new(guard), service));
+        tokio::select! {
+            biased;
+            outcome = connection.as_mut() => return outcome,
+            () = self.member.asked_to_leave() => return Ok(()),
+            () = drain.begun() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+
+    async fn speak_http2<S>(&self, stream: S, peer: Rc<Peer>, mut drain: DrainSignal) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        // hyper runs each stream as a task of its own, which may outlive this function's borrow.
+        let (gateway, member, settings) = (self.gateway.clone(), Rc::clone(&self.member), Rc::clone(&self.settings));
+        let service = service_fn(move |request| {
+            let (gateway, member, peer) = (gateway.clone(), Rc::clone(&member), Rc::clone(&peer));
+            let settings = Rc::clone(&settings);
+            async move {
+                let _busy = member.busy();
+                Ok::<_, Infallible>(respond(&gateway, &settings.role, &peer, request, Inbound::Http2).await)
+            }
+        });
+        let mut connection = pin!(self.http.http2.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            biased;
+            outcome = connection.as_mut() => return outcome,
+            () = self.member.asked_to_leave() => return Ok(()),
+            () = drain.begun() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }
+
+    async fn answer(
+        &self,
+        request: http::Request<hyper::body::Incoming>,
+        peer: &Peer,
+        inbound: Inbound,
+    ) -> Result<http::Response<crate::gateway::ResponseBody>, Infallible> {
+        let _busy = self.member.busy();
+        Ok(respond(&self.gateway, &self.settings.role, peer, request, inbound).await)
+    }
+
+    /// What ended a connection below HTTP, where no response could be given.
+    fn note(&self, is_http2: bool, error: &hyper::Error) {
+        let kind = if error.is_timeout() {
+            ProtocolError::HeaderTimeout
+        } else if error.is_incomplete_message() {
+            ProtocolError::UnexpectedEnd
+        } else if is_http2 {
+            ProtocolError::Http2
+        } else if error.is_parse() {
+            ProtocolError::Http1
+        } else {
+            ProtocolError::Io
+        };
+        self.gateway.core().metrics.protocol_error(kind);
+        tracing::info!(client = %self.address, listener = %self.settings.name, ?kind, ?error, "connection failed");
+    }
+}
+
+async fn respond(
+    gateway: &Gateway,
+    role: &Role,
+    peer: &Peer,
+    request: http::Request<hyper::body::Incoming>,
+    inbound: Inbound,
+) -> http::Response<crate::gateway::ResponseBody> {
+    match role {
+        Role::RedirectToHttps(port) => gateway.redirect(peer, &request, inbound, *port),
+        Role::Tls(_) | Role::Plaintext => gateway.handle(peer, request, inbound).await,
+    }
+}
+
+fn tls_failure(error: &std::io::Error) -> TlsResult {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::AlertReceived(_)) => TlsResult::ClientAlert,
+        Some(rustls::Error::NoCertificatesPresented) => TlsResult::UnknownName,
+        Some(_) => TlsResult::Protocol,
+        None => TlsResult::ClientClosed,
+    }
+}

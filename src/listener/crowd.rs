@@ -1,0 +1,132 @@
+//! The connections of one core, bounded in number: when it is full, the one that has been doing nothing for the
+//! longest makes room. No cap for each client address: behind a NAT or a load balancer all share one.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, Monotonic};
+
+/// All connections of one core.
+#[derive(Debug)]
+pub struct Crowd {
+    members: RefCell<HashMap<u64, Rc<State>>>,
+    next: Cell<u64>,
+    most: usize,
+    clock: Clock,
+    left: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    requests: Cell<u32>,
+    quiet_since: Cell<Monotonic>,
+    leave: Notify,
+}
+
+/// A connection's place; given up when dropped.
+#[derive(Debug)]
+pub struct Member {
+    crowd: Rc<Crowd>,
+    id: u64,
+    state: Rc<State>,
+}
+
+/// A request in progress on a connection.
+#[derive(Debug)]
+pub struct Busy {
+    state: Rc<State>,
+    clock: Clock,
+}
+
+impl Crowd {
+    /// Room for this many.
+    pub fn new(most: usize, clock: Clock) -> Rc<Self> {
+        let (members, next, left) = Default::default();
+        Rc::new(Self { members, next, most: most.max(1), clock, left })
+    }
+
+    /// Takes a connection in; if there is no room, asks the one that has been idle or unfinished the longest to
+    /// leave. `None` if all are busy.
+    pub fn enter(self: &Rc<Self>) -> Option<Member> {
+        if self.members.borrow().len() >= self.most {
+            let members = self.members.borrow();
+            let idle = members.iter().filter(|(_, state)| state.requests.get() == 0);
+            let (id, longest) = idle.min_by_key(|(_, state)| state.quiet_since.get())?;
+            let id = *id;
+            longest.leave.notify_one();
+            drop(members);
+            // It has its place no longer, whenever it gets round to leaving.
+            self.members.borrow_mut().remove(&id);
+        }
+        let id = self.next.replace(self.next.get().wrapping_add(1));
+        let state = Rc::new(State {
+            requests: Cell::new(0),
+            quiet_since: Cell::new(self.clock.monotonic()),
+            leave: Notify::new(),
+        });
+        self.members.borrow_mut().insert(id, Rc::clone(&state));
+        Some(Member { crowd: Rc::clone(self), id, state })
+    }
+
+    /// Resolves when nobody is left.
+    pub async fn empty(&self) {
+        while !self.members.borrow().is_empty() {
+            self.left.notified().await;
+        }
+    }
+}
+
+impl Member {
+    /// Notes a request until what is returned is dropped.
+    pub fn busy(&self) -> Busy {
+        self.state.requests.set(self.state.requests.get() + 1);
+        Busy { state: Rc::clone(&self.state), clock: self.crowd.clock.clone() }
+    }
+
+    /// Resolves when this connection has to make room.
+    pub async fn asked_to_leave(&self) {
+        self.state.leave.notified().await;
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.crowd.members.borrow_mut().remove(&self.id);
+        self.crowd.left.notify_waiters();
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.state.requests.set(self.state.requests.get().saturating_sub(1));
+        self.state.quiet_since.set(self.clock.monotonic());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Crowd;
+    use crate::clock::{Clock, UnixSeconds};
+
+    #[test]
+    fn the_longest_idle_makes_room_and_the_busy_stay() {
+        let (clock, hand) = Clock::manual(UnixSeconds(0));
+        let crowd = Crowd::new(2, clock);
+        let first = crowd.enter().unwrap();
+        hand.advance(Duration::from_secs(1));
+        let second = crowd.enter().unwrap();
+        let busy = first.busy();
+        let third = crowd.enter().unwrap();
+        assert!(!crowd.members.borrow().contains_key(&second.id));
+        let _also_busy = third.busy();
+        assert!(crowd.enter().is_none(), "all are busy");
+        drop(busy);
+        assert!(crowd.enter().is_some());
+        assert!(!crowd.members.borrow().contains_key(&first.id));
+    }
+}

@@ -1,0 +1,296 @@
+//! The writer thread: takes batches from the cores and writes them to one output, whole lines at a time.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use super::{CoreLog, Format};
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Nowhere: no thread, no lines.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, appended to, made with mode 0640 if absent.
+    File(PathBuf),
+}
+
+/// How the log is written.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How a line looks.
+    pub format: Format,
+    /// Where lines go.
+    pub output: Output,
+    /// How many batches of about 32 KiB may wait before lines are dropped. The default, 256, is 8 MiB:
+    /// about a second of a busy gateway.
+    pub queue: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { format: Format::default(), output: Output::Stdout, queue: 256 }
+    }
+}
+
+/// Why the log could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The file cannot be opened.
+    #[error(
+        "access log: cannot open '{path}' for appending: {source}; check that its directory exists and that the gateway may write there"
+    )]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// No thread.
+    #[error("access log: cannot start its writer thread: {0}; check the limits on processes and memory")]
+    Thread(io::Error),
+}
+
+/// The writer did not end in time: its output blocks.
+#[derive(Debug, thiserror::Error)]
+#[error("access log: its output is blocked, lines were lost; check what reads it")]
+pub struct ShutdownError;
+
+/// The log of the process: owns the writer thread.
+#[derive(Debug)]
+pub struct AccessLog {
+    format: Format,
+    dropped: Arc<AtomicU64>,
+    thread: Option<Thread>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    queue: SyncSender<Message>,
+    requests: Arc<Requests>,
+    ended: Receiver<()>,
+}
+
+/// What the writer is asked to do once the queue is empty. Flags, since a message could find the queue full.
+#[derive(Debug, Default)]
+struct Requests {
+    stop: AtomicBool,
+    reopen: AtomicBool,
+}
+
+/// A reading of the lines lost so far: to a full queue or a failing output.
+#[derive(Clone, Debug)]
+pub struct DroppedLines(Arc<AtomicU64>);
+
+impl DroppedLines {
+    /// The number since the start of the process.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl AccessLog {
+    /// Opens the output and starts the writer thread.
+    pub fn start(settings: &Settings) -> Result<Self, StartError> {
+        let target = match &settings.output {
+            Output::Off => None,
+            Output::Stdout => Some(Target::Stream(Box::new(io::stdout()))),
+            Output::Stderr => Some(Target::Stream(Box::new(io::stderr()))),
+            Output::File(path) => Some(Target::open(path)?),
+        };
+        Self::start_with(settings, target)
+    }
+
+    pub(super) fn start_with(settings: &Settings, target: Option<Target>) -> Result<Self, StartError> {
+        let dropped = Arc::new(AtomicU64::new(0));
+        let spawn = |target| Thread::spawn(target, settings.queue.max(1), &dropped);
+        let thread = target.map(spawn).transpose()?;
+        Ok(Self { format: settings.format, dropped, thread })
+    }
+
+    /// The log of one more core.
+    pub fn per_core(&self) -> CoreLog {
+        let queue = self.thread.as_ref().map(|thread| thread.queue.clone());
+        CoreLog::new(self.format, queue, Arc::clone(&self.dropped))
+    }
+
+    /// A reading of the lines lost, for metrics.
+    pub fn dropped_lines(&self) -> DroppedLines {
+        DroppedLines(Arc::clone(&self.dropped))
+    }
+
+    /// Has the writer open its file anew, as after a rotation. If that fails, the old file stays in use.
+    pub fn reopen(&self) {
+        if let Some(thread) = &self.thread {
+            thread.request(&thread.requests.reopen);
+        }
+    }
+
+    /// Writes what the cores have handed over, and ends the thread. Cores must have flushed before.
+    pub fn shutdown(mut self, patience: Duration) -> Result<(), ShutdownError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        thread.request(&thread.requests.stop);
+        thread.ended.recv_timeout(patience).map_err(|_| ShutdownError)
+    }
+}
+
+impl Thread {
+    fn spawn(target: Target, queue: usize, dropped: &Arc<AtomicU64>) -> Result<Self, StartError> {
+        let (queue, batches) = sync_channel(queue);
+        let (end, ended) = sync_channel(1);
+        let requests = Arc::new(Requests::default());
+        let mut writer = Writer {
+            target,
+            batches,
+            requests: Arc::clone(&requests),
+            dropped: Arc::clone(dropped),
+            torn: false,
+            lost: 0,
+        };
+        let run = move || {
+            writer.run();
+            // Nobody may be waiting any more.
+            _ = end.send(());
+        };
+        thread::Builder::new().name("access-log".to_owned()).spawn(run).map_err(StartError::Thread)?;
+        Ok(Self { queue, requests, ended })
+    }
+
+    /// Sets the flag, then wakes the writer. If the queue is full the writer is awake already, and looks at
+    /// the flags when it has emptied it.
+    fn request(&self, flag: &AtomicBool) {
+        flag.store(true, Ordering::SeqCst);
+        _ = self.queue.try_send(Message::Wake);
+    }
+}
+
+/// What goes over the queue.
+#[derive(Debug)]
+pub(super) enum Message {
+    Batch(Batch),
+    Wake,
+}
+
+/// Whole lines of one core, and where the empty buffer goes.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) bytes: Vec<u8>,
+    pub(super) lines: u64,
+    pub(super) home: SyncSender<Vec<u8>>,
+}
+
+impl Message {
+    /// Sends the buffer home, empty. If home is full or gone, the buffer is freed.
+    pub(super) fn recycle(self) {
+        if let Self::Batch(mut batch) = self {
+            batch.bytes.clear();
+            _ = batch.home.try_send(batch.bytes);
+        }
+    }
+}
+
+struct Writer {
+    target: Target,
+    batches: Receiver<Message>,
+    requests: Arc<Requests>,
+    dropped: Arc<AtomicU64>,
+    /// A failed write may have left half a line.
+    torn: bool,
+    /// Lines lost since the output began to fail.
+    lost: u64,
+}
+
+impl Writer {
+    fn run(&mut self) {
+        while let Some(message) = self.next() {
+            if let Message::Batch(batch) = &message {
+                self.write(batch);
+            }
+            message.recycle();
+        }
+    }
+
+    /// The next message; `None` when the queue is empty and the writer is to stop.
+    fn next(&mut self) -> Option<Message> {
+        match self.batches.try_recv() {
+            Ok(message) => return Some(message),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => {}
+        }
+        if self.requests.reopen.swap(false, Ordering::SeqCst) {
+            self.reopen();
+        }
+        if self.requests.stop.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.batches.recv().ok()
+    }
+
+    fn write(&mut self, batch: &Batch) {
+        let separator: &[u8] = if self.torn { b"\n" } else { b"" };
+        let target = self.target.writer();
+        let result = target.write_all(separator).and_then(|()| target.write_all(&batch.bytes));
+        match result.and_then(|()| target.flush()) {
+            Ok(()) => {
+                self.torn = false;
+                if self.lost > 0 {
+                    tracing::warn!(lines = self.lost, "the access log's output works again; lines were lost");
+                    self.lost = 0;
+                }
+            }
+            Err(error) => {
+                if self.lost == 0 {
+                    tracing::error!(%error, "the access log's output fails; lines are lost until it works again");
+                }
+                self.torn = true;
+                self.lost += batch.lines;
+                self.dropped.fetch_add(batch.lines, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        if let Target::File { path, .. } = &self.target {
+            match Target::open(path) {
+                Ok(target) => {
+                    self.target = target;
+                    self.torn = false;
+                }
+                Err(error) => tracing::error!(%error, "the access log stays with its old file"),
+            }
+        }
+    }
+}
+
+/// The output, open.
+pub(super) enum Target {
+    Stream(Box<dyn Write + Send>),
+    File { path: PathBuf, file: File },
+}
+
+impl Target {
+    fn open(path: &Path) -> Result<Self, StartError> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+        match file {
+            Ok(file) => Ok(Self::File { path: path.to_owned(), file }),
+            Err(source) => Err(StartError::Open { path: path.to_owned(), source }),
+        }
+    }
+
+    fn writer(&mut self) -> &mut dyn Write {
+        match self {
+            Self::Stream(stream) => stream.as_mut(),
+            Self::File { file, .. } => file,
+        }
+    }
+}

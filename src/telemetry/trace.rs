@@ -1,0 +1,348 @@
+//! Request ids and W3C trace context: the names under which one request is found again.
+//!
+//! Ids come from the cryptographic generator in batches, so that an id costs a copy and two gateways never
+//! agree by accident. A client's request id is never taken over: whoever chooses the id could hide in, or
+//! pollute, another's log. A client's trace id is, since joining a trace is what it is for; it names nothing
+//! but the trace. Knows nothing of spans or exporters.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// `traceparent` (W3C Trace Context, section 3.2).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The id that body, log line and `X-Request-Id` of one request share: 128 random bits as 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(Hex<32>);
+
+impl RequestId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The id as a header's value.
+    pub fn header_value(&self) -> HeaderValue {
+        header_value(&self.0.0)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a request stands in a distributed trace (W3C Trace Context).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    trace_id: Hex<32>,
+    parent_id: Option<Hex<16>>,
+    span_id: Hex<16>,
+    sampled: bool,
+}
+
+impl TraceContext {
+    /// The trace id: the client's if it sent a valid `traceparent`, a new one otherwise.
+    pub fn trace_id(&self) -> &str {
+        self.trace_id.as_str()
+    }
+
+    /// The caller's span; `None` if the trace starts here.
+    pub fn parent_id(&self) -> Option<&str> {
+        self.parent_id.as_ref().map(Hex::as_str)
+    }
+
+    /// This gateway's span.
+    pub fn span_id(&self) -> &str {
+        self.span_id.as_str()
+    }
+
+    /// Whether the caller records the trace.
+    pub fn sampled(&self) -> bool {
+        self.sampled
+    }
+
+    /// Whether the client's trace goes on. If not, its `tracestate` must not be forwarded (section 3.3).
+    pub fn continued(&self) -> bool {
+        self.parent_id.is_some()
+    }
+
+    /// The `traceparent` for the upstream, with this gateway's span as the parent.
+    pub fn header_value(&self) -> HeaderValue {
+        let flags: &[u8] = if self.sampled { b"01" } else { b"00" };
+        let parts: [&[u8]; 7] = [b"00", b"-", &self.trace_id.0, b"-", &self.span_id.0, b"-", flags];
+        let mut text = [0; TRACEPARENT_LEN];
+        for (to, from) in text.iter_mut().zip(parts.into_iter().flatten()) {
+            *to = *from;
+        }
+        header_value(&text)
+    }
+}
+
+/// Makes the ids of one core.
+pub struct IdGenerator {
+    pool: Box<[u8; POOL]>,
+    used: usize,
+}
+
+impl IdGenerator {
+    /// A generator with its pool still to be filled.
+    pub fn new() -> Self {
+        Self { pool: Box::new([0; POOL]), used: POOL }
+    }
+
+    /// A new request id.
+    pub fn request_id(&mut self) -> RequestId {
+        RequestId(self.hex())
+    }
+
+    /// The trace context of a request with these headers. Anything but exactly one valid `traceparent`
+    /// starts a new trace (section 4.3).
+    pub fn trace_context(&mut self, headers: &HeaderMap) -> TraceContext {
+        let mut values = headers.get_all(TRACEPARENT).iter();
+        let parent = match (values.next(), values.next()) {
+            (Some(value), None) => Parent::parse(value.as_bytes()),
+            _ => None,
+        };
+        TraceContext {
+            trace_id: parent.map_or_else(|| self.hex(), |parent| parent.trace_id),
+            parent_id: parent.map(|parent| parent.span_id),
+            span_id: self.hex(),
+            sampled: parent.is_some_and(|parent| parent.sampled),
+        }
+    }
+
+    fn hex<const N: usize>(&mut self) -> Hex<N> {
+        if self.used + N / 2 > POOL {
+            self.refill();
+        }
+        let random = self.pool.iter().skip(self.used);
+        let mut text = [b'0'; N];
+        for (digits, byte) in text.chunks_exact_mut(2).zip(random) {
+            digits.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+        }
+        self.used += N / 2;
+        Hex(text).or_nonzero()
+    }
+
+    fn refill(&mut self) {
+        self.used = 0;
+        if aws_lc_rs::rand::fill(self.pool.as_mut_slice()).is_err() {
+            // Ids are names, not secrets: better ones that only differ than no service.
+            for byte in self.pool.iter_mut().step_by(8) {
+                *byte = byte.wrapping_add(1);
+            }
+        }
+    }
+}
+
+impl Default for IdGenerator {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Without the pool: it holds the ids to come.
+impl fmt::Debug for IdGenerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdGenerator").finish_non_exhaustive()
+    }
+}
+
+/// What a valid `traceparent` says.
+#[derive(Clone, Copy)]
+struct Parent {
+    trace_id: Hex<32>,
+    span_id: Hex<16>,
+    sampled: bool,
+}
+
+impl Parent {
+    /// Section 3.2.2, with section 4.3 for versions to come: those may have more after the flags.
+    fn parse(value: &[u8]) -> Option<Self> {
+        let (version, rest) = field::<2>(value)?;
+        let (trace_id, rest) = field::<32>(rest.strip_prefix(b"-")?)?;
+        let (span_id, rest) = field::<16>(rest.strip_prefix(b"-")?)?;
+        let (flags, rest) = field::<2>(rest.strip_prefix(b"-")?)?;
+        let ends_well = match &version.0 {
+            b"00" => rest.is_empty(),
+            b"ff" => false,
+            _ => rest.is_empty() || rest.starts_with(b"-"),
+        };
+        let valid = ends_well && !trace_id.is_zero() && !span_id.is_zero();
+        let low_flags = u8::from_str_radix(flags.as_str(), 16).ok()?;
+        valid.then_some(Self { trace_id, span_id, sampled: low_flags & SAMPLED != 0 })
+    }
+}
+
+/// Splits off `N` lower-case hex digits.
+fn field<const N: usize>(value: &[u8]) -> Option<(Hex<N>, &[u8])> {
+    let (digits, rest) = value.split_first_chunk::<N>()?;
+    let hex = digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    hex.then_some((Hex(*digits), rest))
+}
+
+/// `N` lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Hex<const N: usize>([u8; N]);
+
+impl<const N: usize> Hex<N> {
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    fn is_zero(&self) -> bool {
+        self.0.iter().all(|digit| *digit == b'0')
+    }
+
+    /// All zero means 'invalid' (sections 3.2.2.3 and 3.2.2.4).
+    fn or_nonzero(mut self) -> Self {
+        if self.is_zero()
+            && let Some(last) = self.0.last_mut()
+        {
+            *last = b'1';
+        }
+        self
+    }
+}
+
+impl<const N: usize> fmt::Debug for Hex<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
+}
+
+/// Hex digits and hyphens are always a valid value; the fallback only spares a panic.
+fn header_value(text: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+/// A hundred requests' worth: enough to make the generator's fixed cost vanish.
+const POOL: usize = 4096;
+
+/// `00-` + 32 + `-` + 16 + `-` + 2.
+const TRACEPARENT_LEN: usize = 55;
+
+/// The `sampled` flag (section 3.2.2.5.1).
+const SAMPLED: u8 = 0x01;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const SPAN: &str = "00f067aa0ba902b7";
+
+    fn context(values: &[&str]) -> TraceContext {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(TRACEPARENT, HeaderValue::from_str(value).unwrap());
+        }
+        IdGenerator::new().trace_context(&headers)
+    }
+
+    #[test]
+    fn a_valid_parent_is_continued() {
+        for (value, sampled) in [
+            (format!("00-{TRACE}-{SPAN}-01"), true),
+            (format!("00-{TRACE}-{SPAN}-00"), false),
+            (format!("00-{TRACE}-{SPAN}-ff"), true),
+            (format!("cc-{TRACE}-{SPAN}-01"), true),
+            (format!("cc-{TRACE}-{SPAN}-01-what-the-future-brings"), true),
+        ] {
+            let context = context(&[&value]);
+            assert_eq!(context.trace_id(), TRACE, "{value}");
+            assert_eq!(context.parent_id(), Some(SPAN), "{value}");
+            assert_eq!(context.sampled(), sampled, "{value}");
+            assert_ne!(context.span_id(), SPAN, "the gateway's span is its own");
+        }
+    }
+
+    #[test]
+    fn anything_else_starts_a_new_trace() {
+        let zero_trace = "0".repeat(32);
+        for value in [
+            String::new(),
+            "garbage".to_owned(),
+            format!("ff-{TRACE}-{SPAN}-01"),
+            format!("00-{zero_trace}-{SPAN}-01"),
+            format!("00-{TRACE}-0000000000000000-01"),
+            format!("00-{TRACE}-{SPAN}-01-more"),
+            format!("00-{TRACE}-{SPAN}-01."),
+            format!("cc-{TRACE}-{SPAN}-01.more"),
+            format!("00-{TRACE}-{SPAN}"),
+            format!("00-{TRACE}-{SPAN}-0"),
+            format!("00-{}-{SPAN}-01", TRACE.to_uppercase()),
+            format!("00_{TRACE}_{SPAN}_01"),
+            format!(" 00-{TRACE}-{SPAN}-01"),
+        ] {
+            let context = context(&[&value]);
+            assert!(!context.continued(), "{value}");
+            assert_ne!(context.trace_id(), TRACE, "{value}");
+            assert!(!context.sampled(), "{value}");
+        }
+    }
+
+    #[test]
+    fn two_parents_are_as_good_as_none() {
+        let value = format!("00-{TRACE}-{SPAN}-01");
+        assert!(!context(&[&value, &value]).continued());
+    }
+
+    #[test]
+    fn the_upstream_sees_the_gateways_span_as_parent() {
+        let context = context(&[&format!("cc-{TRACE}-{SPAN}-03-x")]);
+        let expected = format!("00-{TRACE}-{}-01", context.span_id());
+        assert_eq!(context.header_value().to_str().unwrap(), expected);
+    }
+
+    #[test]
+    fn ids_differ_across_refills() {
+        let mut ids = IdGenerator::new();
+        let made: HashSet<_> = (0..2000).map(|_| ids.request_id().as_str().to_owned()).collect();
+        assert_eq!(made.len(), 2000);
+        assert!(made.iter().all(|id| id.len() == 32 && field::<32>(id.as_bytes()).is_some()));
+    }
+
+    #[test]
+    fn no_id_is_all_zero() {
+        assert_eq!(Hex([b'0'; 4]).or_nonzero().as_str(), "0001");
+    }
+
+    #[test]
+    fn the_ids_to_come_are_not_shown() {
+        let mut ids = IdGenerator::new();
+        let _ = ids.request_id();
+        assert_eq!(format!("{ids:?}"), "IdGenerator { .. }");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_on_can_be_continued(value in "[0-9a-f-]{0,60}|\\PC{0,60}") {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.append(TRACEPARENT, value);
+            }
+            let context = IdGenerator::new().trace_context(&headers);
+            let sent = Parent::parse(context.header_value().as_bytes()).expect("valid");
+            prop_assert_eq!(sent.trace_id.as_str(), context.trace_id());
+            prop_assert_eq!(sent.span_id.as_str(), context.span_id());
+        }
+    }
+}
