@@ -43,5 +43,6 @@
 pub mod catalogue;
 pub mod clock;
 pub mod keys;
+pub mod listener;
 pub mod rejection;
 pub mod token;

@@ -1,0 +1,1 @@
+//! The guard against raw bytes, alone and in front of hyper.
