@@ -31,7 +31,7 @@ pub struct Guard<S> {
     stream: S,
     mode: Mode,
     framing: Framing,
-    stash: Stash,
+    pub(super) stash: Stash,
     shared: Arc<Shared>,
     /// Runs while a head is incomplete.
     head_timeout: Option<Pin<Box<Sleep>>>,

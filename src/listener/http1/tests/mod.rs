@@ -1,6 +1,8 @@
 //! The guard against raw bytes: alone (`verdicts`, `splits`) and in front of hyper (`serving`, `agreement`).
 
 mod agreement;
+mod cases;
+mod server;
 mod serving;
 mod splits;
 mod verdicts;
@@ -8,6 +10,7 @@ mod wire;
 
 use super::framing::{Cleared, Framing, Stop};
 use super::{GuardLimits, Violation};
+use crate::catalogue::Reason;
 
 /// What became of a connection's bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -17,6 +20,12 @@ struct Verdict {
     heads: u64,
     refused: Option<Violation>,
     refused_in_body: bool,
+}
+
+impl Verdict {
+    fn reason(&self) -> Option<Reason> {
+        self.refused.map(Violation::reason)
+    }
 }
 
 /// Judges a connection that arrives in these reads. An offered upgrade is always declined.

@@ -4,8 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::verdicts::all_cases;
-use super::{judge, judge_whole, wire};
+use super::{cases, judge, judge_whole, wire};
 use crate::listener::http1::GuardLimits;
 
 /// Small, so that generated inputs reach them.
@@ -42,7 +41,7 @@ proptest! {
 
 #[test]
 fn each_case_split_into_single_bytes() {
-    for (name, bytes, _) in all_cases() {
+    for (name, bytes, _) in cases::all() {
         assert_eq!(judge_whole(&bytes), judge(DEFAULT, bytes.chunks(1)), "{name}");
     }
 }
