@@ -42,6 +42,7 @@
 
 pub mod catalogue;
 pub mod clock;
+pub mod feeds;
 pub mod keys;
 pub mod rejection;
 pub mod token;
