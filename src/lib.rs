@@ -43,6 +43,7 @@
 pub mod admin;
 pub mod catalogue;
 pub mod clock;
+pub mod feeds;
 pub mod keys;
 pub mod listener;
 pub mod policy;

@@ -1,0 +1,6 @@
+//! Sources: background tasks on the control runtime that fetch keys and revocations and publish them.
+//!
+//! A feed writes into a port that the data plane reads ([`crate::keys::KeySource`]); neither waits for the other on
+//! the warm path. Knows nothing of requests and routes.
+
+pub mod fetch;
