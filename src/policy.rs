@@ -81,7 +81,8 @@ impl Policy {
 
     /// The scopes that a challenge asks for (RFC 6750 section 3): all that the route requires.
     pub fn scope_text(&self) -> Option<String> {
-        let needed: Vec<&str> = self.all_scopes.iter().chain(&self.any_scopes).map(|scope| &**scope).collect();
+        let needed: Vec<&str> =
+            self.all_scopes.iter().chain(&self.any_scopes).map(|scope| &**scope).collect();
         (!needed.is_empty()).then(|| needed.join(" "))
     }
 

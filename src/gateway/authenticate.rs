@@ -62,7 +62,7 @@ impl Authenticator {
         let key = self.verdicts.key(token);
         let cached = self.verdicts.get(key);
         let inputs = self.inputs(trusted, LookedAgain::NotYet);
-        if let Some(candidate) = cached.filter(|found| self.verifier.still_good(found.token(), inputs)) {
+        if let Some(candidate) = cached.filter(|found| Verifier::still_good(found.token(), inputs)) {
             *temperature = Some(Temperature::Warm);
             return Ok(candidate);
         }

@@ -30,8 +30,9 @@ pub fn extract<'r>(
         TokenSource::Header => from_header,
         TokenSource::Cookie(name) => match (from_header, from_cookie(request.headers(), name)?) {
             (Some(_), Some(_)) => {
-                return Err(Rejection::new(Reason::Multiple)
-                    .hint("The request carries a token in the Authorization header and another in a cookie."));
+                return Err(Rejection::new(Reason::Multiple).hint(
+                    "The request carries a token in the Authorization header and another in a cookie.",
+                ));
             }
             (None, Some(text)) => {
                 check_same_origin(request, is_tls)?;
@@ -76,7 +77,9 @@ fn from_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>
                 continue;
             }
             if found.replace(value).is_some() {
-                return Err(Rejection::new(Reason::Multiple).hint("The token's cookie appears more than once."));
+                return Err(
+                    Rejection::new(Reason::Multiple).hint("The token's cookie appears more than once.")
+                );
             }
         }
     }
@@ -147,7 +150,9 @@ mod tests {
         let cookie = |text: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(COOKIE, text.parse().unwrap());
-            from_cookie(&headers, "__Host-token").map(|token| token.map(str::to_owned)).map_err(|r| r.reason())
+            from_cookie(&headers, "__Host-token")
+                .map(|token| token.map(str::to_owned))
+                .map_err(|r| r.reason())
         };
         assert_eq!(cookie("a=b; __Host-token=x.y.z; c=d"), Ok(Some("x.y.z".to_owned())));
         assert_eq!(cookie("__host-token=x; x__Host-token=y"), Ok(None));

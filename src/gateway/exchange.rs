@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 
+use super::activity::Busy;
 use super::authenticate::Temperature;
 use super::handle::Core;
+use super::peer::Peer;
 use super::route::Route;
 use crate::catalogue::Reason;
 use crate::clock::Monotonic;
@@ -26,6 +28,7 @@ pub struct Exchange {
     started: Monotonic,
     client: SocketAddr,
     listener: Rc<str>,
+    _busy: Busy,
     method: Method,
     uri: Uri,
     host: Option<http::HeaderValue>,
@@ -56,19 +59,15 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins an exchange.
-    pub(super) fn begin<B>(
-        core: &Rc<Core>,
-        client: SocketAddr,
-        listener: &Rc<str>,
-        request: &http::Request<B>,
-    ) -> Self {
+    pub(super) fn begin<B>(core: &Rc<Core>, peer: &Peer, request: &http::Request<B>) -> Self {
         let headers: &HeaderMap = request.headers();
         let (request_id, trace) = core.identify(headers);
         Self {
             core: Rc::clone(core),
             started: core.clock.monotonic(),
-            client,
-            listener: Rc::clone(listener),
+            client: peer.address,
+            listener: Rc::clone(&peer.listener),
+            _busy: peer.activity.busy(&core.clock),
             method: request.method().clone(),
             uri: request.uri().clone(),
             host: headers.get(http::header::HOST).cloned(),
@@ -87,11 +86,6 @@ impl Exchange {
             sent: 0,
             is_written: false,
         }
-    }
-
-    /// Since when.
-    pub(super) fn started(&self) -> Monotonic {
-        self.started
     }
 
     /// Notes what the client is answered.
@@ -142,9 +136,11 @@ impl Exchange {
 
         let fingerprint = self.fingerprint.or_else(|| token.map(|token| token.fingerprint()));
         let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
-        let upstream = route.filter(|_| self.endpoint.is_some()).and_then(|route| core.upstream(route.upstream));
+        let upstream =
+            route.filter(|_| self.endpoint.is_some()).and_then(|route| core.upstream(route.upstream));
         let endpoint = self.endpoint.and_then(|place| upstream?.endpoint(place));
-        let mut record = Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, self.client);
+        let mut record =
+            Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, self.client);
         record.trace_id = Some(self.trace.trace_id());
         record.protocol = Some(self.version);
         record.method = Some(self.method.as_str().as_bytes());

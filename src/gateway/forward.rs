@@ -13,7 +13,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 
 use super::credential::TokenSource;
 use super::exchange::Exchange;
-use super::handle::{Core, Peer};
+use super::handle::Core;
+use super::peer::Peer;
 use super::reserved::strip_response;
 use super::route::{HostHeader, Route};
 use super::sanitize::CleanRequest;

@@ -1,11 +1,12 @@
 //! The life of a request, on one page.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, HeaderName, LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -14,6 +15,7 @@ use super::body::ResponseBody;
 use super::credential;
 use super::exchange::Exchange;
 use super::forward::forward;
+use super::peer::{Inbound, Peer};
 use super::reserved::ReservedNames;
 use super::respond::{ErrorDetail, Form, refuse};
 use super::route::{Route, Routes};
@@ -27,6 +29,8 @@ use crate::telemetry::metrics::{self, CoreMetrics};
 use crate::telemetry::trace::{IdGenerator, RequestId, TraceContext};
 use crate::token::IssuerId;
 use crate::upstream::Client;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The gateway as one core has it: everything that a request needs, reached without a lock.
 #[derive(Clone, Debug)]
@@ -81,50 +85,6 @@ pub struct MetricIds {
     pub issuers: Vec<metrics::IssuerId>,
 }
 
-/// The other end of a connection, and how it came to us.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Its address.
-    pub address: SocketAddr,
-    /// The listener that accepted it.
-    pub listener: Rc<str>,
-    /// TLS, if the connection has it.
-    pub tls: Option<PeerTls>,
-    /// The address as `X-Forwarded-For` names it.
-    forwarded_for: HeaderValue,
-    /// `Strict-Transport-Security` for responses on this connection (RFC 6797).
-    pub hsts: Option<HeaderValue>,
-}
-
-/// What TLS told of a connection.
-#[derive(Clone, Debug)]
-pub struct PeerTls {
-    /// The name that the client asked for (RFC 6066 section 3), in lower case.
-    pub server_name: Option<Box<str>>,
-}
-
-impl Peer {
-    /// A peer at this address.
-    pub fn new(address: SocketAddr, listener: Rc<str>, tls: Option<PeerTls>, hsts: Option<HeaderValue>) -> Self {
-        let ip = address.ip().to_canonical().to_string();
-        let forwarded_for = HeaderValue::from_str(&ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { address, listener, tls, forwarded_for, hsts }
-    }
-
-    /// Whether the connection is secure.
-    pub fn is_tls(&self) -> bool {
-        self.tls.is_some()
-    }
-
-    pub(super) fn scheme(&self) -> HeaderValue {
-        HeaderValue::from_static(if self.is_tls() { "https" } else { "http" })
-    }
-
-    pub(super) fn forwarded_for(&self) -> HeaderValue {
-        self.forwarded_for.clone()
-    }
-}
-
 impl Gateway {
     /// A gateway on this core's state.
     pub fn new(core: Core) -> Self {
@@ -136,39 +96,80 @@ impl Gateway {
         &self.0
     }
 
-    /// Serves one request. `violation` is what the guard in front of HTTP/1.1 found wrong with it.
+    /// Serves one request.
     pub async fn handle(
         &self,
         peer: &Peer,
         request: Request<Incoming>,
-        violation: Option<Rejection>,
+        inbound: Inbound,
     ) -> Response<ResponseBody> {
-        let core = &self.0;
         let form = Form::of(request.headers());
-        let mut exchange = Box::new(Exchange::begin(core, peer.address, &peer.listener, &request));
-        let outcome = match violation {
+        let mut exchange = Box::new(Exchange::begin(&self.0, peer, &request));
+        let outcome = match inbound.violation() {
             Some(rejection) => Err(rejection),
-            None => serve(core, peer, request, &mut exchange).await,
+            None => serve(&self.0, peer, request, &mut exchange).await,
         };
+        let outcome = outcome.map_err(|rejection| inbound.blame(rejection));
+        self.answer(peer, form, outcome, exchange)
+    }
+
+    /// Sends a request on to the same URL with `https` on this port (RFC 9110 section 15.4.9).
+    pub fn redirect(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+        inbound: &Inbound,
+        port: u16,
+    ) -> Response<ResponseBody> {
+        let form = Form::of(request.headers());
+        let exchange = Box::new(Exchange::begin(&self.0, peer, &request));
+        let outcome = match inbound.violation() {
+            Some(rejection) => Err(rejection),
+            None => {
+                CleanRequest::sanitize(request, self.0.limits.uri).and_then(|clean| to_https(&clean, port))
+            }
+        };
+        self.answer(peer, form, outcome, exchange)
+    }
+
+    fn answer(
+        &self,
+        peer: &Peer,
+        form: Form,
+        outcome: Result<Response<ResponseBody>, Rejection>,
+        mut exchange: Box<Exchange>,
+    ) -> Response<ResponseBody> {
         let mut response = match outcome {
             Ok(response) => {
                 exchange.answered(response.status(), None);
                 response
             }
             Err(rejection) => {
-                let detail = exchange.route.as_ref().map_or(core.error_detail, |route| route.error_detail);
+                let detail = exchange.route.as_ref().map_or(self.0.error_detail, |route| route.error_detail);
                 let response = refuse(&rejection, form, detail, exchange.request_id.as_str());
                 exchange.answered(response.status(), Some(rejection));
                 response
             }
         };
         let headers = response.headers_mut();
-        headers.insert("x-request-id", exchange.request_id.header_value());
+        headers.insert(X_REQUEST_ID, exchange.request_id.header_value());
         if let Some(hsts) = &peer.hsts {
-            headers.insert(http::header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         response.map(|body| body.observed(exchange))
     }
+}
+
+/// The redirect itself. Not cached: the configuration may change.
+fn to_https(request: &CleanRequest, port: u16) -> Result<Response<ResponseBody>, Rejection> {
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let location = format!("https://{}{port}{}", request.host(), request.target());
+    let location = HeaderValue::from_str(&location).map_err(|_| Rejection::new(Reason::IllegalTarget))?;
+    let mut response = Response::new(ResponseBody::full(Bytes::new()));
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
 }
 
 /// The steps in their order. Each takes what only the step before can make; `?` is the only way out.

@@ -93,7 +93,9 @@ mod tests {
         ] {
             assert_eq!(told(&claim), Ok(expected.map(str::to_owned)), "{claim}");
         }
-        for claim in [json!("a\nb"), json!("a\u{0}"), json!({"a": 1}), json!([["a"]]), json!(" a"), json!(["a\r"])] {
+        for claim in
+            [json!("a\nb"), json!("a\u{0}"), json!({"a": 1}), json!([["a"]]), json!(" a"), json!(["a\r"])]
+        {
             assert_eq!(told(&claim), Err(()), "{claim}");
         }
     }

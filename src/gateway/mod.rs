@@ -1,6 +1,7 @@
 //! What a request passes through between the connection it came on and the upstream it goes to, or the refusal it
 //! gets. [`handle`](Gateway::handle) is the page to read; every line of it is a module here or a layer below.
 
+mod activity;
 mod authenticate;
 mod body;
 mod credential;
@@ -8,18 +9,21 @@ mod exchange;
 mod forward;
 mod handle;
 mod identity;
+mod peer;
 mod reserved;
 mod respond;
 mod route;
 mod sanitize;
 mod verdict_cache;
 
+pub use activity::Activity;
 pub use authenticate::Authenticator;
 pub use body::ResponseBody;
 pub use credential::TokenSource;
 pub use exchange::Exchange;
-pub use handle::{Gateway, Peer};
+pub use handle::{Core, Gateway, MetricIds, RequestLimits};
 pub use identity::IdentityHeader;
+pub use peer::{Inbound, Peer, PeerTls};
 pub use reserved::ReservedNames;
 pub use respond::ErrorDetail;
 pub use route::{HostHeader, Route, Routes};

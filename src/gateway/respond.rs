@@ -78,17 +78,26 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Renders a refusal.
-pub fn refuse(rejection: &Rejection, form: Form, detail: ErrorDetail, request_id: &str) -> Response<ResponseBody> {
+pub fn refuse(
+    rejection: &Rejection,
+    form: Form,
+    detail: ErrorDetail,
+    request_id: &str,
+) -> Response<ResponseBody> {
     let reason = rejection.reason();
     let sentence = (detail == ErrorDetail::Full).then(|| sentence(rejection));
-    let (status, kind, body) = match form {
-        Form::Problem => {
-            ("application/problem+json", problem(rejection, sentence.as_deref(), detail, request_id)).in_status(reason)
-        }
-        Form::Page => ("text/html; charset=utf-8", page(rejection, sentence.as_deref(), request_id)).in_status(reason),
-        Form::Text => ("text/plain; charset=utf-8", text(rejection, sentence.as_deref(), request_id)).in_status(reason),
-        Form::Grpc => (StatusCode::OK, "application/grpc", String::new()),
-    };
+    let (status, kind, body) =
+        match form {
+            Form::Problem => {
+                ("application/problem+json", problem(rejection, sentence.as_deref(), detail, request_id))
+                    .in_status(reason)
+            }
+            Form::Page => ("text/html; charset=utf-8", page(rejection, sentence.as_deref(), request_id))
+                .in_status(reason),
+            Form::Text => ("text/plain; charset=utf-8", text(rejection, sentence.as_deref(), request_id))
+                .in_status(reason),
+            Form::Grpc => (StatusCode::OK, "application/grpc", String::new()),
+        };
     let mut response = Response::new(ResponseBody::full(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -108,7 +117,8 @@ pub fn refuse(rejection: &Rejection, form: Form, detail: ErrorDetail, request_id
     }
     if form == Form::Grpc {
         put(headers, GRPC_STATUS, &reason.grpc_status().to_string());
-        let message = sentence.map_or_else(|| reason.code().to_string(), |words| format!("{}: {words}", reason.code()));
+        let message =
+            sentence.map_or_else(|| reason.code().to_string(), |words| format!("{}: {words}", reason.code()));
         put(headers, GRPC_MESSAGE, &grpc_encoded(&message));
     }
     response

@@ -41,6 +41,11 @@ impl CleanRequest {
         self.parts.uri.path()
     }
 
+    /// Path and query as they came.
+    pub fn target(&self) -> &str {
+        self.parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+    }
+
     /// The host in lower case, without port.
     pub fn host(&self) -> &str {
         &self.host
@@ -126,7 +131,10 @@ fn authority(parts: &Parts) -> Result<HeaderValue, Rejection> {
 /// The host in lower case and without port, if the authority is one (RFC 3986 section 3.2.2) without user
 /// information.
 fn host_of(authority: &HeaderValue) -> Result<Box<str>, Rejection> {
-    let refuse = || Rejection::new(Reason::IllegalTarget).hint("The Host header is not a host name with an optional port.");
+    let refuse = || {
+        Rejection::new(Reason::IllegalTarget)
+            .hint("The Host header is not a host name with an optional port.")
+    };
     let text = authority.to_str().map_err(|_| refuse())?;
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -142,7 +150,9 @@ fn host_of(authority: &HeaderValue) -> Result<Box<str>, Rejection> {
     let port_is_good = match port.strip_prefix(':') {
         None => port.is_empty(),
         Some(digits) => {
-            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok()
+            !digits.is_empty()
+                && digits.bytes().all(|byte| byte.is_ascii_digit())
+                && digits.parse::<u16>().is_ok()
         }
     };
     let name_is_good = !name.is_empty()
@@ -175,8 +185,25 @@ mod tests {
     #[test]
     fn what_is_not_one_host_is_refused() {
         for text in [
-            "", ":80", "a:", "a:b", "a:70000", "a:+1", "u@a", "a/b", "a b", "a,b", "a?b", "a#b", "[::1", "[x]", "::1",
-            "[::1]x", "a:80:80", "a%41", "[::1%25eth0]",
+            "",
+            ":80",
+            "a:",
+            "a:b",
+            "a:70000",
+            "a:+1",
+            "u@a",
+            "a/b",
+            "a b",
+            "a,b",
+            "a?b",
+            "a#b",
+            "[::1",
+            "[x]",
+            "::1",
+            "[::1]x",
+            "a:80:80",
+            "a%41",
+            "[::1%25eth0]",
         ] {
             assert!(host_of(&HeaderValue::from_static(text)).is_err(), "{text:?}");
         }

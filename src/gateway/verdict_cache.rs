@@ -88,8 +88,11 @@ impl VerdictCache {
     }
 
     pub fn get(&self, key: TokenKey) -> Option<Rc<Candidate>> {
-        if let Some(Some((_, candidate))) =
-            self.near.borrow().get(slot(key)).filter(|slot| slot.as_ref().is_some_and(|(held, _)| *held == key))
+        if let Some(Some((_, candidate))) = self
+            .near
+            .borrow()
+            .get(slot(key))
+            .filter(|slot| slot.as_ref().is_some_and(|(held, _)| *held == key))
         {
             return Some(Rc::clone(candidate));
         }

@@ -13,11 +13,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::crowd::Member;
-use super::http1::{Guard, GuardLimits};
 use super::linger::Linger;
 use super::protocol::begins_with_http2_preface;
 use super::serve::{DrainSignal, ListenerSettings, Role};
 use crate::gateway::{Gateway, Inbound, Peer, PeerTls};
+use crate::http1::{Guard, GuardLimits};
 use crate::telemetry::metrics::{ConnectionState, OpenConnection, Protocol, ProtocolError, TlsResult};
 use crate::upstream::CoreExecutor;
 
@@ -55,7 +55,7 @@ pub struct Connection {
     pub settings: Rc<ListenerSettings>,
     pub http: Rc<HttpSettings>,
     pub gateway: Gateway,
-    pub member: Rc<Member>,
+    pub member: Member,
     pub open: OpenConnection,
 }
 
@@ -114,7 +114,13 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let listener: Rc<str> = Rc::from(&*self.settings.name);
-        let peer = Rc::new(Peer::new(self.address, listener, tls, self.settings.hsts.clone()));
+        let peer = Rc::new(Peer::new(
+            self.address,
+            listener,
+            tls,
+            self.settings.hsts.clone(),
+            Rc::clone(self.member.activity()),
+        ));
         let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
         self.open.becomes(protocol, ConnectionState::Active);
         let stream = Linger::new(stream);
@@ -134,11 +140,13 @@ impl Connection {
     {
         let (guard, handle) = Guard::new(stream, self.http.guard);
         let service = service_fn(|request| {
-            let inbound = match handle.begin() {
-                Ok(turn) => Inbound::Http1(turn),
-                Err(violation) => Inbound::Violation(violation.into()),
-            };
-            self.answer(request, &peer, inbound)
+            let inbound = handle.begin().map_or_else(Inbound::Refused, Inbound::Http1);
+            let peer = Rc::clone(&peer);
+            async move {
+                Ok::<_, Infallible>(
+                    respond(&self.gateway, &self.settings.role, &peer, request, inbound).await,
+                )
+            }
         });
         let mut connection = pin!(self.http.http1.serve_connection(TokioIo::new(guard), service));
         tokio::select! {
@@ -155,12 +163,10 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         // hyper runs each stream as a task of its own, which may outlive this function's borrow.
-        let (gateway, member, settings) = (self.gateway.clone(), Rc::clone(&self.member), Rc::clone(&self.settings));
+        let (gateway, settings) = (self.gateway.clone(), Rc::clone(&self.settings));
         let service = service_fn(move |request| {
-            let (gateway, member, peer) = (gateway.clone(), Rc::clone(&member), Rc::clone(&peer));
-            let settings = Rc::clone(&settings);
+            let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
             async move {
-                let _busy = member.busy();
                 Ok::<_, Infallible>(respond(&gateway, &settings.role, &peer, request, Inbound::Http2).await)
             }
         });
@@ -172,16 +178,6 @@ impl Connection {
             () = drain.begun() => connection.as_mut().graceful_shutdown(),
         }
         connection.await
-    }
-
-    async fn answer(
-        &self,
-        request: http::Request<hyper::body::Incoming>,
-        peer: &Peer,
-        inbound: Inbound,
-    ) -> Result<http::Response<crate::gateway::ResponseBody>, Infallible> {
-        let _busy = self.member.busy();
-        Ok(respond(&self.gateway, &self.settings.role, peer, request, inbound).await)
     }
 
     /// What ended a connection below HTTP, where no response could be given.
@@ -210,7 +206,7 @@ async fn respond(
     inbound: Inbound,
 ) -> http::Response<crate::gateway::ResponseBody> {
     match role {
-        Role::RedirectToHttps(port) => gateway.redirect(peer, &request, inbound, *port),
+        Role::RedirectToHttps(port) => gateway.redirect(peer, request, &inbound, *port),
         Role::Tls(_) | Role::Plaintext => gateway.handle(peer, request, inbound).await,
     }
 }

@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use crate::clock::{Clock, Monotonic};
+use crate::clock::Clock;
+use crate::gateway::Activity;
 
 /// All connections of one core.
 #[derive(Debug)]
@@ -21,8 +22,7 @@ pub struct Crowd {
 
 #[derive(Debug)]
 struct State {
-    requests: Cell<u32>,
-    quiet_since: Cell<Monotonic>,
+    activity: Rc<Activity>,
     leave: Notify,
 }
 
@@ -32,13 +32,6 @@ pub struct Member {
     crowd: Rc<Crowd>,
     id: u64,
     state: Rc<State>,
-}
-
-/// A request in progress on a connection.
-#[derive(Debug)]
-pub struct Busy {
-    state: Rc<State>,
-    clock: Clock,
 }
 
 impl Crowd {
@@ -53,20 +46,16 @@ impl Crowd {
     pub fn enter(self: &Rc<Self>) -> Option<Member> {
         if self.members.borrow().len() >= self.most {
             let members = self.members.borrow();
-            let idle = members.iter().filter(|(_, state)| state.requests.get() == 0);
-            let (id, longest) = idle.min_by_key(|(_, state)| state.quiet_since.get())?;
-            let id = *id;
+            let idle =
+                members.iter().filter_map(|(id, state)| Some((state.activity.quiet_since()?, *id, state)));
+            let (_, id, longest) = idle.min_by_key(|(since, ..)| *since)?;
             longest.leave.notify_one();
             drop(members);
             // It has its place no longer, whenever it gets round to leaving.
             self.members.borrow_mut().remove(&id);
         }
         let id = self.next.replace(self.next.get().wrapping_add(1));
-        let state = Rc::new(State {
-            requests: Cell::new(0),
-            quiet_since: Cell::new(self.clock.monotonic()),
-            leave: Notify::new(),
-        });
+        let state = Rc::new(State { activity: Activity::new(self.clock.monotonic()), leave: Notify::new() });
         self.members.borrow_mut().insert(id, Rc::clone(&state));
         Some(Member { crowd: Rc::clone(self), id, state })
     }
@@ -80,10 +69,9 @@ impl Crowd {
 }
 
 impl Member {
-    /// Notes a request until what is returned is dropped.
-    pub fn busy(&self) -> Busy {
-        self.state.requests.set(self.state.requests.get() + 1);
-        Busy { state: Rc::clone(&self.state), clock: self.crowd.clock.clone() }
+    /// What this connection is doing.
+    pub fn activity(&self) -> &Rc<Activity> {
+        &self.state.activity
     }
 
     /// Resolves when this connection has to make room.
@@ -96,13 +84,6 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.crowd.members.borrow_mut().remove(&self.id);
         self.crowd.left.notify_waiters();
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.state.requests.set(self.state.requests.get().saturating_sub(1));
-        self.state.quiet_since.set(self.clock.monotonic());
     }
 }
 
@@ -120,10 +101,10 @@ mod tests {
         let first = crowd.enter().unwrap();
         hand.advance(Duration::from_secs(1));
         let second = crowd.enter().unwrap();
-        let busy = first.busy();
+        let busy = first.activity().busy(&crowd.clock);
         let third = crowd.enter().unwrap();
         assert!(!crowd.members.borrow().contains_key(&second.id));
-        let _also_busy = third.busy();
+        let _also_busy = third.activity().busy(&crowd.clock);
         assert!(crowd.enter().is_none(), "all are busy");
         drop(busy);
         assert!(crowd.enter().is_some());

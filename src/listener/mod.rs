@@ -3,16 +3,14 @@
 //!
 //! Each core accepts on a socket of its own (`SO_REUSEPORT`), so that no connection crosses threads.
 
-pub mod http1;
-
 mod bind;
 mod connection;
 mod crowd;
 mod linger;
 mod protocol;
 mod serve;
-mod tls;
+// mod tls;
 
 pub use bind::{BindError, BoundListener, bind};
 pub use serve::{Drain, DrainSignal, ListenerSettings, Role, serve};
-pub use tls::{TlsError, server_config};
+// pub use tls::{TlsError, server_config};

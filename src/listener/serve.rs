@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::connection::{Connection, HttpSettings};
 use super::crowd::Crowd;
-use super::http1::GuardLimits;
 use crate::gateway::Gateway;
+use crate::http1::GuardLimits;
 use crate::telemetry::metrics::ListenerId;
 
 /// What one listener does with connections, the same on all cores.
@@ -83,7 +83,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts and serves connections until the drain begins, then waits until the last is done. The caller bounds
 /// that wait.
-pub async fn serve(socket: TcpListener, settings: Rc<ListenerSettings>, gateway: Gateway, mut drain: DrainSignal) {
+pub async fn serve(
+    socket: TcpListener,
+    settings: Rc<ListenerSettings>,
+    gateway: Gateway,
+    mut drain: DrainSignal,
+) {
     let crowd = Crowd::new(settings.max_connections, gateway.core().clock.clone());
     let http = Rc::new(HttpSettings::new(&settings));
     loop {
@@ -121,7 +126,7 @@ fn take_in(
         settings: Rc::clone(settings),
         http: Rc::clone(http),
         gateway: gateway.clone(),
-        member: Rc::new(member),
+        member,
         open,
     };
     let drain = drain.clone();

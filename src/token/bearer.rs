@@ -12,8 +12,9 @@ impl<'r> BearerToken<'r> {
     /// The token if it consists of the characters of `b64token` (RFC 6750 section 2.1) and is not empty.
     pub fn new(text: &'r str) -> Option<Self> {
         let trimmed = text.trim_end_matches('=');
-        let allowed =
-            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
+        let allowed = |byte: u8| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+        };
         (!trimmed.is_empty() && trimmed.bytes().all(allowed)).then_some(Self(text))
     }
 

@@ -182,7 +182,11 @@ fn numeric_date(number: &Number, round: fn(f64) -> f64) -> Option<UnixSeconds> {
         Some(whole) => whole,
         None => {
             let rounded = round(number.as_f64()?);
-            #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "bounded right here")]
+            #[allow(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                reason = "bounded right here"
+            )]
             if (0.0..=LAST as f64).contains(&rounded) { rounded as i64 } else { return None }
         }
     };

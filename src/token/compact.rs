@@ -28,9 +28,11 @@ impl<'t> Compact<'t> {
                 not_three()
             });
         }
-        let members = json::object(&decode(header, "header")?).map_err(|why| format!("its header is {why}"))?;
+        let members =
+            json::object(&decode(header, "header")?).map_err(|why| format!("its header is {why}"))?;
         let header = Header::read(members)?;
-        let claims = json::object(&decode(claims, "claims")?).map_err(|why| format!("its claims are {why}"))?;
+        let claims =
+            json::object(&decode(claims, "claims")?).map_err(|why| format!("its claims are {why}"))?;
         let signature = decode(signature, "signature")?;
         if signature.is_empty() {
             return Err("it has no signature".to_owned());

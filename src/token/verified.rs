@@ -6,7 +6,7 @@ use super::bearer::Fingerprint;
 use super::claims::Claims;
 use super::issuer::Issuer;
 use crate::clock::UnixSeconds;
-use crate::keys::VerificationKey;
+use crate::keys::{Algorithm, VerificationKey};
 
 /// Proof that an issuer stands behind these claims. It says nothing of revocation or of rights, and its times must
 /// be looked at again when it comes from a cache: see [`super::Verifier::still_good`].
@@ -20,8 +20,19 @@ struct Verified {
     expires: UnixSeconds,
     not_before: Option<UnixSeconds>,
     issued_at: Option<UnixSeconds>,
-    key: Arc<VerificationKey>,
+    signed_by: SignedBy,
     fingerprint: Fingerprint,
+}
+
+/// How a token was found to be signed, so that it can be told later whether it still would be.
+#[derive(Debug)]
+pub(super) struct SignedBy {
+    pub key: Arc<VerificationKey>,
+    pub algorithm: Algorithm,
+    /// The `kid` of the header; the key may have one where the header has none.
+    pub key_id: Option<String>,
+    /// The generation of the issuer's keys.
+    pub generation: Option<u64>,
 }
 
 /// The times of a token as the checks read them.
@@ -36,11 +47,11 @@ impl VerifiedToken {
         issuer: Arc<Issuer>,
         claims: Claims,
         times: &Times,
-        key: Arc<VerificationKey>,
+        signed_by: SignedBy,
         fingerprint: Fingerprint,
     ) -> Self {
         let &Times { expires, not_before, issued_at } = times;
-        Self(Arc::new(Verified { issuer, claims, expires, not_before, issued_at, key, fingerprint }))
+        Self(Arc::new(Verified { issuer, claims, expires, not_before, issued_at, signed_by, fingerprint }))
     }
 
     /// Who issued it.
@@ -65,12 +76,16 @@ impl VerifiedToken {
 
     /// The key that signed it.
     pub fn key(&self) -> &Arc<VerificationKey> {
-        &self.0.key
+        &self.0.signed_by.key
     }
 
     /// What stands for it in logs.
     pub fn fingerprint(&self) -> Fingerprint {
         self.0.fingerprint
+    }
+
+    pub(super) fn signed_by(&self) -> &SignedBy {
+        &self.0.signed_by
     }
 
     pub(super) fn times(&self) -> Times {

@@ -10,7 +10,7 @@ use super::claims::{Claims, WrongType};
 use super::compact::Compact;
 use super::header::Header;
 use super::issuer::{Audiences, Expectations, Issuer, IssuerSet, Issuers, Profile};
-use super::verified::{Times, VerifiedToken};
+use super::verified::{SignedBy, Times, VerifiedToken};
 use crate::catalogue::Reason;
 use crate::clock::{Monotonic, UnixSeconds};
 use crate::keys::{Algorithm, KeyMiss, KeyState, VerificationKey};
@@ -116,27 +116,26 @@ impl Verifier {
             KeyAnswer::LookAgain => return Ok(Verdict::Needs(Need::Keys(Arc::clone(issuer)))),
         };
         let signed = key.verify(algorithm, compact.signing_input, &compact.signature);
-        go_on(run.check(
-            Check::Signature,
-            if signed { Ok(()) } else { Err(Reason::SignatureMismatch.into()) },
-        ))?;
+        go_on(
+            run.check(Check::Signature, if signed { Ok(()) } else { Err(Reason::SignatureMismatch.into()) }),
+        )?;
 
         if let Some(failure) = run.first_failure() {
             return Err(failure);
         }
+        let generation = state.generation(inputs.monotonic);
+        let signed_by = SignedBy { key, algorithm, key_id: compact.header.key_id, generation };
         let issuer = Arc::clone(issuer);
-        Ok(Verdict::Verified(VerifiedToken::new(issuer, claims, &times?, key, token.fingerprint())))
+        Ok(Verdict::Verified(VerifiedToken::new(issuer, claims, &times?, signed_by, token.fingerprint())))
     }
 
-    /// Whether a token verified before would be verified now: the key is still published and not too old, the
-    /// times still hold, the route trusts the issuer. A cached verdict is used only after this.
-    pub fn still_good(&self, token: &VerifiedToken, inputs: Inputs<'_>) -> bool {
+    /// Whether a token verified before would be verified now: the route trusts the issuer, the times still hold, and
+    /// the key is still the one that the issuer publishes for it. A cached verdict is used only after this.
+    pub fn still_good(token: &VerifiedToken, inputs: Inputs<'_>) -> bool {
         let issuer = token.issuer();
-        let state = issuer.keys.current();
         inputs.trusted.contains(issuer.id)
             && check_times(&token.times(), &issuer.expectations, inputs.now).is_ok()
-            && !is_too_old(&state, inputs.monotonic)
-            && state.set.as_ref().is_some_and(|keys| keys.has(token.key()))
+            && is_still_published(token.signed_by(), &issuer.keys.current(), inputs.monotonic)
     }
 }
 
@@ -157,9 +156,8 @@ fn form(token: BearerToken<'_>) -> Result<Compact<'_>, Rejection> {
 fn algorithm(header: &Header, issuer: Option<&Arc<Issuer>>) -> Result<Algorithm, Rejection> {
     let refused = || Rejection::new(Reason::AlgorithmNotAllowed);
     let algorithm = Algorithm::from_name(&header.algorithm).ok_or_else(refused)?;
-    let allowed = issuer.is_none_or(|issuer| {
-        issuer.expectations.algorithms.iter().any(|allowed| allowed.same_as(algorithm))
-    });
+    let allowed = issuer
+        .is_none_or(|issuer| issuer.expectations.algorithms.iter().any(|allowed| allowed.same_as(algorithm)));
     if allowed { Ok(algorithm) } else { Err(refused()) }
 }
 
@@ -252,36 +250,45 @@ enum KeyAnswer {
 /// The key that the token names, of this issuer and no other. A key that is not there is looked for once more; if
 /// the provider cannot be asked, that is the provider's fault and not the token's.
 fn find_key(state: &KeyState, header: &Header, algorithm: Algorithm, inputs: Inputs<'_>) -> KeyAnswer {
-    let unavailable = |reason| match inputs.looked_again {
-        LookedAgain::NotYet => KeyAnswer::LookAgain,
-        _ => KeyAnswer::Refused(Rejection::new(reason).retry_after(KEYS_RETRY)),
-    };
-    let Some(set) = state.set.as_ref() else { return unavailable(Reason::KeysNotLoaded) };
-    if is_too_old(state, inputs.monotonic) {
-        return unavailable(Reason::KeysExpired);
-    }
-    match set.select(header.key_id.as_deref(), algorithm) {
-        Ok(key) => KeyAnswer::Found(Arc::clone(key)),
-        Err(KeyMiss::AlgorithmMismatch) => KeyAnswer::Refused(Reason::AlgorithmNotAllowed.into()),
-        Err(KeyMiss::NoKid) => KeyAnswer::Refused(Rejection::new(Reason::UnknownKey).hint(
-            "The token names no signing key (kid), and not exactly one of the issuer's keys fits it.",
-        )),
-        Err(KeyMiss::UnknownKid) => match inputs.looked_again {
-            LookedAgain::NotYet => KeyAnswer::LookAgain,
-            LookedAgain::Refreshed => KeyAnswer::Refused(Reason::UnknownKey.into()),
-            LookedAgain::Failed => {
-                KeyAnswer::Refused(Rejection::new(Reason::KeysUnreachable).retry_after(KEYS_RETRY))
+    let unavailable = |reason| KeyAnswer::Refused(Rejection::new(reason).retry_after(KEYS_RETRY));
+    let not_found =
+        match state.keys(inputs.monotonic).map(|keys| keys.select(header.key_id.as_deref(), algorithm)) {
+            Some(Ok(key)) => return KeyAnswer::Found(Arc::clone(key)),
+            Some(Err(KeyMiss::AlgorithmMismatch)) => {
+                return KeyAnswer::Refused(
+                    Rejection::new(Reason::AlgorithmNotAllowed)
+                        .hint("The token's algorithm (alg) does not fit the key that it names."),
+                );
             }
-        },
+            Some(Err(KeyMiss::NoKid)) => {
+                return KeyAnswer::Refused(Rejection::new(Reason::UnknownKey).hint(
+                    "The token names no signing key (kid), and not exactly one of the issuer's keys fits it.",
+                ));
+            }
+            Some(Err(KeyMiss::UnknownKid)) => Reason::UnknownKey,
+            None if state.expires().is_some() => Reason::KeysExpired,
+            None => Reason::KeysNotLoaded,
+        };
+    match (inputs.looked_again, not_found) {
+        (LookedAgain::NotYet, _) => KeyAnswer::LookAgain,
+        (LookedAgain::Refreshed, Reason::UnknownKey) => KeyAnswer::Refused(Reason::UnknownKey.into()),
+        (LookedAgain::Failed, Reason::UnknownKey) => unavailable(Reason::KeysUnreachable),
+        (_, reason) => unavailable(reason),
     }
+}
+
+/// The generation answers for most; after a change of keys, whether the token would select the very same key.
+fn is_still_published(signed_by: &SignedBy, state: &KeyState, now: Monotonic) -> bool {
+    let SignedBy { key, algorithm, key_id, generation } = signed_by;
+    let Some(keys) = state.keys(now) else { return false };
+    state.generation(now) == *generation
+        || keys
+            .select(key_id.as_deref(), *algorithm)
+            .is_ok_and(|found| found.thumbprint() == key.thumbprint())
 }
 
 /// What a client is told to wait for keys: the cap of the back-off with which they are fetched.
 const KEYS_RETRY: Duration = Duration::from_secs(5);
-
-fn is_too_old(state: &KeyState, now: Monotonic) -> bool {
-    state.expires.is_some_and(|expires| now >= expires)
-}
 
 fn missing(claim: &str) -> Rejection {
     Rejection::new(Reason::ClaimMissing).hint(format!("The token lacks the claim {claim}."))

@@ -134,7 +134,11 @@ impl Client {
 
     /// Waits for the response's head no longer than the response time-out after the request's body has come to
     /// rest, so that a long upload is not taken for a slow answer.
-    async fn in_time<F: Future>(&self, progress: &BodyProgress, sending: F) -> Result<F::Output, UpstreamError> {
+    async fn in_time<F: Future>(
+        &self,
+        progress: &BodyProgress,
+        sending: F,
+    ) -> Result<F::Output, UpstreamError> {
         tokio::select! {
             biased;
             outcome = sending => Ok(outcome),
@@ -153,7 +157,8 @@ fn to_http2(mut request: Request<RequestBody>, endpoint: &Endpoint) -> Request<R
     let host = request.headers_mut().remove(http::header::HOST);
     let authority = host.as_ref().unwrap_or(&endpoint.authority).as_bytes().to_owned();
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.scheme = Some(if endpoint.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+    parts.scheme =
+        Some(if endpoint.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
     parts.authority = http::uri::Authority::from_maybe_shared(authority).ok();
     if let Ok(uri) = http::Uri::from_parts(parts) {
         *request.uri_mut() = uri;

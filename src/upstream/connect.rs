@@ -46,8 +46,11 @@ async fn attempt(upstream: &Upstream, endpoint: &Endpoint) -> Result<Connected, 
     };
     let io = TokioIo::new(stream);
     if upstream.protocol == Protocol::Http2 || negotiated_http2 {
-        let (sender, connection) =
-            http2::Builder::new(CoreExecutor).timer(TokioTimer::new()).adaptive_window(true).handshake(io).await?;
+        let (sender, connection) = http2::Builder::new(CoreExecutor)
+            .timer(TokioTimer::new())
+            .adaptive_window(true)
+            .handshake(io)
+            .await?;
         tokio::task::spawn_local(connection);
         Ok(Connected::Http2(sender))
     } else {

@@ -74,7 +74,9 @@ impl EndpointPool {
     /// Closes what has been idle for too long.
     pub fn prune(&self) {
         let now = self.clock.monotonic();
-        self.idle.borrow_mut().retain(|idle| idle.since.until(now) < self.idle_for && !idle.sender.is_closed());
+        self.idle
+            .borrow_mut()
+            .retain(|idle| idle.since.until(now) < self.idle_for && !idle.sender.is_closed());
         self.http2.borrow_mut().take_if(|sender| sender.is_closed());
     }
 

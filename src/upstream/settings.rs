@@ -59,7 +59,10 @@ pub enum Protocol {
 
 /// A TLS client configuration that trusts `roots`, or what the operating system trusts if there are none, and
 /// negotiates the HTTP version that `protocol` says (RFC 7301).
-pub fn tls_config(roots: Vec<CertificateDer<'static>>, protocol: Protocol) -> Result<ClientConfig, rustls::Error> {
+pub fn tls_config(
+    roots: Vec<CertificateDer<'static>>,
+    protocol: Protocol,
+) -> Result<ClientConfig, rustls::Error> {
     let mut store = RootCertStore::empty();
     if roots.is_empty() {
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

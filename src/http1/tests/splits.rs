@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::{cases, judge, judge_whole, wire};
-use crate::listener::http1::GuardLimits;
+use crate::http1::GuardLimits;
 
 /// Small, so that generated inputs reach them.
 const TIGHT: GuardLimits = GuardLimits { uri: 12, head: 60, fields: 2, ..DEFAULT };

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::server::{Call, builder, read_head, run, serve};
 use crate::catalogue::Reason;
-use crate::listener::http1::{Guard, GuardLimits};
+use crate::http1::{Guard, GuardLimits};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";

@@ -2,7 +2,7 @@
 
 use super::{cases, judge, judge_whole};
 use crate::catalogue::Reason::{AmbiguousFraming, AmbiguousPath, HeadersTooLarge, UriTooLong};
-use crate::listener::http1::GuardLimits;
+use crate::http1::GuardLimits;
 
 #[test]
 fn each_input_gets_its_verdict() {

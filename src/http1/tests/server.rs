@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use crate::listener::http1::{Guard, GuardHandle, GuardLimits, Violation};
+use crate::http1::{Guard, GuardHandle, GuardLimits, Violation};
 
 /// What one call of the service met.
 #[derive(Clone, Debug, PartialEq, Eq)]

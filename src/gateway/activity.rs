@@ -1,0 +1,44 @@
+//! Whether a connection is serving requests: from a request's first byte to the last of its response.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::clock::{Clock, Monotonic};
+
+/// What one connection is doing.
+#[derive(Debug)]
+pub struct Activity {
+    requests: Cell<u32>,
+    quiet_since: Cell<Monotonic>,
+}
+
+/// A request in progress, until dropped.
+#[derive(Debug)]
+pub(super) struct Busy {
+    activity: Rc<Activity>,
+    clock: Clock,
+}
+
+impl Activity {
+    /// A connection that has just been made.
+    pub fn new(now: Monotonic) -> Rc<Self> {
+        Rc::new(Self { requests: Cell::new(0), quiet_since: Cell::new(now) })
+    }
+
+    /// Since when it serves no request; `None` while it serves one.
+    pub fn quiet_since(&self) -> Option<Monotonic> {
+        (self.requests.get() == 0).then(|| self.quiet_since.get())
+    }
+
+    pub(super) fn busy(self: &Rc<Self>, clock: &Clock) -> Busy {
+        self.requests.set(self.requests.get().saturating_add(1));
+        Busy { activity: Rc::clone(self), clock: clock.clone() }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.activity.requests.set(self.activity.requests.get().saturating_sub(1));
+        self.activity.quiet_since.set(self.clock.monotonic());
+    }
+}

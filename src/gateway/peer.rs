@@ -1,0 +1,98 @@
+//! The other end of a connection, and how a request came over it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use http::HeaderValue;
+
+use super::activity::Activity;
+use crate::catalogue::Reason;
+use crate::http1::{Turn, Violation};
+use crate::rejection::Rejection;
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The listener that accepted it.
+    pub listener: Rc<str>,
+    /// TLS, if the connection has it.
+    pub tls: Option<PeerTls>,
+    /// `Strict-Transport-Security` for responses on this connection (RFC 6797).
+    pub hsts: Option<HeaderValue>,
+    /// What the connection is doing.
+    pub activity: Rc<Activity>,
+    forwarded_for: HeaderValue,
+}
+
+/// What TLS told of a connection.
+#[derive(Clone, Debug)]
+pub struct PeerTls {
+    /// The name that the client asked for (RFC 6066 section 3), in lower case.
+    pub server_name: Option<Box<str>>,
+}
+
+impl Peer {
+    /// A peer at this address.
+    pub fn new(
+        address: SocketAddr,
+        listener: Rc<str>,
+        tls: Option<PeerTls>,
+        hsts: Option<HeaderValue>,
+        activity: Rc<Activity>,
+    ) -> Self {
+        let ip = address.ip().to_canonical().to_string();
+        let forwarded_for =
+            HeaderValue::from_str(&ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { address, listener, tls, hsts, activity, forwarded_for }
+    }
+
+    /// Whether the connection is secure.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The scheme as `X-Forwarded-Proto` names it.
+    pub(super) fn scheme(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.is_tls() { "https" } else { "http" })
+    }
+
+    /// The address as `X-Forwarded-For` names it.
+    pub(super) fn forwarded_for(&self) -> HeaderValue {
+        self.forwarded_for.clone()
+    }
+}
+
+/// How a request came over its connection.
+#[derive(Debug)]
+pub enum Inbound {
+    /// As its turn on an HTTP/1.1 connection whose framing is guarded.
+    Http1(Turn),
+    /// As a stream of an HTTP/2 connection.
+    Http2,
+    /// The guard refused it; the request at hand is only a stand-in.
+    Refused(Violation),
+}
+
+impl Inbound {
+    /// What was wrong with the request's framing before anything was done with it.
+    pub(super) fn violation(&self) -> Option<Rejection> {
+        match self {
+            Self::Refused(violation) => Some((*violation).into()),
+            Self::Http1(_) | Self::Http2 => None,
+        }
+    }
+
+    /// The truth about a request that failed because its body did: the client's framing, if that was to blame.
+    pub(super) fn blame(&self, rejection: Rejection) -> Rejection {
+        match self {
+            Self::Http1(turn)
+                if matches!(rejection.reason(), Reason::ClientClosed | Reason::AmbiguousFraming) =>
+            {
+                turn.body_violation().map_or(rejection, Rejection::from)
+            }
+            _ => rejection,
+        }
+    }
+}

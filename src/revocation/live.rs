@@ -1,0 +1,104 @@
+//! A verified token with its facts, and what it becomes when nothing revokes it.
+
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::facts::{FactHasher, FactKeys, TokenFacts};
+use super::guard::{RevocationPolicy, RevocationVerdict};
+use crate::catalogue::Reason;
+use crate::clock::Clock;
+use crate::rejection::Rejection;
+use crate::token::{IssuerId, VerifiedToken};
+
+/// What a client is told to wait for a feed that cannot be relied on.
+const FEED_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A verified token, not yet checked for revocation, with its facts hashed once and for all.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    token: VerifiedToken,
+    facts: FactKeys,
+}
+
+impl Candidate {
+    /// The token.
+    pub fn token(&self) -> &VerifiedToken {
+        &self.token
+    }
+}
+
+/// A verified token that nothing known revoked at the time of the request. Made by [`RevocationPolicies::admit`]
+/// alone, for one request; cheap to clone within its core.
+#[derive(Clone, Debug)]
+pub struct LiveToken {
+    candidate: Rc<Candidate>,
+    generation: u64,
+}
+
+impl LiveToken {
+    /// The state of the revocation knowledge that this token was checked against.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The id of the key that signed the token.
+    pub fn key_id(&self) -> Option<&str> {
+        self.candidate.token.key().kid()
+    }
+}
+
+impl Deref for LiveToken {
+    type Target = VerifiedToken;
+
+    fn deref(&self) -> &VerifiedToken {
+        &self.candidate.token
+    }
+}
+
+/// The revocation policies of all issuers.
+#[derive(Debug)]
+pub struct RevocationPolicies {
+    hasher: FactHasher,
+    by_issuer: Vec<Arc<RevocationPolicy>>,
+}
+
+impl RevocationPolicies {
+    /// The policies in the order of the issuers' ids. The hasher must be the one of the policies' indexes.
+    pub fn new(hasher: FactHasher, by_issuer: Vec<Arc<RevocationPolicy>>) -> Self {
+        Self { hasher, by_issuer }
+    }
+
+    /// Gets a verified token ready for checks.
+    pub fn candidate(&self, token: VerifiedToken) -> Candidate {
+        let claims = token.claims();
+        let facts = self.hasher.keys(&TokenFacts {
+            issuer: &token.issuer().url,
+            jti: claims.token_id(),
+            sid: claims.session(),
+            sub: claims.subject(),
+            client: claims.client(),
+            kid: token.key().kid(),
+            iat: token.issued_at(),
+        });
+        Candidate { token, facts }
+    }
+
+    /// The token as a live one, unless it was revoked or that cannot be told.
+    pub fn admit(&self, candidate: Rc<Candidate>, clock: &Clock) -> Result<LiveToken, Rejection> {
+        let policy = self.policy(candidate.token.issuer().id)?;
+        match policy.check(&candidate.facts, candidate.token.issued_at(), clock) {
+            RevocationVerdict::Live { generation, .. } => Ok(LiveToken { candidate, generation }),
+            RevocationVerdict::Revoked(hit) => {
+                Err(Rejection::new(Reason::Revoked).log(format!("revoked by {}", hit.kind.name())))
+            }
+            RevocationVerdict::Unavailable(why) => Err(Rejection::new(why.reason()).retry_after(FEED_RETRY)),
+        }
+    }
+
+    /// An issuer without a policy is a defect, and closes.
+    fn policy(&self, issuer: IssuerId) -> Result<&RevocationPolicy, Rejection> {
+        let missing = || Rejection::new(Reason::Internal).log("the issuer has no revocation policy");
+        self.by_issuer.get(usize::from(issuer.0)).map(|policy| &**policy).ok_or_else(missing)
+    }
+}
