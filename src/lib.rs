@@ -42,6 +42,7 @@
 
 pub mod catalogue;
 pub mod clock;
+pub mod demo;
 pub mod keys;
 pub mod rejection;
 pub mod token;
