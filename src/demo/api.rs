@@ -75,6 +75,11 @@ impl SampleApi {
         Ok(Self { memory, server })
     }
 
+    /// Stops it; the address is free when this returns.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
@@ -162,4 +167,78 @@ async fn drain(mut body: Incoming) -> (u64, bool) {
 
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::client::conn::http2;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::demo::client::send_plain;
+
+    async fn send(api: &SampleApi, method: &str, path: &str, body: &'static str) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path).header("X-Note", "a").header("X-Note", "b");
+        let response = send_plain(api.address(), request.body(Full::from(body)).unwrap()).await.unwrap();
+        (response.status(), serde_json::from_slice(response.body()).unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn answers_and_echoes() {
+        let api = SampleApi::start().await.unwrap();
+        for (method, path, status) in [
+            ("GET", "/orders", 200),
+            ("GET", "/orders/7?x=1", 200),
+            ("HEAD", "/orders/7", 200),
+            ("POST", "/orders", 201),
+            ("GET", "/status", 200),
+            ("DELETE", "/orders/7", 404),
+            ("GET", "/", 404),
+            ("GET", "/orders/7/lines", 404),
+        ] {
+            assert_eq!(send(&api, method, path, "").await.0.as_u16(), status, "{method} {path}");
+        }
+        let (_, document) = send(&api, "POST", "/orders", "12345").await;
+        assert_eq!(document["received"]["headers"]["x-note"], json!(["a", "b"]));
+        assert_eq!(document["received"]["body_len"], 5);
+    }
+
+    #[tokio::test]
+    async fn remembers_what_it_received_and_over_which_version() {
+        let api = SampleApi::start().await.unwrap();
+        send(&api, "POST", "/orders?y=2", "123").await;
+        let stream = TcpStream::connect(api.address()).await.unwrap();
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(format!("http://{}/status", api.address()));
+        sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+
+        let received = api.received();
+        let [first, second] = received.as_slice() else { panic!("{received:?}") };
+        assert_eq!((&first.method, first.path.as_str(), first.body_len), (&Method::POST, "/orders?y=2", 3));
+        assert_eq!((first.version, first.body_complete), (Version::HTTP_11, true));
+        assert_eq!(first.values(&HeaderName::from_static("x-note")), ["a", "b"]);
+        assert_eq!((second.path.as_str(), second.version), ("/status", Version::HTTP_2));
+        api.forget();
+        assert!(api.received().is_empty());
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded() {
+        let memory = Memory::default();
+        for body_len in 0..=REMEMBERED as u64 {
+            memory.add(Received {
+                method: Method::GET,
+                path: String::new(),
+                headers: HeaderMap::new(),
+                body_len,
+                body_complete: true,
+                version: Version::HTTP_11,
+            });
+        }
+        let requests = memory.lock();
+        assert_eq!((requests.len(), requests.front().unwrap().body_len), (REMEMBERED, 1));
+    }
 }

@@ -8,6 +8,8 @@ mod endpoints;
 mod keys;
 mod mode;
 mod revocations;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::net::SocketAddr;
@@ -121,6 +123,11 @@ impl DevIssuer {
         let shared = Arc::clone(&issuer);
         let server = Server::start(listener, move |request| endpoints::answer(Arc::clone(&shared), request))?;
         Ok(Self { issuer, server })
+    }
+
+    /// Stops it; the address is free when this returns.
+    pub async fn stop(self) {
+        self.server.stop().await;
     }
 
     /// Where it listens.

@@ -45,6 +45,12 @@ impl Server {
         Ok(Self { address, accepting: tokio::spawn(accept(listener, answer)) })
     }
 
+    /// Closes the socket and all connections, and returns when they are closed.
+    pub(super) async fn stop(mut self) {
+        self.accepting.abort();
+        let _ = (&mut self.accepting).await;
+    }
+
     /// Where it listens, with the port that a bind to port 0 chose.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
