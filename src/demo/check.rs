@@ -23,9 +23,6 @@ const MARK: HeaderName = HeaderName::from_static("x-demo-request");
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
 
-/// How long keys and feed may take to load, and a revocation to arrive.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 const BETWEEN_POLLS: Duration = Duration::from_millis(10);
 
 /// What came of one scenario.
@@ -52,31 +49,42 @@ pub(super) enum Answer {
     Broken(String),
 }
 
-/// Runs all scenarios in their order.
-pub(super) async fn check(demo: &Demo, clock: &Clock) -> anyhow::Result<Vec<Verdict>> {
-    let check = Check { demo, clock, client: Client::new(demo.gateway, &demo.ca)? };
-    check.wait_until_ready().await;
-    let mut verdicts = Vec::new();
-    for (index, scenario) in SCENARIOS.iter().enumerate() {
-        verdicts.push(check.run(index, scenario).await);
-    }
-    let received = demo.api.received();
-    for (index, verdict) in verdicts.iter_mut().enumerate() {
-        judge(index, verdict, &received, demo.tokens.all());
-    }
-    Ok(verdicts)
-}
-
-struct Check<'a> {
+/// The scenarios, ready to be run.
+pub(super) struct Check<'a> {
     demo: &'a Demo,
     clock: &'a Clock,
     client: Client,
+    patience: Duration,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    /// A check that waits at most for `patience` for keys, feed and revocations to arrive at the gateway.
+    pub(super) fn new(demo: &'a Demo, clock: &'a Clock, patience: Duration) -> anyhow::Result<Self> {
+        Ok(Self { demo, clock, client: Client::new(demo.gateway, &demo.ca)?, patience })
+    }
+
+    /// What is checked.
+    pub(super) fn demo(&self) -> &Demo {
+        self.demo
+    }
+
+    /// Runs all scenarios in their order.
+    pub(super) async fn run_all(&self) -> Vec<Verdict> {
+        self.wait_until_ready().await;
+        let mut verdicts = Vec::new();
+        for (index, scenario) in SCENARIOS.iter().enumerate() {
+            verdicts.push(self.run(index, scenario).await);
+        }
+        let received = self.demo.api.received();
+        for (index, verdict) in verdicts.iter_mut().enumerate() {
+            judge(index, verdict, &received, self.demo.tokens.all());
+        }
+        verdicts
+    }
+
     /// Waits while the gateway says that it has no keys or revocations yet. If that does not end, the scenarios
     /// will show it.
-    async fn wait_until_ready(&self) {
+    pub(super) async fn wait_until_ready(&self) {
         let probe = Probe {
             method: "GET",
             path: "/orders/7",
@@ -117,7 +125,7 @@ impl Check<'_> {
                 self.tell_issuer("/revoke", serde_json::to_string(&entry)?).await?;
                 let revoked = self.clock.monotonic();
                 let refused = self.poll(&scenario.request, |answer| answer.status() != Some(200)).await;
-                ensure!(refused, "still accepted {} s after its revocation", PATIENCE.as_secs());
+                ensure!(refused, "still accepted {} s after its revocation", self.patience.as_secs());
                 Ok(Some(revoked.until(self.clock.monotonic())))
             }
         }
@@ -137,7 +145,7 @@ impl Check<'_> {
                 tokio::time::sleep(BETWEEN_POLLS).await;
             }
         };
-        tokio::time::timeout(PATIENCE, polling).await.is_ok()
+        tokio::time::timeout(self.patience, polling).await.is_ok()
     }
 
     async fn ask(&self, protocol: Protocol, probe: &Probe, mark: &str) -> Answer {

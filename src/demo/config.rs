@@ -36,7 +36,7 @@ listeners:
 issuers:
   - name: dev
     issuer: "{issuer}"
-    keys: {{ jwks_url: "{issuer}/jwks" }}
+    keys: {{ jwks_url: "{issuer}/jwks", cooldown: 1s }} # short, since people rotate keys by hand here
     audiences: ["{audience}"]
     algorithms: [ES256, RS256]
     revocation: {{ feeds: [revocations], max_staleness: 10m, when_stale: reject }}

@@ -1,5 +1,5 @@
-//! A development issuer: keys, OpenID Connect discovery, JWKS, a token endpoint, a revocation feed, and switches
-//! that make it fail as providers do.
+//! A development issuer: keys, discovery, JWKS, a token endpoint, a revocation feed, and switches that make it
+//! fail as providers do.
 //!
 //! FOR DEVELOPMENT ONLY: it gives a token to whoever asks and takes revocations from anybody, on loopback. Only
 //! `valgate demo` and tests start it; no configuration of the gateway can. Knows nothing of the gateway.
@@ -38,7 +38,7 @@ GET  /.well-known/openid-configuration
 GET  /jwks
 POST /token        form: grant_type=client_credentials, client_id, scope
 GET  /revocations  the feed; ?cursor=C&wait=30 waits for what comes after C
-POST /revoke       JSON: jti, sid, sub, client_id or kid, and before, exp
+POST /revoke       JSON: jti, sid, sub, client or kid, and before, exp
 POST /rotate       signs with the next key from now on
 ";
 

@@ -22,13 +22,16 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpSocket;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use api::SampleApi;
 use ca::make_certificates;
+use check::Check;
 use files::DemoFiles;
 use issuer::{DevIssuer, IssuerOptions, Revocation};
 use scenarios::Before;
@@ -71,20 +74,53 @@ pub async fn run(
     out: &mut dyn Write,
     start: impl AsyncFnOnce(PathBuf) -> anyhow::Result<GatewayHandle>,
 ) -> anyhow::Result<()> {
+    run_patiently(PATIENCE, options, out, start).await
+}
+
+/// How long keys and feed may take to load, and a revocation to arrive.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+async fn run_patiently(
+    patience: Duration,
+    options: &Options,
+    out: &mut dyn Write,
+    start: impl AsyncFnOnce(PathBuf) -> anyhow::Result<GatewayHandle>,
+) -> anyhow::Result<()> {
     let clock = Clock::system();
     let (demo, shutdown) = Demo::start(options, &clock, start).await?;
-    let result = if options.check { checked(&demo, &clock, out).await } else { guided(&demo, out).await };
+    let check = Check::new(&demo, &clock, patience)?;
+    // Caught rather than left to kill the process, so that the gateway drains and a fresh directory is removed.
+    let result = tokio::select! {
+        result = perform(options, &check, out) => result,
+        interrupted = interrupt() => interrupted.and_then(|()| {
+            if options.check { bail!("interrupted before all scenarios were tried") } else { Ok(()) }
+        }),
+    };
     shutdown.await;
     result
 }
 
-async fn guided(demo: &Demo, out: &mut dyn Write) -> anyhow::Result<()> {
-    print::guide(out, demo)?;
-    tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")
+/// The check, or the guide and then nothing until somebody interrupts.
+async fn perform(options: &Options, check: &Check<'_>, out: &mut dyn Write) -> anyhow::Result<()> {
+    if options.check {
+        return checked(check, out).await;
+    }
+    check.wait_until_ready().await;
+    print::guide(out, check.demo())?;
+    std::future::pending().await
 }
 
-async fn checked(demo: &Demo, clock: &Clock, out: &mut dyn Write) -> anyhow::Result<()> {
-    let verdicts = check::check(demo, clock).await?;
+/// Returns on Ctrl-C or SIGTERM.
+async fn interrupt() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+async fn checked(check: &Check<'_>, out: &mut dyn Write) -> anyhow::Result<()> {
+    let verdicts = check.run_all().await;
     print::table(out, &verdicts)?;
     let failed = verdicts.iter().filter(|verdict| !verdict.deviations.is_empty()).count();
     if failed > 0 {

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -21,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::client::send_plain;
 use super::scenarios::{Expect, SCENARIOS};
-use super::{GatewayHandle, Options, run};
+use super::{GatewayHandle, Options, run, run_patiently};
 
 /// What the stand-in does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +164,10 @@ fn acceptor(certificate: &Path, key: &Path) -> TlsAcceptor {
 async fn check(manner: Manner) -> (anyhow::Result<()>, String) {
     let options = Options { check: true, ..Options::default() };
     let mut out = Vec::new();
-    let result = run(&options, &mut out, async |config| StandIn::start(manner, config).await).await;
+    // What is never going to happen need not be waited for long.
+    let patience = Duration::from_secs(if manner == Manner::ByTheBook { 10 } else { 1 });
+    let start = async |config| StandIn::start(manner, config).await;
+    let result = run_patiently(patience, &options, &mut out, start).await;
     (result, String::from_utf8(out).unwrap())
 }
 

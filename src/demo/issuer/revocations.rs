@@ -20,7 +20,7 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// A development issuer that is asked for more has met a runaway client.
 const MAX_ENTRIES: usize = 1_000_000;
 
-/// Whom a revocation hits: one of `jti`, `sid`, `sub`, `client_id`, `kid`, or with `before` alone everybody.
+/// Whom a revocation hits: one of `jti`, `sid`, `sub`, `client`, `kid`, or with `before` alone everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revocation {
@@ -35,7 +35,7 @@ pub struct Revocation {
     pub sub: Option<String>,
     /// All tokens of this client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_id: Option<String>,
+    pub client: Option<String>,
     /// All tokens signed with this key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kid: Option<String>,
@@ -59,12 +59,12 @@ impl Revocation {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let named = [&self.jti, &self.sid, &self.sub, &self.client_id, &self.kid];
+        let named = [&self.jti, &self.sid, &self.sub, &self.client, &self.kid];
         let count = named.into_iter().flatten().count();
-        ensure!(count <= 1, "name one of jti, sid, sub, client_id and kid, not several");
+        ensure!(count <= 1, "name one of jti, sid, sub, client and kid, not several");
         ensure!(
             count == 1 || self.before.is_some(),
-            "say what to revoke: one of jti, sid, sub, client_id and kid, or before"
+            "say what to revoke: one of jti, sid, sub, client and kid, or before"
         );
         Ok(())
     }
