@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -93,7 +93,8 @@ async fn run_patiently(
     let result = tokio::select! {
         result = perform(options, &check, out) => result,
         interrupted = interrupt() => interrupted.and_then(|()| {
-            if options.check { bail!("interrupted before all scenarios were tried") } else { Ok(()) }
+            ensure!(!options.check, "interrupted before all scenarios were tried");
+            Ok(())
         }),
     };
     shutdown.await;
