@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::keys::base64url;
 use super::{Issuer, Revocation, TokenRequest};
 use crate::demo::serve::{body, json, typed};
 
@@ -23,13 +25,14 @@ const JWKS_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("max-age=300");
 /// Answers one request to the issuer.
 pub(super) async fn answer(issuer: Arc<Issuer>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
+    let known = request.headers().get(header::IF_NONE_MATCH).cloned();
     match (request.method(), path.as_str()) {
         (&Method::GET, "/.well-known/openid-configuration") => {
             issuer.fetches.discovery.fetch_add(1, Ordering::Relaxed);
             json(StatusCode::OK, &discovery(&issuer))
         }
-        (&Method::GET, "/jwks") => jwks(&issuer).await,
-        (&Method::GET, "/revocations") => revocations(&issuer, request.uri().query()).await,
+        (&Method::GET, "/jwks") => jwks(&issuer, known.as_ref()).await,
+        (&Method::GET, "/revocations") => revocations(&issuer, request.uri().query(), known.as_ref()).await,
         (&Method::POST, "/token") => token(&issuer, body(request).await),
         (&Method::POST, "/revoke") => revoke(&issuer, body(request).await),
         (&Method::POST, "/rotate") => match issuer.rotate() {
@@ -42,7 +45,7 @@ pub(super) async fn answer(issuer: Arc<Issuer>, request: Request<Incoming>) -> R
 }
 
 /// `OpenID` Connect Discovery 1.0 section 3, as far as a client of access tokens needs it.
-fn discovery(issuer: &Issuer) -> serde_json::Value {
+fn discovery(issuer: &Issuer) -> Value {
     let url = &issuer.url;
     json!({
         "issuer": url,
@@ -57,17 +60,21 @@ fn discovery(issuer: &Issuer) -> serde_json::Value {
     })
 }
 
-async fn jwks(issuer: &Issuer) -> Response<Full<Bytes>> {
+async fn jwks(issuer: &Issuer, known: Option<&HeaderValue>) -> Response<Full<Bytes>> {
     issuer.fetches.jwks.fetch_add(1, Ordering::Relaxed);
     if let Some(other) = issuer.modes().jwks.answer().await {
         return other;
     }
-    let mut response = json(StatusCode::OK, &issuer.jwks());
+    let mut response = unless_known(&issuer.jwks(), known);
     response.headers_mut().insert(header::CACHE_CONTROL, JWKS_CACHE_CONTROL);
     response
 }
 
-async fn revocations(issuer: &Issuer, query: Option<&str>) -> Response<Full<Bytes>> {
+async fn revocations(
+    issuer: &Issuer,
+    query: Option<&str>,
+    known: Option<&HeaderValue>,
+) -> Response<Full<Bytes>> {
     issuer.fetches.feed.fetch_add(1, Ordering::Relaxed);
     if let Some(other) = issuer.modes().feed.answer().await {
         return other;
@@ -75,7 +82,7 @@ async fn revocations(issuer: &Issuer, query: Option<&str>) -> Response<Full<Byte
     let parameters = form(query.unwrap_or_default().as_bytes());
     let cursor = parameters.get("cursor").map(String::as_str);
     let wait = parameters.get("wait").and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
-    json(StatusCode::OK, &issuer.revocations.answer(cursor, Duration::from_secs(wait)).await)
+    unless_known(&issuer.revocations.answer(cursor, Duration::from_secs(wait)).await, known)
 }
 
 /// RFC 6749 section 4.4. Any client is believed: this issuer is for development.
@@ -117,6 +124,23 @@ fn revoke(issuer: &Issuer, body: Option<Bytes>) -> Response<Full<Bytes>> {
         Ok(()) => json(StatusCode::OK, &json!({ "revoked": true })),
         Err(error) => refused(StatusCode::BAD_REQUEST, "invalid_request", &error.to_string()),
     }
+}
+
+/// The document with its entity tag, or 304 if that is the one the client has (RFC 9110 section 13.1.2).
+fn unless_known(document: &Value, known: Option<&HeaderValue>) -> Response<Full<Bytes>> {
+    let digest = digest(&SHA256, document.to_string().as_bytes());
+    let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", base64url(digest.as_ref()))) else {
+        return json(StatusCode::OK, document);
+    };
+    let mut response = if known == Some(&tag) {
+        let mut unchanged = Response::default();
+        *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
+        unchanged
+    } else {
+        json(StatusCode::OK, document)
+    };
+    response.headers_mut().insert(header::ETAG, tag);
+    response
 }
 
 /// RFC 6749 section 5.2.

@@ -276,6 +276,23 @@ async fn endpoints_fail_as_they_are_told() {
 }
 
 #[tokio::test]
+async fn what_the_client_has_is_not_sent_again() {
+    let issuer = issuer().await;
+    for path in ["/jwks", "/revocations"] {
+        let tag = send(&issuer, "GET", path, "").await.headers()[header::ETAG].clone();
+        let again = async || {
+            let request = Request::get(path).header(header::IF_NONE_MATCH, tag.clone());
+            send_plain(issuer.address(), request.body(Full::default()).unwrap()).await.unwrap()
+        };
+        let answer = again().await;
+        assert_eq!((answer.status(), answer.body().len()), (StatusCode::NOT_MODIFIED, 0), "{path}");
+        issuer.rotate().unwrap();
+        issuer.revoke(Revocation::token("one")).unwrap();
+        assert_eq!(again().await.status(), StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn an_issuer_comes_back_at_the_same_address() {
     let first = issuer().await;
     let address = first.address();
