@@ -33,8 +33,8 @@ pub struct Revocation {
     /// All tokens of this user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub: Option<String>,
-    /// All tokens of this client.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// All tokens of this client; `/revoke` takes it by the claim's name too.
+    #[serde(default, alias = "client_id", skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     /// All tokens signed with this key.
     #[serde(default, skip_serializing_if = "Option::is_none")]

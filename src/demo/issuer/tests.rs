@@ -248,7 +248,13 @@ async fn a_revocation_says_what_it_hits() {
     for body in ["", "{}", r#"{"jti":"a","sub":"b"}"#, r#"{"token":"a"}"#, r#"{"jti":7}"#, r#"{"exp":7}"#] {
         assert_eq!(send(&issuer, "POST", "/revoke", body).await.status(), StatusCode::BAD_REQUEST, "{body}");
     }
-    for body in [r#"{"before":7}"#, r#"{"sub":"b","before":7}"#, r#"{"kid":"k"}"#, r#"{"client":"c"}"#] {
+    for body in [
+        r#"{"before":7}"#,
+        r#"{"sub":"b","before":7}"#,
+        r#"{"kid":"k"}"#,
+        r#"{"client":"c"}"#,
+        r#"{"client_id":"c"}"#,
+    ] {
         assert_eq!(send(&issuer, "POST", "/revoke", body).await.status(), StatusCode::OK, "{body}");
     }
 }
