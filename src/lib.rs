@@ -43,6 +43,7 @@
 pub mod admin;
 pub mod catalogue;
 pub mod clock;
+pub mod demo;
 pub mod feeds;
 pub mod gateway;
 pub mod http1;
