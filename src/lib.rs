@@ -41,7 +41,9 @@
 //! writes to nothing that another core writes to.
 
 pub mod catalogue;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod keys;
 pub mod rejection;
 pub mod token;
