@@ -42,7 +42,9 @@
 
 pub mod admin;
 pub mod catalogue;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod demo;
 pub mod feeds;
 pub mod gateway;

@@ -9,8 +9,8 @@ mod crowd;
 mod linger;
 mod protocol;
 mod serve;
-// mod tls;
+mod tls;
 
 pub use bind::{BindError, BoundListener, bind};
 pub use serve::{Drain, DrainSignal, ListenerSettings, Role, serve};
-// pub use tls::{TlsError, server_config};
+pub use tls::{TlsError, server_config};

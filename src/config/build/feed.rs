@@ -1,0 +1,45 @@
+//! `feeds`.
+
+use super::Build;
+use super::values::{HOUR, MILLISECOND, MINUTE, SECOND};
+use crate::config::place::Place;
+use crate::config::raw;
+use crate::config::settings::{Feed, FeedSource, HttpFeed};
+
+impl Build<'_, '_> {
+    pub(super) fn feed(&mut self, raw: &raw::Feed, place: &Place) -> Option<Feed> {
+        let one = self.exactly_one(place, &[("http", raw.http.is_some()), ("file", raw.file.is_some())]);
+        let http = self.optional(raw.http.as_ref(), |build, raw| build.http_feed(raw, &place.field("http")));
+        let file = self.optional(raw.file.as_ref(), |build, raw| build.file_feed(raw, &place.field("file")));
+        one?;
+        Some(Feed { name: raw.name.clone(), source: http?.map(FeedSource::Http).or(file?)? })
+    }
+
+    fn http_feed(&mut self, raw: &raw::HttpFeed, place: &Place) -> Option<HttpFeed> {
+        let url = self.source_url(&raw.url, &place.field("url"), raw.insecure_allow_http);
+        let long_poll = self.optional(raw.long_poll.as_ref(), |build, text| {
+            build.duration(text, &place.field("long_poll"), SECOND, 5 * MINUTE)
+        });
+        let interval = self.duration(&raw.interval, &place.field("interval"), 100 * MILLISECOND, HOUR);
+        let timeout = self.duration(&raw.timeout, &place.field("timeout"), 10 * MILLISECOND, HOUR);
+        let authorization = self.optional(raw.authorization.as_ref(), |build, secret| {
+            build.secret_header(secret, &place.field("authorization"))
+        });
+        let ca = self.optional(raw.ca.as_deref(), |build, path| build.file(path, &place.field("ca")));
+        Some(HttpFeed {
+            url: url?,
+            long_poll: long_poll?,
+            interval: interval?,
+            timeout: timeout?,
+            authorization: authorization?,
+            ca: ca?,
+            insecure_allow_http: raw.insecure_allow_http,
+        })
+    }
+
+    fn file_feed(&mut self, raw: &raw::FileFeed, place: &Place) -> Option<FeedSource> {
+        let interval = self.duration(&raw.interval, &place.field("interval"), 100 * MILLISECOND, HOUR);
+        // Not probed: a feed that is not there yet is a degraded source, not a wrong configuration.
+        Some(FeedSource::File { path: self.files.resolve(&raw.path), interval: interval? })
+    }
+}

@@ -1,0 +1,59 @@
+//! `limits` and `timeouts`.
+
+use super::Build;
+use super::values::{DAY, HOUR, MILLISECOND};
+use crate::config::place::Place;
+use crate::config::raw;
+use crate::config::settings::{Limits, Timeouts};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+
+/// The largest URI that the HTTP library can hold.
+const MAX_URI: u64 = u16::MAX as u64 - 1;
+/// The most headers that the HTTP library can hold.
+const MAX_HEADER_COUNT: u64 = 24_576;
+
+impl Build<'_, '_> {
+    pub(super) fn limits(&mut self, raw: &raw::Limits, place: &Place) -> Option<Limits> {
+        let uri = self.size(&raw.uri, &place.field("uri"), 64, MAX_URI);
+        let headers = self.size(&raw.headers, &place.field("headers"), KIB, 16 * MIB);
+        let header_count = self.count(raw.header_count, &place.field("header_count"), 8, MAX_HEADER_COUNT);
+        let token = self.size(&raw.token, &place.field("token"), 256, MIB);
+        let body =
+            self.optional(raw.body.as_ref(), |build, body| build.size(body, &place.field("body"), 0, TIB));
+        let connections = self.count(raw.connections, &place.field("connections"), 1, 10_000_000);
+        let streams = self.count(raw.concurrent_streams, &place.field("concurrent_streams"), 1, 10_000);
+        if let (Some(token), Some(headers)) = (token, headers)
+            && token > headers
+        {
+            let remedy = "raise `limits.headers` as well, or lower `limits.token`";
+            self.mistakes.add(&place.field("token"), "more than `limits.headers` lets through", remedy);
+        }
+        Some(Limits {
+            uri: usize::try_from(uri?).ok()?,
+            headers: usize::try_from(headers?).ok()?,
+            header_count: usize::try_from(header_count?).ok()?,
+            token: usize::try_from(token?).ok()?,
+            body: body?,
+            connections: usize::try_from(connections?).ok()?,
+            concurrent_streams: u32::try_from(streams?).ok()?,
+        })
+    }
+
+    pub(super) fn timeouts(&mut self, raw: &raw::Timeouts, place: &Place) -> Option<Timeouts> {
+        let header = self.duration(&raw.header, &place.field("header"), MILLISECOND, HOUR);
+        let body_idle = self.duration(&raw.body_idle, &place.field("body_idle"), MILLISECOND, DAY);
+        let idle = self.duration(&raw.idle, &place.field("idle"), MILLISECOND, DAY);
+        let handshake = self.duration(&raw.handshake, &place.field("handshake"), MILLISECOND, HOUR);
+        let drain = self.duration(&raw.drain, &place.field("drain"), std::time::Duration::ZERO, DAY);
+        Some(Timeouts {
+            header: header?,
+            body_idle: body_idle?,
+            idle: idle?,
+            handshake: handshake?,
+            drain: drain?,
+        })
+    }
+}

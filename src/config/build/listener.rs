@@ -1,0 +1,93 @@
+//! `listeners`, and that no address is bound twice.
+
+use std::net::SocketAddr;
+
+use super::values::DAY;
+use super::{Build, all, each};
+use crate::config::place::Place;
+use crate::config::raw;
+use crate::config::settings::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
+
+impl Build<'_, '_> {
+    pub(super) fn listeners(&mut self, raw: &[raw::Listener], place: &Place) -> Vec<Option<Listener>> {
+        each(raw, place, |raw, place| self.listener(raw, place))
+    }
+
+    /// Two sockets on one address: the second bind would fail, or worse, share its connections.
+    pub(super) fn distinct_addresses(&mut self, raw: &raw::Config) {
+        let root = Place::root();
+        let mut texts: Vec<(&str, Place)> = Vec::new();
+        for (index, listener) in raw.listeners.iter().enumerate() {
+            texts.push((&listener.address, root.field("listeners").index(index).field("address")));
+        }
+        texts.extend(raw.health.iter().map(|health| (health.address.as_str(), root.field("health").field("address"))));
+        texts.extend(raw.admin.iter().map(|admin| (admin.address.as_str(), root.field("admin").field("address"))));
+        let mut taken: Vec<(SocketAddr, Place)> = Vec::new();
+        for (text, place) in texts {
+            let Ok(address) = text.parse::<SocketAddr>() else { continue };
+            match taken.iter().find(|(other, _)| clash(*other, address)) {
+                Some((_, other)) => {
+                    let line = self.mistakes.line_of(other);
+                    let message = format!("`{text}` is already taken by `{other}`, on line {line}");
+                    self.mistakes.add(&place, message, "choose another port");
+                }
+                None => taken.push((address, place)),
+            }
+        }
+    }
+
+    fn listener(&mut self, raw: &raw::Listener, place: &Place) -> Option<Listener> {
+        let address = self.address(&raw.address, &place.field("address"));
+        let one = self.exactly_one(
+            place,
+            &[
+                ("tls", raw.tls.is_some()),
+                ("plaintext", raw.plaintext),
+                ("redirect_to_https", raw.redirect_to_https),
+            ],
+        );
+        if raw.hsts.is_some() && raw.tls.is_none() {
+            let remedy = "move it to a listener with `tls`: browsers ignore it elsewhere (RFC 6797 section 8.1)";
+            self.mistakes.add(&place.field("hsts"), "only possible with `tls`", remedy);
+        }
+        let hsts = self.optional(raw.hsts.as_ref(), |build, raw| build.hsts(raw, &place.field("hsts")));
+        let tls = self.optional(raw.tls.as_ref(), |build, raw| build.tls(raw, &place.field("tls")));
+        let kind = match (one, tls?) {
+            (Some(()), Some(tls)) => ListenerKind::Tls(Tls { hsts: hsts?, ..tls }),
+            (Some(()), None) if raw.plaintext => ListenerKind::Plaintext,
+            (Some(()), None) => ListenerKind::RedirectToHttps,
+            (None, _) => return None,
+        };
+        Some(Listener { address: address?, kind })
+    }
+
+    fn tls(&mut self, raw: &raw::Tls, place: &Place) -> Option<Tls> {
+        let here = place.field("certificates");
+        self.not_empty(&raw.certificates, &here, "TLS needs a certificate");
+        let certificates = each(&raw.certificates, &here, |raw, place| {
+            let certificate = self.file(&raw.certificate, &place.field("certificate"));
+            let private_key = self.file(&raw.private_key, &place.field("private_key"));
+            Some(CertifiedKey { certificate: certificate?, private_key: private_key? })
+        });
+        let min_version = match raw.min_version {
+            raw::TlsVersion::Tls12 => TlsVersion::Tls12,
+            raw::TlsVersion::Tls13 => TlsVersion::Tls13,
+        };
+        Some(Tls { certificates: all(certificates)?, min_version, hsts: None })
+    }
+
+    fn hsts(&mut self, raw: &raw::Hsts, place: &Place) -> Option<Hsts> {
+        let max_age = self.duration(&raw.max_age, &place.field("max_age"), std::time::Duration::ZERO, DAY * 3650)?;
+        if raw.preload && (!raw.include_subdomains || max_age < DAY * 365) {
+            let remedy = "preload lists demand `include_subdomains: true` and a `max_age` of at least `365d`";
+            self.mistakes.add(&place.field("preload"), "would be refused by preload lists", remedy);
+        }
+        Some(Hsts { max_age, include_subdomains: raw.include_subdomains, preload: raw.preload })
+    }
+}
+
+/// Port 0 asks for any free port and clashes with nothing; an unspecified address covers all others.
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers = a.ip() == b.ip() || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+    a.port() == b.port() && a.port() != 0 && covers
+}

@@ -1,0 +1,209 @@
+//! `routes`.
+
+use http::HeaderName;
+
+use super::http_names::{self, HeaderFault};
+use super::names::{self, Names};
+use super::{Build, all, each, error_detail};
+use crate::config::place::Place;
+use crate::config::raw::{self, PathSpelling};
+use crate::config::settings::{
+    Access, AllowedSpellings, ClaimPath, ErrorDetail, HostPattern, IssuerIndex, MethodSet, PathPattern,
+    Requirements, Route, RouteMatch, TokenFrom, UpstreamHost, UpstreamIndex,
+};
+
+/// What routes take from the rest of the file.
+pub(super) struct Defaults<'a> {
+    pub(super) error_detail: ErrorDetail,
+    pub(super) max_body: Option<u64>,
+    pub(super) issuers: &'a Names,
+    pub(super) upstreams: &'a Names,
+}
+
+impl Build<'_, '_> {
+    pub(super) fn route(&mut self, raw: &raw::Route, defaults: &Defaults<'_>, place: &Place) -> Option<Route> {
+        if let Some(name) = &raw.name {
+            names::check(name, &place.field("name"), self.mistakes);
+        }
+        let matches = self.matches(&raw.matches, &place.field("match"));
+        let access = self.access(raw, defaults, place);
+        let upstream = defaults.upstreams.find(&raw.upstream, &place.field("upstream"), self.mistakes);
+        let identity_headers = self.identity_headers(raw, &place.field("identity_headers"));
+        let token_from = self.token_from(raw, place);
+        let max_body = self.optional(raw.max_body.as_ref(), |build, size| {
+            build.size(size, &place.field("max_body"), 0, 1 << 40)
+        });
+        let overrides = self.override_headers(&raw.allow_override_headers, &place.field("allow_override_headers"));
+        let matches = matches?;
+        Some(Route {
+            name: raw.name.clone().unwrap_or_else(|| matches.to_string()),
+            matches,
+            access: access?,
+            upstream: UpstreamIndex(upstream?),
+            identity_headers: identity_headers?,
+            forward_token: raw.forward_token,
+            token_from: token_from?,
+            error_detail: raw.error_detail.map_or(defaults.error_detail, error_detail),
+            host: match raw.host {
+                raw::UpstreamHost::Preserve => UpstreamHost::Preserve,
+                raw::UpstreamHost::Upstream => UpstreamHost::Upstream,
+            },
+            max_body: max_body?.or(defaults.max_body),
+            allow: AllowedSpellings {
+                encoded_slash: raw.allow.contains(&PathSpelling::EncodedSlash),
+                double_slash: raw.allow.contains(&PathSpelling::DoubleSlash),
+                path_parameters: raw.allow.contains(&PathSpelling::PathParameters),
+            },
+            allow_override_headers: overrides?,
+        })
+    }
+
+    fn matches(&mut self, raw: &raw::Match, place: &Place) -> Option<RouteMatch> {
+        let host = match &raw.host {
+            None => Some(HostPattern::Any),
+            Some(host) => self.host(host, &place.field("host")),
+        };
+        let path = match raw.path.parse::<PathPattern>() {
+            Ok(path) => Some(path),
+            Err(error) => {
+                self.mistakes.add(&place.field("path"), format!("`{}` {error}", raw.path), error.remedy());
+                None
+            }
+        };
+        let methods = self.methods(raw.methods.as_deref(), &place.field("methods"));
+        Some(RouteMatch { host: host?, path: path?, methods: methods? })
+    }
+
+    fn host(&mut self, text: &str, place: &Place) -> Option<HostPattern> {
+        let lower = text.to_ascii_lowercase();
+        let (name, pattern): (_, fn(String) -> HostPattern) = match lower.strip_prefix("*.") {
+            Some(parent) => (parent, HostPattern::Below),
+            None => (lower.as_str(), HostPattern::Exact),
+        };
+        if http_names::is_host(name) {
+            return Some(pattern(name.to_owned()));
+        }
+        let remedy = "write a name without scheme and port, `api.example.com`, or `*.example.com` for all below it; \
+                      names in other scripts as `xn--...`";
+        self.mistakes.add(place, format!("`{text}` is not a host name"), remedy);
+        None
+    }
+
+    fn methods(&mut self, raw: Option<&[String]>, place: &Place) -> Option<MethodSet> {
+        let Some(raw) = raw else { return Some(MethodSet::Any) };
+        self.not_empty(raw, place, "or leave `methods` out for all of them")?;
+        self.no_repeats(raw, place);
+        let methods = each(raw, place, |name, place| match http_names::method(name) {
+            Ok(method) => Some(method),
+            Err(remedy) => {
+                self.mistakes.add(place, format!("`{name}` cannot be a method here"), remedy);
+                None
+            }
+        });
+        all(methods).map(MethodSet::Only)
+    }
+
+    fn access(&mut self, raw: &raw::Route, defaults: &Defaults<'_>, place: &Place) -> Option<Access> {
+        let one = self.exactly_one(place, &[("require", raw.require.is_some()), ("public", raw.public)]);
+        if raw.public && raw.forward_token {
+            let remedy = "remove one of the two: a token that nobody checked must not reach the API as if it were good";
+            self.mistakes.add(&place.field("forward_token"), "not possible on a public route", remedy);
+        }
+        let requirements = self
+            .optional(raw.require.as_ref(), |build, raw| build.requirements(raw, defaults, &place.field("require")));
+        one?;
+        Some(requirements?.map_or(Access::Public, Access::Require))
+    }
+
+    fn requirements(&mut self, raw: &raw::Require, defaults: &Defaults<'_>, place: &Place) -> Option<Requirements> {
+        let here = place.field("issuers");
+        let some = self.not_empty(&raw.issuers, &here, "only tokens of issuers that are named here pass");
+        self.no_repeats(&raw.issuers, &here);
+        let issuers =
+            each(&raw.issuers, &here, |name, place| defaults.issuers.find(name, place, self.mistakes).map(IssuerIndex));
+        self.scopes(&raw.scopes, &place.field("scopes"));
+        self.scopes(&raw.any_scopes, &place.field("any_scopes"));
+        let claims = self.claim_rules(&raw.claims, &place.field("claims"));
+        some?;
+        Some(Requirements {
+            issuers: all(issuers)?,
+            scopes: raw.scopes.clone(),
+            any_scopes: raw.any_scopes.clone(),
+            claims: claims?,
+        })
+    }
+
+    fn scopes(&mut self, scopes: &[String], place: &Place) {
+        self.no_repeats(scopes, place);
+        for (index, scope) in scopes.iter().enumerate() {
+            if !http_names::is_scope(scope) {
+                let remedy = "a scope is one word of visible ASCII without quotes and backslash (RFC 6749 section \
+                              3.3); several are several elements of the list";
+                self.mistakes.add(&place.index(index), format!("`{scope}` is not a scope"), remedy);
+            }
+        }
+    }
+
+    fn identity_headers(&mut self, raw: &raw::Route, place: &Place) -> Option<Vec<(HeaderName, ClaimPath)>> {
+        if raw.public && !raw.identity_headers.is_empty() {
+            let remedy = "remove them, or `require` a token: on a public route nobody is known";
+            self.mistakes.add(place, "not possible on a public route", remedy);
+        }
+        let mut headers: Vec<Option<(HeaderName, ClaimPath)>> = Vec::new();
+        for (name, claim) in &raw.identity_headers {
+            let here = place.field(name);
+            let claim = self.claim_path(claim, &here);
+            let header = self.identity_header(name, &here);
+            let taken = |other: &Option<(HeaderName, ClaimPath)>| {
+                other.as_ref().map(|(other, _)| other) == header.as_ref() && header.is_some()
+            };
+            if headers.iter().any(taken) {
+                let remedy = "keep one of the two: case makes no difference";
+                self.mistakes.add_at_key(&here, format!("the header `{name}` stands here twice"), remedy);
+            }
+            headers.push(header.zip(claim));
+        }
+        all(headers)
+    }
+
+    fn identity_header(&mut self, name: &str, place: &Place) -> Option<HeaderName> {
+        let (message, remedy) = match http_names::identity_header(name) {
+            Ok(header) => return Some(header),
+            Err(HeaderFault::Syntax) => ("is not a header name", "use letters, digits and `-`: `X-Auth-Subject`"),
+            Err(HeaderFault::Underscore) => (
+                "has an underscore, which many servers read as `-`",
+                "use `-` instead: clients could otherwise send the other spelling",
+            ),
+            Err(HeaderFault::Taken) => {
+                ("has a meaning of its own in HTTP or to the gateway", "choose a name of your own: `X-Auth-Subject`")
+            }
+        };
+        self.mistakes.add_at_key(place, format!("`{name}` {message}"), remedy);
+        None
+    }
+
+    fn token_from(&mut self, raw: &raw::Route, place: &Place) -> Option<TokenFrom> {
+        match &raw.token_from {
+            raw::TokenFrom::Header => Some(TokenFrom::Header),
+            raw::TokenFrom::Cookie(name) if http_names::is_cookie_name(name) => Some(TokenFrom::Cookie(name.clone())),
+            raw::TokenFrom::Cookie(name) => {
+                let place = place.field("token_from").field("cookie");
+                let remedy = "use letters, digits and `-` or `_` (RFC 6265 section 4.1.1): `__Host-session`";
+                self.mistakes.add(&place, format!("`{name}` is not a cookie name"), remedy);
+                None
+            }
+        }
+    }
+
+    fn override_headers(&mut self, raw: &[String], place: &Place) -> Option<Vec<HeaderName>> {
+        let headers = each(raw, place, |name, place| {
+            let header = http_names::header(name);
+            if header.is_none() {
+                let remedy = "write a header such as `X-HTTP-Method-Override`";
+                self.mistakes.add(place, format!("`{name}` is not a header name"), remedy);
+            }
+            header
+        });
+        all(headers)
+    }
+}

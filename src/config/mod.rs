@@ -1,0 +1,128 @@
+//! The configuration: from one YAML file to settings that cannot be wrong.
+//!
+//! ```text
+//! text -> tree        YAML with positions
+//!      -> substitute  ${ENV_VAR}
+//!      -> shape       the tree against the schema: unknown, missing, mistyped fields
+//!      -> raw         serde types that mirror the file
+//!      -> build       raw to settings: what values mean, and whether they fit each other
+//!      -> Config
+//! ```
+//!
+//! All mistakes are told at once, each with its place in the file and what would be right. Nothing outside this
+//! folder sees YAML or a raw type. Knows nothing of sockets, requests or tasks.
+
+mod build;
+mod diagnostic;
+mod mistakes;
+mod nearest;
+mod place;
+#[allow(dead_code, reason = "reserved fields are there for the schema, not to be read")]
+mod raw;
+mod reference;
+mod schema;
+pub mod settings;
+mod shape;
+mod substitute;
+mod tree;
+
+use std::path::Path;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use reference::reference;
+pub use schema::schema;
+pub use settings::Config;
+
+use mistakes::Mistakes;
+use place::Place;
+
+/// Largest configuration file. Thousands of routes fit; what is larger is not a configuration.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Reads the configuration file at `path`, with environment variables of this process. Relative paths in the
+/// file are relative to its directory; the files that it names must be readable.
+pub fn load(path: &Path) -> Result<Config, Diagnostics> {
+    let name = path.display().to_string();
+    let text = read(path).map_err(|diagnostic| Diagnostics::one(&name, diagnostic))?;
+    let base_dir = path.parent().unwrap_or_else(|| Path::new(""));
+    let environment = |variable: &str| std::env::var(variable).ok();
+    Source { text: &text, name: &name, base_dir, environment: &environment, probe_files: true }.parse()
+}
+
+/// Reads a configuration from `text`. `name` stands for the file in messages, `base_dir` is what relative paths
+/// are relative to, and `environment` looks up variables. Files that hold secrets (`file:`) are read; others are
+/// not looked at.
+pub fn parse(
+    text: &str,
+    name: &str,
+    base_dir: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Diagnostics> {
+    Source { text, name, base_dir, environment, probe_files: false }.parse()
+}
+
+struct Source<'a> {
+    text: &'a str,
+    name: &'a str,
+    base_dir: &'a Path,
+    environment: substitute::Environment<'a>,
+    probe_files: bool,
+}
+
+impl Source<'_> {
+    fn parse(&self) -> Result<Config, Diagnostics> {
+        let (mut root, faults) = tree::parse(self.text).map_err(|fault| self.only(&fault))?;
+        let unresolved = substitute::fill_in(&mut root, self.environment);
+        let mut mistakes = Mistakes::new(self.text, &root);
+        for fault in &faults {
+            mistakes.add_fault(fault);
+        }
+        for reference in unresolved {
+            mistakes.add(&reference.place, reference.message, reference.remedy);
+            mistakes.mark_replaced(reference.place);
+        }
+        let json = shape::conform(&schema(), &root, &mut mistakes);
+        let files = build::Files { base_dir: self.base_dir, probe: self.probe_files };
+        let config = match serde_json::from_value(json) {
+            Ok(raw) => build::config(&raw, &files, &mut mistakes),
+            Err(error) => {
+                // The schema is made from the types, so this is a defect of ours; better told than ignored.
+                mistakes.add(&Place::root(), error.to_string(), "compare with config/valgate.yaml");
+                None
+            }
+        };
+        let list = mistakes.into_diagnostics();
+        match config {
+            Some(config) if list.is_empty() => Ok(config),
+            _ if list.is_empty() => {
+                // Every setting that cannot be made has its mistake told, so this too is a defect of ours.
+                let message = "the configuration is not accepted, for a reason that is not known";
+                Err(Diagnostics::one(self.name, Diagnostic::of_file(message, "please report this file")))
+            }
+            _ => Err(Diagnostics { file: self.name.to_owned(), list }),
+        }
+    }
+
+    fn only(&self, fault: &tree::Fault) -> Diagnostics {
+        let path = String::new();
+        let diagnostic = Diagnostic::at(self.text, &[], fault.span, path, fault.message.clone());
+        Diagnostics::one(self.name, diagnostic.remedy(fault.remedy))
+    }
+}
+
+fn read(path: &Path) -> Result<String, Diagnostic> {
+    use std::io::Read as _;
+
+    let cannot = |error: std::io::Error| {
+        Diagnostic::of_file(format!("cannot read the file: {error}"), "check the path and its permissions")
+    };
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let message = format!("the file is larger than {MAX_FILE_BYTES} bytes");
+        return Err(Diagnostic::of_file(message, "is this the right file? A configuration is far smaller"));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| Diagnostic::of_file("the file is not UTF-8 text", "save it as UTF-8; YAML has no other encoding"))
+}

@@ -1,0 +1,79 @@
+//! `feeds`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{DurationText, Reserved, SecretText};
+
+/// Where revocations come from. Exactly one of `http` and `file`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Feed {
+    /// Name for issuers, logs and metrics: letters, digits, `.`, `_`, `-`.
+    pub name: String,
+    /// The HTTP feed that docs/revocation-feed.md describes.
+    pub http: Option<HttpFeed>,
+    /// A file in the same format.
+    pub file: Option<FileFeed>,
+    /// A Valkey or Redis stream.
+    pub valkey: Option<Reserved>,
+    /// A Redis stream.
+    pub redis: Option<Reserved>,
+    /// A NATS `JetStream`.
+    pub nats: Option<Reserved>,
+    /// Security Event Tokens by push (RFC 8935).
+    pub set_push: Option<Reserved>,
+    /// Security Event Tokens by poll (RFC 8936).
+    pub set_poll: Option<Reserved>,
+    /// `OpenID` Connect back-channel logout.
+    pub backchannel_logout: Option<Reserved>,
+    /// The IETF Token Status List.
+    pub status_list: Option<Reserved>,
+}
+
+/// A feed by HTTP.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpFeed {
+    /// URL of the feed.
+    pub url: String,
+    /// How long the server may hold an answer back until something is revoked. With it a revocation arrives at
+    /// once; without it, after `interval`.
+    pub long_poll: Option<DurationText>,
+    /// How often to ask, when there is no long poll or the server does not support it.
+    #[serde(default = "default_interval")]
+    pub interval: DurationText,
+    /// Longest time that one answer may take, beyond the time of the long poll.
+    #[serde(default = "default_timeout")]
+    pub timeout: DurationText,
+    /// Value of the `Authorization` header: `Bearer ${FEED_TOKEN}`, or `file:PATH` of a file that holds it.
+    pub authorization: Option<SecretText>,
+    /// PEM file with certificate authorities to trust for this feed, beside the system's.
+    pub ca: Option<String>,
+    /// Fetch by `http://` from addresses other than loopback. Whoever is on the way can then lift revocations.
+    #[serde(default)]
+    pub insecure_allow_http: bool,
+}
+
+/// A feed in a file.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileFeed {
+    /// The file, replaced by renaming a complete new one over it. Relative to the configuration file.
+    pub path: String,
+    /// How often to look whether it changed.
+    #[serde(default = "default_file_interval")]
+    pub interval: DurationText,
+}
+
+fn default_interval() -> DurationText {
+    "5s".into()
+}
+
+fn default_timeout() -> DurationText {
+    "10s".into()
+}
+
+fn default_file_interval() -> DurationText {
+    "1s".into()
+}

@@ -1,0 +1,166 @@
+//! `issuers`.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::{DurationText, Reserved};
+use crate::keys::Algorithm;
+
+/// Who may issue tokens, for whom, and how that is verified. Exactly one of `audiences` and
+/// `insecure_accept_any_audience`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// Name for routes, logs and metrics: letters, digits, `.`, `_`, `-`.
+    pub name: String,
+    /// The `iss` claim of its tokens, compared exactly, to the last slash (RFC 7519 section 4.1.1).
+    pub issuer: String,
+    /// Where its signature keys come from.
+    pub keys: Keys,
+    /// Names of this API: a token must carry at least one of them in `aud`.
+    pub audiences: Option<Vec<String>>,
+    /// Accept tokens that were issued for other APIs too. Whoever runs one of those can then call this one with
+    /// the tokens sent to theirs.
+    #[serde(default)]
+    pub insecure_accept_any_audience: bool,
+    /// Signature algorithms that are accepted. The default are the common ones; naming just those that the
+    /// issuer uses is safer still. There is no HMAC, since who can verify could also forge.
+    #[serde(default = "default_algorithms")]
+    #[schemars(with = "Vec<AlgorithmName>")]
+    pub algorithms: Vec<Algorithm>,
+    /// Tolerance for clocks that differ, on `exp`, `nbf` and `iat`. At most `5m`: it also prolongs every token.
+    #[serde(default = "default_leeway")]
+    pub leeway: DurationText,
+    /// Longest time from `iat` to `exp` that is accepted. Without it tokens live as long as their issuer says.
+    pub max_lifetime: Option<DurationText>,
+    /// Claims that a token must have, beside `exp`, `iss` and `aud`.
+    #[serde(default)]
+    pub required_claims: Vec<String>,
+    /// A set of rules by name. `rfc9068` (JWT access tokens) demands the type `at+jwt` and the claims `sub`,
+    /// `client_id`, `iat` and `jti`.
+    pub profile: Option<Profile>,
+    /// How revoked tokens are recognized. Without it a token is good until it expires.
+    pub revocation: Option<Revocation>,
+    /// Asking the issuer about opaque tokens (RFC 7662).
+    pub introspection: Option<Reserved>,
+    /// Tokens bound to a key of the client (RFC 9449) or to its certificate (RFC 8705).
+    pub binding: Option<Reserved>,
+}
+
+/// Where signature keys come from. Exactly one of `jwks_url`, `discovery`, `file` and `inline`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// URL of the key set (RFC 7517).
+    pub jwks_url: Option<String>,
+    /// `true`: find the key set through the issuer's metadata (OpenID Connect Discovery, RFC 8414). Or the URL of
+    /// the metadata, if it is not where the standards say.
+    pub discovery: Option<Discovery>,
+    /// File with the key set, re-read when it changes. Relative to the configuration file.
+    pub file: Option<String>,
+    /// The key set itself: `{ keys: [...] }`.
+    pub inline: Option<serde_json::Value>,
+    /// How often keys are fetched when the answer's `Cache-Control` does not say. A withdrawn key stops within
+    /// this time; a new one is fetched on first sight.
+    #[serde(default = "default_refresh_interval")]
+    pub refresh_interval: DurationText,
+    /// How long the last good keys serve while the identity provider is down.
+    #[serde(default = "default_max_stale")]
+    pub max_stale: DurationText,
+    /// Shortest time between two fetches for unknown key ids, so that bogus tokens cannot flood the provider.
+    #[serde(default = "default_cooldown")]
+    pub cooldown: DurationText,
+    /// Longest time that one fetch may take.
+    #[serde(default = "default_timeout")]
+    pub timeout: DurationText,
+    /// PEM file with certificate authorities to trust for this provider, beside the system's.
+    pub ca: Option<String>,
+    /// Fetch by `http://` from addresses other than loopback. Whoever is on the way can then issue tokens.
+    #[serde(default)]
+    pub insecure_allow_http: bool,
+}
+
+/// Whether and where to look for metadata.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Discovery {
+    /// Where the standards say.
+    Enabled(bool),
+    /// At this URL.
+    Url(String),
+}
+
+/// A set of rules by name.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    Rfc9068,
+}
+
+/// How revoked tokens are recognized.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    /// Names of the feeds that may revoke this issuer's tokens.
+    pub feeds: Vec<String>,
+    /// How old the newest successful contact with a feed may be before `when_stale` applies.
+    pub max_staleness: DurationText,
+    /// What happens then. `reject`: no token passes (VAL-051). `accept`: all pass, revoked ones too.
+    /// `{ accept_issued_within: 15m }`: only tokens issued so recently. There is no default: it is a choice
+    /// between availability and security that only the operator can make.
+    pub when_stale: WhenStale,
+}
+
+/// What happens while a feed is out of contact for too long.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenStale {
+    Reject,
+    Accept,
+    AcceptIssuedWithin(DurationText),
+}
+
+/// A stand-in for [`Algorithm`] in the schema, which adds why HMAC is missing.
+#[derive(Serialize)]
+struct AlgorithmName;
+
+impl JsonSchema for AlgorithmName {
+    fn schema_name() -> Cow<'static, str> {
+        "Algorithm".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let names: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+        json_schema!({
+            "type": "string",
+            "enum": names,
+            "x-hint": "only public-key algorithms are possible: with HMAC whoever can verify could also forge"
+        })
+    }
+}
+
+fn default_algorithms() -> Vec<Algorithm> {
+    vec![Algorithm::Rs256, Algorithm::Ps256, Algorithm::Es256, Algorithm::EdDsa, Algorithm::Ed25519]
+}
+
+fn default_leeway() -> DurationText {
+    "30s".into()
+}
+
+fn default_refresh_interval() -> DurationText {
+    "5m".into()
+}
+
+fn default_max_stale() -> DurationText {
+    "24h".into()
+}
+
+fn default_cooldown() -> DurationText {
+    "5s".into()
+}
+
+fn default_timeout() -> DurationText {
+    "10s".into()
+}

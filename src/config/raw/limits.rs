@@ -1,0 +1,70 @@
+//! `limits` and `timeouts`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{DurationText, SizeText};
+
+/// How much of anything a client may send or hold.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The request's URI. What browsers and most servers bear.
+    pub uri: SizeText,
+    /// All headers of a request together. Room for large cookies beside a large token.
+    pub headers: SizeText,
+    /// Number of headers of a request.
+    pub header_count: u64,
+    /// The token. Four times what issuers with many groups send.
+    pub token: SizeText,
+    /// The request's body. Without it there is no limit, since bodies are streamed and never held.
+    pub body: Option<SizeText>,
+    /// Open connections of all clients together; idle ones are closed first when it is reached.
+    pub connections: u64,
+    /// Requests at the same time on one HTTP/2 connection (RFC 9113 section 5.1.2).
+    pub concurrent_streams: u64,
+}
+
+/// How long anything may take on the side of the clients.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// For all headers of a request to arrive. Ends slow-header attacks.
+    pub header: DurationText,
+    /// Between two parts of a body.
+    pub body_idle: DurationText,
+    /// How long a connection without a request is kept. Longer than the 60 s of common load balancers, so that
+    /// they close first.
+    pub idle: DurationText,
+    /// For the TLS handshake.
+    pub handshake: DurationText,
+    /// How long requests in flight may go on after a stop was asked for. Whoever asks must wait a little longer
+    /// before killing: in Kubernetes, `terminationGracePeriodSeconds: 35`.
+    pub drain: DurationText,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            uri: "8KiB".into(),
+            headers: "64KiB".into(),
+            header_count: 100,
+            token: "16KiB".into(),
+            body: None,
+            connections: 10_000,
+            concurrent_streams: 100,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            header: "10s".into(),
+            body_idle: "30s".into(),
+            idle: "75s".into(),
+            handshake: "10s".into(),
+            drain: "30s".into(),
+        }
+    }
+}

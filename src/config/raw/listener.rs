@@ -1,0 +1,79 @@
+//! `listeners`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{DurationText, Reserved};
+
+/// An address on which requests arrive. Exactly one of `tls`, `plaintext` and `redirect_to_https`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// IP address and port: `0.0.0.0:8443`, `[::]:8443`.
+    pub address: String,
+    /// Serve HTTPS: HTTP/1.1 and HTTP/2, by ALPN.
+    pub tls: Option<Tls>,
+    /// Serve without encryption. Tokens then travel in the clear: only for a loopback address, a pod's own
+    /// network, or behind a load balancer that terminates TLS.
+    #[serde(default)]
+    pub plaintext: bool,
+    /// Answer every request with a redirect to the same URL under `https`, and serve nothing.
+    #[serde(default)]
+    pub redirect_to_https: bool,
+    /// Tell browsers to come back by HTTPS only (RFC 6797). Only with `tls`. Without it the header is not sent,
+    /// since it cannot be taken back before its time.
+    pub hsts: Option<Hsts>,
+    /// The PROXY protocol of load balancers.
+    pub proxy_protocol: Option<Reserved>,
+}
+
+/// What a TLS listener presents.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificates, chosen by the name that the client asks for; the first serves all other names.
+    pub certificates: Vec<CertifiedKey>,
+    /// The oldest version of TLS that is spoken.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+    /// Client certificates (mutual TLS).
+    pub client_ca: Option<Reserved>,
+}
+
+/// A certificate with its private key.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertifiedKey {
+    /// PEM file with the certificate, followed by the intermediate ones. Relative to the configuration file.
+    pub certificate: String,
+    /// PEM file with the private key (PKCS#8, PKCS#1 or SEC1). Relative to the configuration file.
+    pub private_key: String,
+}
+
+/// A version of TLS, in quotes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+pub enum TlsVersion {
+    #[default]
+    #[serde(rename = "1.2")]
+    Tls12,
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// HTTP Strict Transport Security (RFC 6797).
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hsts {
+    /// How long browsers remember. A year is what preload lists ask for.
+    pub max_age: DurationText,
+    /// Also for all subdomains.
+    pub include_subdomains: bool,
+    /// Consent to be in the preload lists of browsers.
+    pub preload: bool,
+}
+
+impl Default for Hsts {
+    fn default() -> Self {
+        Self { max_age: "365d".into(), include_subdomains: false, preload: false }
+    }
+}

@@ -1,0 +1,96 @@
+//! Types that mirror the configuration file, field by field.
+//!
+//! Their doc comments become the descriptions in the schema and in docs/configuration.md: meaning, unit, default
+//! and its reason. They hold texts where the file has texts; `super::build` says what those mean.
+
+mod feed;
+mod issuer;
+mod limits;
+mod listener;
+mod observe;
+mod route;
+mod text;
+mod upstream;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use feed::{Feed, FileFeed, HttpFeed};
+pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
+pub use limits::{Limits, Timeouts};
+pub use listener::{Hsts, Listener, Tls, TlsVersion};
+pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogLevel, LogOutput};
+pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
+pub use text::{DurationText, Reserved, SecretText, SizeText};
+pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
+
+/// The configuration of valgate: one YAML file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "valgate configuration")]
+pub struct Config {
+    /// The version of this file's shape. Always `1`.
+    pub version: u64,
+    /// Directory for copies of keys and revocations, so that a restart with the identity provider down still
+    /// knows them. Without it nothing is kept. A full disk or a corrupt file is a warning, not a failure.
+    pub state_dir: Option<String>,
+    /// How much of a refusal the outside sees: `full` adds the reason and a sentence on what to do next,
+    /// `code_only` leaves the `VAL-` code and the status. Logs always have all of it.
+    #[serde(default)]
+    pub error_detail: ErrorDetail,
+    /// Worker threads, each with its own connections. `0` means one for each core.
+    #[serde(default)]
+    pub workers: u64,
+    /// Addresses on which requests arrive.
+    pub listeners: Vec<Listener>,
+    /// An open address for probes and metrics. Without it there is none.
+    pub health: Option<Health>,
+    /// A private address for everything privileged. Without it there is none.
+    pub admin: Option<Admin>,
+    /// One line for each request, or `off`.
+    #[serde(default)]
+    pub access_log: AccessLog,
+    /// What valgate says about itself; goes to standard error.
+    #[serde(default)]
+    pub log: Log,
+    /// Who may issue tokens.
+    #[serde(default)]
+    pub issuers: Vec<Issuer>,
+    /// Where revocations come from.
+    #[serde(default)]
+    pub feeds: Vec<Feed>,
+    /// The APIs behind the gateway.
+    #[serde(default)]
+    pub upstreams: Vec<Upstream>,
+    /// What is served, to whom. What no route matches is refused.
+    pub routes: Vec<Route>,
+    /// How much of anything a client may send or hold.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How long anything may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Whose word on the client's address counts.
+    #[serde(default)]
+    pub forwarded: Forwarded,
+    /// OpenTelemetry traces.
+    pub tracing: Option<Reserved>,
+}
+
+/// How much of a refusal the outside sees.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorDetail {
+    #[default]
+    Full,
+    CodeOnly,
+}
+
+/// Whose word on the client's address counts.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Forwarded {
+    /// Networks of proxies whose forwarded headers are believed. Only the empty list in this version: the
+    /// client's address is that of the connection, and forwarded headers of clients are replaced.
+    pub trusted_proxies: Vec<String>,
+}

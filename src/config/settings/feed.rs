@@ -1,0 +1,49 @@
+//! Revocation feeds.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::HeaderValue;
+use url::Url;
+
+/// Where revocations come from.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// Name in logs and metrics; fit for a file name.
+    pub name: String,
+    /// Its source.
+    pub source: FeedSource,
+}
+
+/// The source of a feed.
+#[derive(Clone, Debug)]
+pub enum FeedSource {
+    /// By HTTP.
+    Http(HttpFeed),
+    /// In a file that is looked at this often.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// How often.
+        interval: Duration,
+    },
+}
+
+/// A feed by HTTP.
+#[derive(Clone, Debug)]
+pub struct HttpFeed {
+    /// Its URL.
+    pub url: Url,
+    /// How long the server is asked to hold an answer back.
+    pub long_poll: Option<Duration>,
+    /// How often to ask without long poll.
+    pub interval: Duration,
+    /// Longest time of one answer, beyond `long_poll`.
+    pub timeout: Duration,
+    /// The `Authorization` header, marked sensitive so that it is never printed.
+    pub authorization: Option<HeaderValue>,
+    /// Authorities to trust beside the system's.
+    pub ca: Option<PathBuf>,
+    /// Whether `http://` is allowed to addresses other than loopback.
+    pub insecure_allow_http: bool,
+}

@@ -1,0 +1,37 @@
+//! Bounds on what clients may send, hold and take time for.
+
+use std::time::Duration;
+
+/// How much of anything a client may send or hold. Sizes in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The request's URI.
+    pub uri: usize,
+    /// All headers of a request together.
+    pub headers: usize,
+    /// Number of headers of a request.
+    pub header_count: usize,
+    /// The token; at most `headers`.
+    pub token: usize,
+    /// The request's body; none: unbounded.
+    pub body: Option<u64>,
+    /// Open connections of all clients together.
+    pub connections: usize,
+    /// Requests at the same time on one HTTP/2 connection.
+    pub concurrent_streams: u32,
+}
+
+/// How long anything may take on the side of the clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For all headers of a request to arrive.
+    pub header: Duration,
+    /// Between two parts of a body.
+    pub body_idle: Duration,
+    /// For a connection without a request.
+    pub idle: Duration,
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For requests in flight after a stop was asked for.
+    pub drain: Duration,
+}

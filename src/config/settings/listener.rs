@@ -1,0 +1,64 @@
+//! Listeners.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// An address on which requests arrive.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// What is spoken there.
+    pub kind: ListenerKind,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Debug)]
+pub enum ListenerKind {
+    /// HTTPS.
+    Tls(Tls),
+    /// HTTP without encryption.
+    Plaintext,
+    /// HTTP that only redirects to HTTPS.
+    RedirectToHttps,
+}
+
+/// What a TLS listener presents.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// At least one; the first serves names that no other bears.
+    pub certificates: Vec<CertifiedKey>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// What `Strict-Transport-Security` says; none: not sent.
+    pub hsts: Option<Hsts>,
+}
+
+/// PEM files of a certificate chain and its private key.
+#[derive(Clone, Debug)]
+pub struct CertifiedKey {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// The key.
+    pub private_key: PathBuf,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the names are the standard's")]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// HTTP Strict Transport Security (RFC 6797 section 6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hsts {
+    /// How long browsers remember.
+    pub max_age: Duration,
+    /// Also for all subdomains.
+    pub include_subdomains: bool,
+    /// Consent to preload lists.
+    pub preload: bool,
+}

@@ -1,0 +1,84 @@
+//! What the gateway runs on: settings that cannot be wrong.
+//!
+//! Only [`super::parse`] and [`super::load`] make them, after every check. Names are resolved to positions in
+//! the lists of [`Config`], texts to addresses, URLs, durations.
+
+mod feed;
+mod issuer;
+mod limits;
+mod listener;
+mod observe;
+mod path_pattern;
+mod route;
+mod upstream;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+pub use feed::{Feed, FeedSource, HttpFeed};
+pub use issuer::{
+    Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
+};
+pub use limits::{Limits, Timeouts};
+pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
+pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
+pub use path_pattern::{PathPattern, PathPatternError, PathSegment};
+pub use route::{
+    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, HostPattern, MethodSet, Requirements, Route,
+    RouteMatch, TokenFrom, UpstreamHost,
+};
+pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where copies of keys and revocations are kept; none: nowhere.
+    pub state_dir: Option<PathBuf>,
+    /// How much of a refusal the outside sees, unless the route says otherwise.
+    pub error_detail: ErrorDetail,
+    /// Worker threads; none: one for each core.
+    pub workers: Option<NonZeroUsize>,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// The open address for probes.
+    pub health: Option<Health>,
+    /// The private address for everything privileged.
+    pub admin: Option<Admin>,
+    /// One line for each request; none: off.
+    pub access_log: Option<AccessLog>,
+    /// What valgate says about itself.
+    pub log: Log,
+    /// Those who may issue tokens; [`IssuerIndex`] counts into this.
+    pub issuers: Vec<Issuer>,
+    /// Where revocations come from; [`FeedIndex`] counts into this.
+    pub feeds: Vec<Feed>,
+    /// The APIs behind the gateway; [`UpstreamIndex`] counts into this.
+    pub upstreams: Vec<Upstream>,
+    /// At least one; no two match the same requests with the same precedence.
+    pub routes: Vec<Route>,
+    /// How much of anything a client may send or hold.
+    pub limits: Limits,
+    /// How long anything may take on the side of the clients.
+    pub timeouts: Timeouts,
+}
+
+/// How much of a refusal the outside sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorDetail {
+    /// Code, reason, and a sentence on what to do next.
+    Full,
+    /// Code and status.
+    CodeOnly,
+}
+
+/// A position in [`Config::issuers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IssuerIndex(pub usize);
+
+/// A position in [`Config::feeds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeedIndex(pub usize);
+
+/// A position in [`Config::upstreams`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpstreamIndex(pub usize);

@@ -1,0 +1,202 @@
+//! Routes: what is served, to whom.
+
+use std::fmt;
+
+use http::{HeaderName, Method};
+
+use super::{ErrorDetail, IssuerIndex, PathPattern, UpstreamIndex};
+
+/// What is served, to whom.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Name in logs and metrics; no other route has it.
+    pub name: String,
+    /// Which requests it is for.
+    pub matches: RouteMatch,
+    /// Who may pass.
+    pub access: Access,
+    /// Who serves it.
+    pub upstream: UpstreamIndex,
+    /// Headers that tell the API who calls, each with the claim that fills it. Empty on public routes.
+    pub identity_headers: Vec<(HeaderName, ClaimPath)>,
+    /// Whether the token itself is passed on.
+    pub forward_token: bool,
+    /// Where the token is.
+    pub token_from: TokenFrom,
+    /// How much of a refusal the outside sees.
+    pub error_detail: ErrorDetail,
+    /// The `Host` that the API sees.
+    pub host: UpstreamHost,
+    /// Largest request body, in bytes; none: unbounded.
+    pub max_body: Option<u64>,
+    /// Spellings of paths that this route lets pass.
+    pub allow: AllowedSpellings,
+    /// Override headers that this route lets pass.
+    pub allow_override_headers: Vec<HeaderName>,
+}
+
+/// Which requests a route is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// The host.
+    pub host: HostPattern,
+    /// The path.
+    pub path: PathPattern,
+    /// The methods.
+    pub methods: MethodSet,
+}
+
+/// Hosts, in lower case and without port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// Every host.
+    Any,
+    /// This one.
+    Exact(String),
+    /// All names below this one, at any depth: `*.example.com` is `Below("example.com")`.
+    Below(String),
+}
+
+/// Methods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MethodSet {
+    /// Every method.
+    Any,
+    /// These; at least one, none twice. `HEAD` follows `GET` and stands here only if it was written.
+    Only(Vec<Method>),
+}
+
+/// Who may pass.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// Everybody.
+    Public,
+    /// Who has a token that meets all of this.
+    Require(Requirements),
+}
+
+/// What a token must be and have.
+#[derive(Clone, Debug)]
+pub struct Requirements {
+    /// Accepted issuers; at least one, none twice.
+    pub issuers: Vec<IssuerIndex>,
+    /// All of these scopes.
+    pub scopes: Vec<String>,
+    /// At least one of these, unless empty.
+    pub any_scopes: Vec<String>,
+    /// All of these rules.
+    pub claims: Vec<ClaimRule>,
+}
+
+/// A rule on one claim.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimRule {
+    /// Name in logs.
+    pub name: String,
+    /// The claim.
+    pub claim: ClaimPath,
+    /// What it must be.
+    pub test: ClaimTest,
+}
+
+/// The names that lead to a claim, outermost first; at least one, none empty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClaimPath(pub Vec<String>);
+
+/// What a claim must be. Values are texts, numbers or booleans.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClaimTest {
+    /// This value.
+    Equals(serde_json::Value),
+    /// A list that holds this value.
+    Contains(serde_json::Value),
+    /// One of these values; never empty.
+    OneOf(Vec<serde_json::Value>),
+}
+
+/// Where the token is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenFrom {
+    /// `Authorization: Bearer` (RFC 6750 section 2.1).
+    Header,
+    /// The cookie of this name.
+    Cookie(String),
+}
+
+/// The `Host` that the API sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamHost {
+    /// What the client sent.
+    Preserve,
+    /// That of the endpoint.
+    Upstream,
+}
+
+/// Spellings of paths that are refused unless a route lets them pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllowedSpellings {
+    /// `%2F` within a segment.
+    pub encoded_slash: bool,
+    /// `//`.
+    pub double_slash: bool,
+    /// `;` and what follows it in a segment.
+    pub path_parameters: bool,
+}
+
+impl MethodSet {
+    /// Whether a request with `method` is in the set; `HEAD` follows `GET` (RFC 9110 section 9.3.2).
+    pub fn contains(&self, method: &Method) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(methods) => {
+                methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET))
+            }
+        }
+    }
+
+    /// A method that is in both, if there is one; `*` stands for every method.
+    pub fn common<'a>(&'a self, other: &'a Self) -> Option<&'a str> {
+        match (self, other) {
+            (Self::Any, Self::Any) => Some("*"),
+            (Self::Any, Self::Only(methods)) | (Self::Only(methods), Self::Any) => methods.first().map(Method::as_str),
+            (Self::Only(methods), Self::Only(others)) => {
+                let in_other = methods.iter().find(|method| other.contains(method));
+                in_other.or_else(|| others.iter().find(|method| self.contains(method))).map(Method::as_str)
+            }
+        }
+    }
+}
+
+impl fmt::Display for MethodSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Only(methods) => {
+                f.write_str(&methods.iter().map(Method::as_str).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+}
+
+/// `GET api.example.com/orders/**`, as routes without a name are called.
+impl fmt::Display for RouteMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.methods, self.host, self.path)
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => Ok(()),
+            Self::Exact(host) => f.write_str(host),
+            Self::Below(parent) => write!(f, "*.{parent}"),
+        }
+    }
+}
+
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}

@@ -1,0 +1,119 @@
+//! Configuration files, good and bad, as an operator writes them.
+//!
+//! Each file in tests/check has one mistake and is named after it; what `valgate check` says stands beside it as
+//! text and is compared exactly. `BLESS=1 cargo test --test check` writes those texts, the schema and the
+//! reference anew; then look at the difference.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use valgate::config;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(directory: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(directory)).unwrap().map(|entry| entry.unwrap().path());
+    let files: BTreeSet<_> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "yaml")).collect();
+    files.into_iter().collect()
+}
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "FEED_TOKEN" => Some("s3cret-feed-token".to_owned()),
+        "API_HOST" => Some("api.example.com".to_owned()),
+        "FEED_URL" => Some("ftp://user:s3cret-password@feed.example.com/".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    }
+}
+
+fn parse(path: &Path) -> Result<config::Config, config::Diagnostics> {
+    let text = fs::read_to_string(path).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    config::parse(&text, name, path.parent().unwrap(), &environment)
+}
+
+#[track_caller]
+fn same_as_file(path: &Path, text: &str) {
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(path, text).unwrap();
+    }
+    let stored = fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(stored, text, "{} is out of date; see the head of tests/check.rs", path.display());
+}
+
+#[test]
+fn bad_configurations_are_told_exactly() {
+    let files = files("tests/check");
+    assert!(files.len() >= 40, "{} fixtures", files.len());
+    for path in files {
+        let diagnostics = parse(&path).expect_err(&path.display().to_string());
+        let text = format!("{diagnostics}\n");
+        assert!(!text.contains("s3cret"), "{} shows a secret: {text}", path.display());
+        same_as_file(&path.with_extension("txt"), &text);
+        let expected = if path.ends_with("ten-mistakes.yaml") { 10 } else { 1 };
+        assert_eq!(diagnostics.list.len(), expected, "{}:\n{text}", path.display());
+        for diagnostic in &diagnostics.list {
+            assert!(diagnostic.line > 0 && diagnostic.column > 0, "{}: {diagnostic:?}", path.display());
+            assert!(diagnostic.remedy.is_some(), "{}: {diagnostic:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_example_is_good() {
+    let examples = files("config/examples");
+    assert!(examples.len() >= 5);
+    for path in examples.into_iter().chain([root().join("config/valgate.yaml")]) {
+        if let Err(diagnostics) = parse(&path) {
+            panic!("{diagnostics}");
+        }
+    }
+}
+
+#[test]
+fn the_reference_file_names_every_field_and_its_default() {
+    let text = fs::read_to_string(root().join("config/valgate.yaml")).unwrap();
+    let mut missing = Vec::new();
+    fields(&config::schema(), &mut |name, default| {
+        let line = text.lines().find(|line| line.trim_start_matches(['#', ' ', '-']).starts_with(&format!("{name}:")));
+        match (line, default) {
+            (None, _) => missing.push(name.to_owned()),
+            (Some(_), None) => {}
+            (Some(_), Some(default)) => {
+                let shown = format!("{name}: {default}");
+                let unquoted = text.replace('"', "");
+                if !unquoted.contains(&shown) {
+                    missing.push(shown);
+                }
+            }
+        }
+    });
+    assert!(missing.is_empty(), "config/valgate.yaml lacks {missing:?}");
+}
+
+/// Visits every field that is not reserved, with its default if that is a single value.
+fn fields(schema: &serde_json::Value, visit: &mut impl FnMut(&str, Option<String>)) {
+    match schema {
+        serde_json::Value::Object(object) => {
+            for (name, field) in object.get("properties").and_then(|fields| fields.as_object()).into_iter().flatten() {
+                if field.get("x-reserved").is_none() {
+                    let default = field.get("default").filter(|default| !default.is_object() && !default.is_array());
+                    visit(name, default.map(|default| default.to_string().replace('"', "")));
+                }
+            }
+            object.values().for_each(|nested| fields(nested, visit));
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|nested| fields(nested, visit)),
+        _ => {}
+    }
+}
+
+#[test]
+fn generated_files_are_up_to_date() {
+    same_as_file(&root().join("config/valgate.schema.json"), &format!("{:#}\n", config::schema()));
+    same_as_file(&root().join("docs/configuration.md"), &config::reference());
+}
