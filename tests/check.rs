@@ -16,7 +16,8 @@ fn root() -> &'static Path {
 
 fn files(directory: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join(directory)).unwrap().map(|entry| entry.unwrap().path());
-    let files: BTreeSet<_> = entries.filter(|path| path.extension().is_some_and(|ext| ext == "yaml")).collect();
+    let files: BTreeSet<_> =
+        entries.filter(|path| path.extension().is_some_and(|ext| ext == "yaml")).collect();
     files.into_iter().collect()
 }
 
@@ -79,7 +80,9 @@ fn the_reference_file_names_every_field_and_its_default() {
     let text = fs::read_to_string(root().join("config/valgate.yaml")).unwrap();
     let mut missing = Vec::new();
     fields(&config::schema(), &mut |name, default| {
-        let line = text.lines().find(|line| line.trim_start_matches(['#', ' ', '-']).starts_with(&format!("{name}:")));
+        let line = text
+            .lines()
+            .find(|line| line.trim_start_matches(['#', ' ', '-']).starts_with(&format!("{name}:")));
         match (line, default) {
             (None, _) => missing.push(name.to_owned()),
             (Some(_), None) => {}
@@ -99,9 +102,12 @@ fn the_reference_file_names_every_field_and_its_default() {
 fn fields(schema: &serde_json::Value, visit: &mut impl FnMut(&str, Option<String>)) {
     match schema {
         serde_json::Value::Object(object) => {
-            for (name, field) in object.get("properties").and_then(|fields| fields.as_object()).into_iter().flatten() {
+            for (name, field) in
+                object.get("properties").and_then(|fields| fields.as_object()).into_iter().flatten()
+            {
                 if field.get("x-reserved").is_none() {
-                    let default = field.get("default").filter(|default| !default.is_object() && !default.is_array());
+                    let default =
+                        field.get("default").filter(|default| !default.is_object() && !default.is_array());
                     visit(name, default.map(|default| default.to_string().replace('"', "")));
                 }
             }

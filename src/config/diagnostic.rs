@@ -103,7 +103,10 @@ fn mask(line: &str, number: usize, secrets: &[Span]) -> String {
             after_start && (number, column) < (secret.end_line, secret.end_column)
         })
     };
-    line.chars().enumerate().map(|(index, character)| if hidden(index + 1) { '*' } else { character }).collect()
+    line.chars()
+        .enumerate()
+        .map(|(index, character)| if hidden(index + 1) { '*' } else { character })
+        .collect()
 }
 
 impl Diagnostics {
@@ -125,7 +128,14 @@ impl Diagnostics {
         if let Some(snippet) = &diagnostic.snippet {
             writeln!(f, "{:gutter$} |", "")?;
             writeln!(f, "{} | {}", diagnostic.line, snippet.text)?;
-            writeln!(f, "{:gutter$} | {:indent$}{}", "", "", "^".repeat(snippet.width), indent = snippet.indent)?;
+            writeln!(
+                f,
+                "{:gutter$} | {:indent$}{}",
+                "",
+                "",
+                "^".repeat(snippet.width),
+                indent = snippet.indent
+            )?;
         }
         if let Some(remedy) = &diagnostic.remedy {
             writeln!(f, "{:gutter$} = help: {remedy}", "")?;
@@ -170,7 +180,11 @@ mod tests {
     #[test]
     fn secrets_and_terminal_escapes_are_not_shown() {
         let secret = Span { line: 1, column: 4, end_line: 1, end_column: 10 };
-        let text = rendered("k: s3cret # \u{1b}[31m", &[secret], Span { line: 1, column: 1, end_line: 1, end_column: 2 });
+        let text = rendered(
+            "k: s3cret # \u{1b}[31m",
+            &[secret],
+            Span { line: 1, column: 1, end_line: 1, end_column: 2 },
+        );
         assert!(!text.contains("s3cret"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
     }

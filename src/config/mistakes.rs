@@ -45,7 +45,12 @@ impl<'a> Mistakes<'a> {
     }
 
     /// As [`Self::add`], pointing at the field's name and not at its value.
-    pub(super) fn add_at_key(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn add_at_key(
+        &mut self,
+        place: &Place,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.add_at(self.tree.locate_key(place), place, message.into(), remedy.into());
     }
 

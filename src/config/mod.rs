@@ -123,6 +123,7 @@ fn read(path: &Path) -> Result<String, Diagnostic> {
         let message = format!("the file is larger than {MAX_FILE_BYTES} bytes");
         return Err(Diagnostic::of_file(message, "is this the right file? A configuration is far smaller"));
     }
-    String::from_utf8(bytes)
-        .map_err(|_| Diagnostic::of_file("the file is not UTF-8 text", "save it as UTF-8; YAML has no other encoding"))
+    String::from_utf8(bytes).map_err(|_| {
+        Diagnostic::of_file("the file is not UTF-8 text", "save it as UTF-8; YAML has no other encoding")
+    })
 }

@@ -64,7 +64,9 @@ pub(super) fn is_secret(schema: &Json) -> bool {
 pub(super) fn is_anything(schema: &Json) -> bool {
     match schema {
         Json::Bool(allowed) => *allowed,
-        Json::Object(fields) => !["type", "enum", "const", "anyOf", "oneOf", "not"].iter().any(|key| fields.contains_key(*key)),
+        Json::Object(fields) => {
+            !["type", "enum", "const", "anyOf", "oneOf", "not"].iter().any(|key| fields.contains_key(*key))
+        }
         _ => false,
     }
 }

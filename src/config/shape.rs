@@ -39,14 +39,18 @@ impl Walk<'_, '_> {
         }
         let alternatives = schema::alternatives(schema);
         match &node.value {
-            Value::Mapping(entries) => match alternatives.iter().find(|schema| schema::has_type(schema, "object")) {
-                Some(schema) => Some(self.mapping(schema, entries, place)),
-                None => self.wrong_type(schema, "a mapping", place),
-            },
-            Value::Sequence(nodes) => match alternatives.iter().find(|schema| schema::has_type(schema, "array")) {
-                Some(schema) => Some(self.sequence(schema, nodes, place)),
-                None => self.wrong_type(schema, "a list", place),
-            },
+            Value::Mapping(entries) => {
+                match alternatives.iter().find(|schema| schema::has_type(schema, "object")) {
+                    Some(schema) => Some(self.mapping(schema, entries, place)),
+                    None => self.wrong_type(schema, "a mapping", place),
+                }
+            }
+            Value::Sequence(nodes) => {
+                match alternatives.iter().find(|schema| schema::has_type(schema, "array")) {
+                    Some(schema) => Some(self.sequence(schema, nodes, place)),
+                    None => self.wrong_type(schema, "a list", place),
+                }
+            }
             Value::Scalar(scalar) => self.scalar(schema, &alternatives, scalar, place),
         }
     }
@@ -105,7 +109,12 @@ impl Walk<'_, '_> {
     }
 
     /// Tells of an unknown field and gives the name that was probably meant.
-    fn unknown(&mut self, properties: Option<&Map<String, Json>>, entry: &Entry, place: &Place) -> Option<String> {
+    fn unknown(
+        &mut self,
+        properties: Option<&Map<String, Json>>,
+        entry: &Entry,
+        place: &Place,
+    ) -> Option<String> {
         // A misspelt field may hold a secret.
         self.mistakes.hide(entry.node.span);
         let known = properties.into_iter().flatten().filter(|(_, schema)| !schema::is_reserved(schema));
@@ -134,17 +143,25 @@ impl Walk<'_, '_> {
         Json::Array(values.collect())
     }
 
-    fn scalar(&mut self, schema: &Json, alternatives: &[&Json], scalar: &Scalar, place: &Place) -> Option<Json> {
+    fn scalar(
+        &mut self,
+        schema: &Json,
+        alternatives: &[&Json],
+        scalar: &Scalar,
+        place: &Place,
+    ) -> Option<Json> {
         if let Some(value) = alternatives.iter().find_map(|schema| as_schema_says(schema, scalar)) {
             return Some(value);
         }
         let words: Vec<&str> = alternatives.iter().flat_map(|schema| schema::words(schema)).collect();
-        let hint = schema.get("x-hint").and_then(Json::as_str).map(|hint| format!("; {hint}")).unwrap_or_default();
+        let hint =
+            schema.get("x-hint").and_then(Json::as_str).map(|hint| format!("; {hint}")).unwrap_or_default();
         if words.is_empty() {
             return self.wrong_type(schema, &described(scalar), place);
         }
         let meant = nearest(scalar.shown(), words.iter().copied());
-        let remedy = meant.map_or_else(|| format!("write {}", expected(schema)), |word| format!("did you mean `{word}`?"));
+        let remedy = meant
+            .map_or_else(|| format!("write {}", expected(schema)), |word| format!("did you mean `{word}`?"));
         self.mistakes.add(place, format!("`{}` is not {}", scalar.shown(), expected(schema)), remedy + &hint);
         None
     }

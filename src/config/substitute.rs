@@ -56,12 +56,14 @@ enum SubstitutionError {
 impl SubstitutionError {
     fn at(self, place: &Place) -> Unresolved {
         let (message, remedy) = match self {
-            Self::Unset(name) => {
-                (format!("the environment variable `{name}` is not set"), "set it, or write `$${` for a literal `${`")
-            }
-            Self::Empty(name) => {
-                (format!("the environment variable `{name}` is empty"), "give it a value: an empty one is never meant")
-            }
+            Self::Unset(name) => (
+                format!("the environment variable `{name}` is not set"),
+                "set it, or write `$${` for a literal `${`",
+            ),
+            Self::Empty(name) => (
+                format!("the environment variable `{name}` is empty"),
+                "give it a value: an empty one is never meant",
+            ),
             Self::Malformed => (
                 "`${` without a variable's name and a closing `}`".to_owned(),
                 "write `${NAME}` with letters, digits and `_`, or `$${` for a literal `${`",

@@ -48,7 +48,9 @@ pub(super) struct Scalar {
 impl Scalar {
     /// YAML's null: nothing, `~` or `null` without quotes.
     pub(super) fn is_null(&self) -> bool {
-        self.plain && self.written.is_none() && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+        self.plain
+            && self.written.is_none()
+            && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
     }
 
     /// The value in a form that shows no content of environment variables.
@@ -229,7 +231,9 @@ impl<'input> Builder<'input> {
         let mut nodes = Vec::new();
         loop {
             match self.next()? {
-                (Event::SequenceEnd, end) => return Ok(Node { span: span.until(end), value: Value::Sequence(nodes) }),
+                (Event::SequenceEnd, end) => {
+                    return Ok(Node { span: span.until(end), value: Value::Sequence(nodes) });
+                }
                 (event, span) => nodes.push(self.node(event, span, depth + 1)?),
             }
         }
@@ -239,7 +243,9 @@ impl<'input> Builder<'input> {
         let mut entries: Vec<Entry> = Vec::new();
         loop {
             let (key, key_span) = match self.next()? {
-                (Event::MappingEnd, end) => return Ok(Node { span: span.until(end), value: Value::Mapping(entries) }),
+                (Event::MappingEnd, end) => {
+                    return Ok(Node { span: span.until(end), value: Value::Mapping(entries) });
+                }
                 (Event::Scalar(key, _, anchor, tag), key_span) => {
                     plain_node_only(key_span, anchor, tag.is_some())?;
                     (key.into_owned(), key_span)
@@ -257,7 +263,10 @@ impl<'input> Builder<'input> {
             match entries.iter().find(|entry| entry.key == key) {
                 Some(first) => self.faults.push(Fault {
                     span: key_span,
-                    message: format!("`{key}` stands here a second time; the first is on line {}", first.key_span.line),
+                    message: format!(
+                        "`{key}` stands here a second time; the first is on line {}",
+                        first.key_span.line
+                    ),
                     remedy: "keep one of the two",
                 }),
                 None => entries.push(Entry { key, key_span, node }),
@@ -273,7 +282,11 @@ fn plain_node_only(span: Span, anchor: usize, tagged: bool) -> Result<(), Fault>
     }
     if tagged {
         let message = "YAML tags (`!name`) are not supported".to_owned();
-        return Err(Fault { span, message, remedy: "remove the tag, or quote the text if it is meant as such" });
+        return Err(Fault {
+            span,
+            message,
+            remedy: "remove the tag, or quote the text if it is meant as such",
+        });
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
-use crate::config::{self, TlsVersion};
+use crate::config::settings::{Tls, TlsVersion};
 
 /// A certificate or key that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ pub enum TlsError {
 }
 
 /// The TLS configuration of one listener.
-pub fn server_config(tls: &config::Tls) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let keys = tls
         .certificates

@@ -19,7 +19,11 @@ impl Build<'_, '_> {
         for (index, rule) in rules.iter().enumerate() {
             if rules.iter().take(index).any(|earlier| earlier.name == rule.name) {
                 let message = format!("there is another rule `{}` on this route", rule.name);
-                self.mistakes.add(&place.index(index), message, "give this one a `name` of its own: logs name the rule");
+                self.mistakes.add(
+                    &place.index(index),
+                    message,
+                    "give this one a `name` of its own: logs name the rule",
+                );
                 good = None;
             }
         }
@@ -33,12 +37,17 @@ impl Build<'_, '_> {
             raw::ClaimPath::Path(names) => names.clone(),
         };
         if names.is_empty() || names.iter().any(String::is_empty) {
-            let remedy = "write the claim's name, or a list of names that leads to it: `[realm_access, roles]`";
+            let remedy =
+                "write the claim's name, or a list of names that leads to it: `[realm_access, roles]`";
             self.mistakes.add(place, "the claim's name is empty", remedy);
             return None;
         }
         if names.len() > MAX_DEPTH {
-            self.mistakes.add(place, format!("nested more than {MAX_DEPTH} levels deep"), "name a claim further out");
+            self.mistakes.add(
+                place,
+                format!("nested more than {MAX_DEPTH} levels deep"),
+                "name a claim further out",
+            );
             return None;
         }
         Some(ClaimPath(names))
@@ -74,7 +83,8 @@ impl Build<'_, '_> {
 
     fn claim_value(&mut self, value: &Json, place: &Place) -> Option<Json> {
         if value.is_object() || value.is_array() || value.is_null() {
-            let remedy = "for several possible values use `one_of: [...]`; to look into an object, a longer `claim`";
+            let remedy =
+                "for several possible values use `one_of: [...]`; to look into an object, a longer `claim`";
             self.mistakes.add(place, "expected a text, a number, `true` or `false`", remedy);
             return None;
         }

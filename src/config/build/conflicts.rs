@@ -9,8 +9,11 @@ impl Build<'_, '_> {
     pub(super) fn distinct_routes(&mut self, routes: &[Option<Route>], place: &Place) {
         for (index, route) in routes.iter().enumerate() {
             let Some(route) = route else { continue };
-            let mut earlier =
-                routes.iter().enumerate().take(index).filter_map(|(index, other)| Some((index, other.as_ref()?)));
+            let mut earlier = routes
+                .iter()
+                .enumerate()
+                .take(index)
+                .filter_map(|(index, other)| Some((index, other.as_ref()?)));
             let clash = earlier.clone().find_map(|(first, other)| {
                 overlap(&other.matches, &route.matches).map(|method| (first, other, method.to_owned()))
             });

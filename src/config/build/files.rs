@@ -40,7 +40,8 @@ impl Files<'_> {
         if bytes.len() as u64 > MAX_SECRET_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too large for a secret"));
         }
-        let text = String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
     }

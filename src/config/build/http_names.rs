@@ -5,10 +5,33 @@ use http::{HeaderName, Method};
 /// Headers that carry the message or its routing, or that the gateway sets itself. An identity in one of them
 /// would break the one or the other.
 const TAKEN_HEADERS: [&str; 27] = [
-    "accept-encoding", "authorization", "connection", "content-encoding", "content-length", "content-type",
-    "cookie", "date", "expect", "forwarded", "host", "http2-settings", "keep-alive", "proxy-authenticate",
-    "proxy-authorization", "proxy-connection", "set-cookie", "te", "trailer", "traceparent", "tracestate",
-    "transfer-encoding", "upgrade", "via", "www-authenticate", "x-real-ip", "x-request-id",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "trailer",
+    "traceparent",
+    "tracestate",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "www-authenticate",
+    "x-real-ip",
+    "x-request-id",
 ];
 
 /// Why a header cannot carry an identity.
@@ -99,10 +122,17 @@ mod tests {
     #[test]
     fn words_of_the_standards() {
         assert!(is_scope("orders:read") && is_scope("https://x/y") && is_scope("!#[]~"));
-        assert!(!is_scope("") && !is_scope("a b") && !is_scope("a\"b") && !is_scope("a\\b") && !is_scope("ä"));
+        assert!(
+            !is_scope("") && !is_scope("a b") && !is_scope("a\"b") && !is_scope("a\\b") && !is_scope("ä")
+        );
         assert!(is_cookie_name("__Host-session") && !is_cookie_name("a b") && !is_cookie_name("a=b"));
         assert!(method("GET").is_ok() && method("PROPFIND").is_ok() && method("M-SEARCH").is_ok());
-        assert!(method("get").is_err() && method("TRACE").is_err() && method("G T").is_err() && method("").is_err());
+        assert!(
+            method("get").is_err()
+                && method("TRACE").is_err()
+                && method("G T").is_err()
+                && method("").is_err()
+        );
         assert!(is_host("api.example.com") && is_host("localhost") && is_host("10.0.0.1"));
         assert!(!is_host("api.example.com:8443") && !is_host("a..b") && !is_host("") && !is_host("-a.b"));
     }

@@ -161,7 +161,11 @@ impl Build<'_, '_> {
                 let url = Url::parse(&issuer.issuer).ok()?;
                 if url.query().is_some() || url.fragment().is_some() {
                     let message = "an issuer with a query or fragment has no metadata (RFC 8414 section 2)";
-                    self.mistakes.add(&place, message, "use `jwks_url`, or give the URL of the metadata here");
+                    self.mistakes.add(
+                        &place,
+                        message,
+                        "use `jwks_url`, or give the URL of the metadata here",
+                    );
                     return None;
                 }
                 Some(JwksLocation::Discovery(MetadataLocation::WellKnown(url)))
@@ -188,8 +192,10 @@ impl Build<'_, '_> {
         let here = place.field("feeds");
         let some = self.not_empty(&raw.feeds, &here, "or remove `revocation`");
         let repeats = self.no_repeats(&raw.feeds, &here);
-        let feeds = each(&raw.feeds, &here, |name, place| feeds.find(name, place, self.mistakes).map(FeedIndex));
-        let max_staleness = self.duration(&raw.max_staleness, &place.field("max_staleness"), SECOND, 30 * DAY);
+        let feeds =
+            each(&raw.feeds, &here, |name, place| feeds.find(name, place, self.mistakes).map(FeedIndex));
+        let max_staleness =
+            self.duration(&raw.max_staleness, &place.field("max_staleness"), SECOND, 30 * DAY);
         let place = place.field("when_stale");
         let when_stale = match &raw.when_stale {
             raw::WhenStale::Reject => Some(WhenStale::Reject),

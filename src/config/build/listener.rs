@@ -20,8 +20,12 @@ impl Build<'_, '_> {
         for (index, listener) in raw.listeners.iter().enumerate() {
             texts.push((&listener.address, root.field("listeners").index(index).field("address")));
         }
-        texts.extend(raw.health.iter().map(|health| (health.address.as_str(), root.field("health").field("address"))));
-        texts.extend(raw.admin.iter().map(|admin| (admin.address.as_str(), root.field("admin").field("address"))));
+        texts.extend(
+            raw.health.iter().map(|health| (health.address.as_str(), root.field("health").field("address"))),
+        );
+        texts.extend(
+            raw.admin.iter().map(|admin| (admin.address.as_str(), root.field("admin").field("address"))),
+        );
         let mut taken: Vec<(SocketAddr, Place)> = Vec::new();
         for (text, place) in texts {
             let Ok(address) = text.parse::<SocketAddr>() else { continue };
@@ -47,7 +51,8 @@ impl Build<'_, '_> {
             ],
         );
         if raw.hsts.is_some() && raw.tls.is_none() {
-            let remedy = "move it to a listener with `tls`: browsers ignore it elsewhere (RFC 6797 section 8.1)";
+            let remedy =
+                "move it to a listener with `tls`: browsers ignore it elsewhere (RFC 6797 section 8.1)";
             self.mistakes.add(&place.field("hsts"), "only possible with `tls`", remedy);
         }
         let hsts = self.optional(raw.hsts.as_ref(), |build, raw| build.hsts(raw, &place.field("hsts")));
@@ -77,7 +82,8 @@ impl Build<'_, '_> {
     }
 
     fn hsts(&mut self, raw: &raw::Hsts, place: &Place) -> Option<Hsts> {
-        let max_age = self.duration(&raw.max_age, &place.field("max_age"), std::time::Duration::ZERO, DAY * 3650)?;
+        let max_age =
+            self.duration(&raw.max_age, &place.field("max_age"), std::time::Duration::ZERO, DAY * 3650)?;
         if raw.preload && (!raw.include_subdomains || max_age < DAY * 365) {
             let remedy = "preload lists demand `include_subdomains: true` and a `max_age` of at least `365d`";
             self.mistakes.add(&place.field("preload"), "would be refused by preload lists", remedy);
@@ -88,6 +94,7 @@ impl Build<'_, '_> {
 
 /// Port 0 asks for any free port and clashes with nothing; an unspecified address covers all others.
 fn clash(a: SocketAddr, b: SocketAddr) -> bool {
-    let covers = a.ip() == b.ip() || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+    let covers = a.ip() == b.ip()
+        || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
     a.port() == b.port() && a.port() != 0 && covers
 }

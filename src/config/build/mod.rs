@@ -47,11 +47,19 @@ impl Build<'_, '_> {
         let root = Place::root();
         if raw.version != 1 {
             let remedy = "write `version: 1`; a later version of this file needs a later valgate";
-            self.mistakes.add(&root.field("version"), format!("version {} is not known", raw.version), remedy);
+            self.mistakes.add(
+                &root.field("version"),
+                format!("version {} is not known", raw.version),
+                remedy,
+            );
         }
         let workers = self.workers(raw.workers, &root.field("workers"));
         self.not_empty(&raw.listeners, &root.field("listeners"), "a gateway without listeners serves nobody");
-        self.not_empty(&raw.routes, &root.field("routes"), "what no route matches is refused, so all would be");
+        self.not_empty(
+            &raw.routes,
+            &root.field("routes"),
+            "what no route matches is refused, so all would be",
+        );
         if !raw.forwarded.trusted_proxies.is_empty() {
             self.mistakes.add(
                 &root.field("forwarded").field("trusted_proxies"),
@@ -60,9 +68,15 @@ impl Build<'_, '_> {
             );
         }
 
-        let feed_names = Names::collect("feed", &raw.feeds, |feed| &feed.name, &root.field("feeds"), self.mistakes);
-        let issuer_names =
-            Names::collect("issuer", &raw.issuers, |issuer| &issuer.name, &root.field("issuers"), self.mistakes);
+        let feed_names =
+            Names::collect("feed", &raw.feeds, |feed| &feed.name, &root.field("feeds"), self.mistakes);
+        let issuer_names = Names::collect(
+            "issuer",
+            &raw.issuers,
+            |issuer| &issuer.name,
+            &root.field("issuers"),
+            self.mistakes,
+        );
         let upstream_names = Names::collect(
             "upstream",
             &raw.upstreams,
@@ -72,7 +86,8 @@ impl Build<'_, '_> {
         );
 
         let listeners = self.listeners(&raw.listeners, &root.field("listeners"));
-        let health = self.optional(raw.health.as_ref(), |build, raw| build.health(raw, &root.field("health")));
+        let health =
+            self.optional(raw.health.as_ref(), |build, raw| build.health(raw, &root.field("health")));
         let admin = self.optional(raw.admin.as_ref(), |build, raw| build.admin(raw, &root.field("admin")));
         self.distinct_addresses(raw);
         let access_log = self.access_log(&raw.access_log, &root.field("access_log"));
@@ -80,7 +95,8 @@ impl Build<'_, '_> {
         let issuers =
             each(&raw.issuers, &root.field("issuers"), |raw, place| self.issuer(raw, &feed_names, place));
         self.distinct_issuers(&raw.issuers, &root.field("issuers"));
-        let upstreams = each(&raw.upstreams, &root.field("upstreams"), |raw, place| self.upstream(raw, place));
+        let upstreams =
+            each(&raw.upstreams, &root.field("upstreams"), |raw, place| self.upstream(raw, place));
         let limits = self.limits(&raw.limits, &root.field("limits"));
         let timeouts = self.timeouts(&raw.timeouts, &root.field("timeouts"));
         let defaults = route::Defaults {
@@ -89,8 +105,7 @@ impl Build<'_, '_> {
             issuers: &issuer_names,
             upstreams: &upstream_names,
         };
-        let routes =
-            each(&raw.routes, &root.field("routes"), |raw, place| self.route(raw, &defaults, place));
+        let routes = each(&raw.routes, &root.field("routes"), |raw, place| self.route(raw, &defaults, place));
         self.distinct_routes(&routes, &root.field("routes"));
 
         Some(Config {
@@ -152,7 +167,11 @@ impl Build<'_, '_> {
             }
             given => {
                 let given = super::shape::list(given).replace(" or ", " and ");
-                self.mistakes.add(place, format!("has {given}, which exclude each other"), "keep exactly one of them");
+                self.mistakes.add(
+                    place,
+                    format!("has {given}, which exclude each other"),
+                    "keep exactly one of them",
+                );
                 None
             }
         }

@@ -62,7 +62,8 @@ pub(super) fn check(name: &str, place: &Place, mistakes: &mut Mistakes<'_>) {
     let fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let starts_well = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
     if !starts_well || !name.bytes().all(fit) || name.len() > MAX_LENGTH {
-        let remedy = format!("use 1 to {MAX_LENGTH} letters, digits, `.`, `_`, `-`, beginning with a letter or digit");
+        let remedy =
+            format!("use 1 to {MAX_LENGTH} letters, digits, `.`, `_`, `-`, beginning with a letter or digit");
         mistakes.add(place, format!("`{name}` cannot be a name"), remedy);
     }
 }

@@ -21,7 +21,12 @@ pub(super) struct Defaults<'a> {
 }
 
 impl Build<'_, '_> {
-    pub(super) fn route(&mut self, raw: &raw::Route, defaults: &Defaults<'_>, place: &Place) -> Option<Route> {
+    pub(super) fn route(
+        &mut self,
+        raw: &raw::Route,
+        defaults: &Defaults<'_>,
+        place: &Place,
+    ) -> Option<Route> {
         if let Some(name) = &raw.name {
             names::check(name, &place.field("name"), self.mistakes);
         }
@@ -33,7 +38,8 @@ impl Build<'_, '_> {
         let max_body = self.optional(raw.max_body.as_ref(), |build, size| {
             build.size(size, &place.field("max_body"), 0, 1 << 40)
         });
-        let overrides = self.override_headers(&raw.allow_override_headers, &place.field("allow_override_headers"));
+        let overrides =
+            self.override_headers(&raw.allow_override_headers, &place.field("allow_override_headers"));
         let matches = matches?;
         Some(Route {
             name: raw.name.clone().unwrap_or_else(|| matches.to_string()),
@@ -109,18 +115,25 @@ impl Build<'_, '_> {
             let remedy = "remove one of the two: a token that nobody checked must not reach the API as if it were good";
             self.mistakes.add(&place.field("forward_token"), "not possible on a public route", remedy);
         }
-        let requirements = self
-            .optional(raw.require.as_ref(), |build, raw| build.requirements(raw, defaults, &place.field("require")));
+        let requirements = self.optional(raw.require.as_ref(), |build, raw| {
+            build.requirements(raw, defaults, &place.field("require"))
+        });
         one?;
         Some(requirements?.map_or(Access::Public, Access::Require))
     }
 
-    fn requirements(&mut self, raw: &raw::Require, defaults: &Defaults<'_>, place: &Place) -> Option<Requirements> {
+    fn requirements(
+        &mut self,
+        raw: &raw::Require,
+        defaults: &Defaults<'_>,
+        place: &Place,
+    ) -> Option<Requirements> {
         let here = place.field("issuers");
         let some = self.not_empty(&raw.issuers, &here, "only tokens of issuers that are named here pass");
         self.no_repeats(&raw.issuers, &here);
-        let issuers =
-            each(&raw.issuers, &here, |name, place| defaults.issuers.find(name, place, self.mistakes).map(IssuerIndex));
+        let issuers = each(&raw.issuers, &here, |name, place| {
+            defaults.issuers.find(name, place, self.mistakes).map(IssuerIndex)
+        });
         self.scopes(&raw.scopes, &place.field("scopes"));
         self.scopes(&raw.any_scopes, &place.field("any_scopes"));
         let claims = self.claim_rules(&raw.claims, &place.field("claims"));
@@ -169,14 +182,17 @@ impl Build<'_, '_> {
     fn identity_header(&mut self, name: &str, place: &Place) -> Option<HeaderName> {
         let (message, remedy) = match http_names::identity_header(name) {
             Ok(header) => return Some(header),
-            Err(HeaderFault::Syntax) => ("is not a header name", "use letters, digits and `-`: `X-Auth-Subject`"),
+            Err(HeaderFault::Syntax) => {
+                ("is not a header name", "use letters, digits and `-`: `X-Auth-Subject`")
+            }
             Err(HeaderFault::Underscore) => (
                 "has an underscore, which many servers read as `-`",
                 "use `-` instead: clients could otherwise send the other spelling",
             ),
-            Err(HeaderFault::Taken) => {
-                ("has a meaning of its own in HTTP or to the gateway", "choose a name of your own: `X-Auth-Subject`")
-            }
+            Err(HeaderFault::Taken) => (
+                "has a meaning of its own in HTTP or to the gateway",
+                "choose a name of your own: `X-Auth-Subject`",
+            ),
         };
         self.mistakes.add_at_key(place, format!("`{name}` {message}"), remedy);
         None
@@ -185,7 +201,9 @@ impl Build<'_, '_> {
     fn token_from(&mut self, raw: &raw::Route, place: &Place) -> Option<TokenFrom> {
         match &raw.token_from {
             raw::TokenFrom::Header => Some(TokenFrom::Header),
-            raw::TokenFrom::Cookie(name) if http_names::is_cookie_name(name) => Some(TokenFrom::Cookie(name.clone())),
+            raw::TokenFrom::Cookie(name) if http_names::is_cookie_name(name) => {
+                Some(TokenFrom::Cookie(name.clone()))
+            }
             raw::TokenFrom::Cookie(name) => {
                 let place = place.field("token_from").field("cookie");
                 let remedy = "use letters, digits and `-` or `_` (RFC 6265 section 4.1.1): `__Host-session`";

@@ -28,8 +28,12 @@ impl Build<'_, '_> {
         let connect = self.duration(&raw.timeouts.connect, &here.field("connect"), MILLISECOND, HOUR);
         let response = self.duration(&raw.timeouts.response, &here.field("response"), MILLISECOND, DAY);
         let idle = self.duration(&raw.timeouts.idle, &here.field("idle"), MILLISECOND, DAY);
-        let max_idle =
-            self.count(raw.max_idle_connections, &place.field("max_idle_connections"), 0, MAX_IDLE_CONNECTIONS);
+        let max_idle = self.count(
+            raw.max_idle_connections,
+            &place.field("max_idle_connections"),
+            0,
+            MAX_IDLE_CONNECTIONS,
+        );
         Some(Upstream {
             name: raw.name.clone(),
             endpoints: endpoints?,
@@ -75,7 +79,11 @@ impl Build<'_, '_> {
             |port| format!("{}:{port}", url.host_str().unwrap_or_default()),
         );
         let Ok(authority) = text.parse::<Authority>() else {
-            self.mistakes.add(place, "the host cannot be the value of `Host`", "write a host name or an IP address");
+            self.mistakes.add(
+                place,
+                "the host cannot be the value of `Host`",
+                "write a host name or an IP address",
+            );
             return None;
         };
         let port = url.port_or_known_default().filter(|port| *port != 0);
@@ -92,7 +100,11 @@ impl Build<'_, '_> {
             let parsed = ServerName::try_from(name.clone()).ok();
             if parsed.is_none() {
                 let remedy = "write a host name as the certificate has it";
-                build.mistakes.add(&place.field("server_name"), format!("`{name}` is not a host name"), remedy);
+                build.mistakes.add(
+                    &place.field("server_name"),
+                    format!("`{name}` is not a host name"),
+                    remedy,
+                );
             }
             parsed
         });

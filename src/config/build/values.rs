@@ -30,11 +30,19 @@ impl Build<'_, '_> {
         let text = &text.0;
         match units::duration(text) {
             Ok(duration) if duration < least => {
-                self.mistakes.add(place, format!("`{text}` is too short"), at_least(&units::show_duration(least)));
+                self.mistakes.add(
+                    place,
+                    format!("`{text}` is too short"),
+                    at_least(&units::show_duration(least)),
+                );
                 None
             }
             Ok(duration) if duration > most => {
-                self.mistakes.add(place, format!("`{text}` is too long"), at_most(&units::show_duration(most)));
+                self.mistakes.add(
+                    place,
+                    format!("`{text}` is too long"),
+                    at_most(&units::show_duration(most)),
+                );
                 None
             }
             Ok(duration) => Some(duration),
@@ -54,7 +62,11 @@ impl Build<'_, '_> {
         let text = &text.0;
         match units::size(text) {
             Ok(bytes) if bytes < least => {
-                self.mistakes.add(place, format!("`{text}` is too small"), at_least(&units::show_size(least)));
+                self.mistakes.add(
+                    place,
+                    format!("`{text}` is too small"),
+                    at_least(&units::show_size(least)),
+                );
                 None
             }
             Ok(bytes) if bytes > most => {
@@ -136,7 +148,11 @@ impl Build<'_, '_> {
         let remedy = "write it whole: `https://host.example.com/path`";
         match Url::parse(text) {
             Ok(url) if !matches!(url.scheme(), "http" | "https") => {
-                self.mistakes.add(place, format!("a URL of the scheme `{}` is not possible", url.scheme()), remedy);
+                self.mistakes.add(
+                    place,
+                    format!("a URL of the scheme `{}` is not possible", url.scheme()),
+                    remedy,
+                );
                 None
             }
             Ok(url) => Some(url),
@@ -155,7 +171,11 @@ impl Build<'_, '_> {
                 Ok(text) => text,
                 Err(error) => {
                     let remedy = "write `file:` and the path of a readable text file";
-                    self.mistakes.add(place, format!("the file of the secret cannot be read: {error}"), remedy);
+                    self.mistakes.add(
+                        place,
+                        format!("the file of the secret cannot be read: {error}"),
+                        remedy,
+                    );
                     return None;
                 }
             },
@@ -175,7 +195,11 @@ impl Build<'_, '_> {
         let mut good = Some(());
         for (index, element) in list.iter().enumerate() {
             if list.iter().take(index).any(|earlier| earlier == element) {
-                self.mistakes.add(&place.index(index), format!("`{element}` stands here twice"), "remove one of the two");
+                self.mistakes.add(
+                    &place.index(index),
+                    format!("`{element}` stands here twice"),
+                    "remove one of the two",
+                );
                 good = None;
             }
         }

@@ -108,10 +108,14 @@ impl PathPatternError {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::NotAbsolute => "begin it with `/`",
-            Self::EmptySegment => "remove the doubled `/`; a route allows such requests by `allow: [double_slash]`",
+            Self::EmptySegment => {
+                "remove the doubled `/`; a route allows such requests by `allow: [double_slash]`"
+            }
             Self::DotSegment => "write the path that is meant; requests with dot segments are refused",
             Self::OpenInside => "`/**` stands at the end only; `*` stands for one segment anywhere",
-            Self::PartialWildcard => "`*` stands for one whole segment and `/**` at the end for any number of them",
+            Self::PartialWildcard => {
+                "`*` stands for one whole segment and `/**` at the end for any number of them"
+            }
             Self::Braces => "write `*` for a segment of any content",
             Self::Forbidden(_) => "a pattern is matched against the path alone, without query",
             Self::Encoded => "write the decoded character: patterns are matched against the decoded path",

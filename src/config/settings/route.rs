@@ -158,7 +158,9 @@ impl MethodSet {
     pub fn common<'a>(&'a self, other: &'a Self) -> Option<&'a str> {
         match (self, other) {
             (Self::Any, Self::Any) => Some("*"),
-            (Self::Any, Self::Only(methods)) | (Self::Only(methods), Self::Any) => methods.first().map(Method::as_str),
+            (Self::Any, Self::Only(methods)) | (Self::Only(methods), Self::Any) => {
+                methods.first().map(Method::as_str)
+            }
             (Self::Only(methods), Self::Only(others)) => {
                 let in_other = methods.iter().find(|method| other.contains(method));
                 in_other.or_else(|| others.iter().find(|method| self.contains(method))).map(Method::as_str)
