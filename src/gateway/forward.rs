@@ -87,7 +87,7 @@ fn edit_request(
     let accepts_trailers =
         parts.headers.get(&TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
     let headers = &mut parts.headers;
-    core.reserved.strip(headers);
+    core.reserved.strip(headers, &route.allow_override_headers);
     headers.remove(EXPECT);
     if accepts_trailers {
         // The one use of TE that crosses a proxy; gRPC servers insist on it (RFC 9110 section 10.1.4).

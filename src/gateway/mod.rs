@@ -25,6 +25,5 @@ pub use handle::{Core, Gateway, MetricIds, RequestLimits};
 pub use identity::IdentityHeader;
 pub use peer::{Inbound, Peer, PeerTls};
 pub use reserved::ReservedNames;
-pub use respond::ErrorDetail;
 pub use route::{HostHeader, Route, Routes};
 pub use verdict_cache::SharedVerdicts;

@@ -94,7 +94,8 @@ impl ReservedNames {
     }
 
     /// Removes what is reserved, and what the `Connection` header names as being about this connection alone.
-    pub fn strip(&self, headers: &mut HeaderMap) {
+    /// What the route allows by name stays.
+    pub fn strip(&self, headers: &mut HeaderMap, allowed: &[HeaderName]) {
         let listed: Vec<HeaderName> = headers
             .get_all(http::header::CONNECTION)
             .iter()
@@ -103,7 +104,8 @@ impl ReservedNames {
             .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
             .filter(|name| *name != http::header::HOST && *name != http::header::CONTENT_LENGTH)
             .collect();
-        let reserved: Vec<HeaderName> = headers.keys().filter(|name| self.has(name)).cloned().collect();
+        let reserved: Vec<HeaderName> =
+            headers.keys().filter(|name| self.has(name) && !allowed.contains(name)).cloned().collect();
         for name in listed.iter().chain(&reserved) {
             headers.remove(name);
         }
@@ -180,7 +182,7 @@ mod tests {
         ] {
             headers.insert(name, value.parse().unwrap());
         }
-        names.strip(&mut headers);
+        names.strip(&mut headers, &[]);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "host"]);

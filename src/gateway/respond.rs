@@ -13,17 +13,8 @@ use serde::Serialize;
 
 use super::body::ResponseBody;
 use crate::catalogue::Reason;
+use crate::config::settings::ErrorDetail;
 use crate::rejection::Rejection;
-
-/// How much a refused client is told; the log always has all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ErrorDetail {
-    /// Code, reason, what is wrong and what to do.
-    #[default]
-    Full,
-    /// Status and code.
-    CodeOnly,
-}
 
 /// In which form a client wants to be refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,8 +221,10 @@ fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 mod tests {
     use http::HeaderMap;
 
-    use super::{ErrorDetail, Form, refuse};
+    use super::{Form, refuse};
     use crate::catalogue::Reason;
+    use crate::config::settings::ErrorDetail;
+    use crate::config::settings::ErrorDetail;
     use crate::rejection::Rejection;
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use super::credential::TokenSource;
 use super::identity::IdentityHeader;
-use super::respond::ErrorDetail;
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
+use crate::config::settings::ErrorDetail;
 use crate::policy::Access;
 use crate::rejection::Rejection;
 use crate::route::{Ambiguity, Found, RequestPath, RouteId, RouteTable};
@@ -34,6 +34,8 @@ pub struct Route {
     pub host: HostHeader,
     /// Ways of writing a path that this route accepts although servers differ on them.
     pub allow: Vec<Ambiguity>,
+    /// Override headers that this route lets pass.
+    pub allow_override_headers: Vec<HeaderName>,
     /// The largest request body in bytes; `None` for no bound.
     pub max_body: Option<u64>,
     /// How much a refused client is told.

@@ -1,0 +1,137 @@
+//! Routes as the data plane has them, made from those of the configuration.
+
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow};
+use http::HeaderValue;
+
+use crate::config::Config;
+use crate::config::settings;
+use crate::gateway::{HostHeader, IdentityHeader, MetricIds, ReservedNames, Route, Routes, TokenSource};
+use crate::policy::{Access, ClaimRule, ClaimTest, Policy};
+use crate::route::{Ambiguity, HostPattern, PathPattern, RouteId, RouteMatch, RouteTable};
+use crate::telemetry::metrics::Metrics;
+use crate::token::{IssuerId, scalar_text};
+
+/// The routes and the table that finds them.
+pub fn build(config: &Config) -> Result<Routes> {
+    let matches = config.routes.iter().map(route_match).collect::<Result<Vec<_>>>()?;
+    let table = RouteTable::build(&matches)
+        .map_err(|conflicts| anyhow!("{} routes match the same requests as another", conflicts.len()))?;
+    let all = config.routes.iter().enumerate().map(|(place, route)| build_route(place, route)).collect::<Result<_>>()?;
+    Ok(Routes::new(table, all))
+}
+
+/// The header names that no client may send.
+pub fn reserved_names(config: &Config) -> ReservedNames {
+    ReservedNames::new(config.routes.iter().flat_map(|route| route.identity_headers.iter().map(|(name, _)| name)))
+}
+
+/// Where everything is counted.
+pub fn metric_ids(config: &Config, metrics: &Metrics) -> MetricIds {
+    MetricIds {
+        routes: config.routes.iter().map(|route| metrics.route(&route.name)).collect(),
+        upstreams: config.upstreams.iter().map(|upstream| metrics.upstream(&upstream.name)).collect(),
+        issuers: config.issuers.iter().map(|issuer| metrics.issuer(&issuer.name)).collect(),
+    }
+}
+
+/// The value of `Strict-Transport-Security` (RFC 6797 section 6.1).
+pub fn hsts_value(hsts: &settings::Hsts) -> Result<HeaderValue> {
+    let mut value = format!("max-age={}", hsts.max_age.as_secs());
+    if hsts.include_subdomains {
+        value.push_str("; includeSubDomains");
+    }
+    if hsts.preload {
+        value.push_str("; preload");
+    }
+    Ok(HeaderValue::from_str(&value)?)
+}
+
+fn route_match(route: &settings::Route) -> Result<RouteMatch> {
+    let matches = &route.matches;
+    Ok(RouteMatch {
+        host: match &matches.host {
+            settings::HostPattern::Any => HostPattern::Any,
+            settings::HostPattern::Exact(name) => HostPattern::Exact(name.as_str().into()),
+            settings::HostPattern::Below(parent) => HostPattern::Below(format!(".{parent}").into()),
+        },
+        path: PathPattern::parse(matches.path.as_str())?,
+        methods: match &matches.methods {
+            settings::MethodSet::Any => None,
+            settings::MethodSet::Only(methods) => Some(methods.clone()),
+        },
+    })
+}
+
+fn build_route(place: usize, route: &settings::Route) -> Result<Arc<Route>> {
+    let identity = |(header, claim): &(http::HeaderName, settings::ClaimPath)| IdentityHeader {
+        header: header.clone(),
+        claim: boxed(&claim.0).into(),
+    };
+    Ok(Arc::new(Route {
+        id: RouteId(u16::try_from(place)?),
+        name: route.name.as_str().into(),
+        access: match &route.access {
+            settings::Access::Public => Access::Public,
+            settings::Access::Require(needed) => Access::Require(policy(needed)?),
+        },
+        token_from: match &route.token_from {
+            settings::TokenFrom::Header => TokenSource::Header,
+            settings::TokenFrom::Cookie(name) => TokenSource::Cookie(name.as_str().into()),
+        },
+        upstream: route.upstream.0,
+        identity_headers: route.identity_headers.iter().map(identity).collect(),
+        forward_token: route.forward_token,
+        host: match route.host {
+            settings::UpstreamHost::Preserve => HostHeader::Preserve,
+            settings::UpstreamHost::Upstream => HostHeader::Upstream,
+        },
+        allow: ambiguities(route.allow),
+        allow_override_headers: route.allow_override_headers.clone(),
+        max_body: route.max_body,
+        error_detail: route.error_detail,
+    }))
+}
+
+fn policy(needed: &settings::Requirements) -> Result<Policy> {
+    let issuers = needed.issuers.iter().map(|index| Ok(IssuerId(u16::try_from(index.0)?)));
+    Ok(Policy {
+        issuers: issuers.collect::<Result<_>>()?,
+        all_scopes: boxed(&needed.scopes),
+        any_scopes: boxed(&needed.any_scopes),
+        rules: needed.claims.iter().map(claim_rule).collect::<Result<_>>()?,
+    })
+}
+
+fn claim_rule(rule: &settings::ClaimRule) -> Result<ClaimRule> {
+    let text = |value: &serde_json::Value| {
+        scalar_text(value).map(Box::from).ok_or_else(|| anyhow!("claim rule '{}' compares with a list", rule.name))
+    };
+    Ok(ClaimRule {
+        name: rule.name.as_str().into(),
+        claim: boxed(&rule.claim.0),
+        test: match &rule.test {
+            settings::ClaimTest::Equals(value) => ClaimTest::Equals(text(value)?),
+            settings::ClaimTest::Contains(value) => ClaimTest::Contains(text(value)?),
+            settings::ClaimTest::OneOf(values) => {
+                ClaimTest::OneOf(values.iter().map(text).collect::<Result<_>>()?)
+            }
+        },
+    })
+}
+
+fn ambiguities(allowed: settings::AllowedSpellings) -> Vec<Ambiguity> {
+    [
+        (allowed.encoded_slash, Ambiguity::EncodedSlash),
+        (allowed.double_slash, Ambiguity::DoubleSlash),
+        (allowed.path_parameters, Ambiguity::PathParameters),
+    ]
+    .into_iter()
+    .filter_map(|(is_allowed, ambiguity)| is_allowed.then_some(ambiguity))
+    .collect()
+}
+
+fn boxed(texts: &[String]) -> Vec<Box<str>> {
+    texts.iter().map(|text| text.as_str().into()).collect()
+}

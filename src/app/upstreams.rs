@@ -1,0 +1,60 @@
+//! Upstreams as the data plane has them, made from those of the configuration.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use http::HeaderValue;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+
+use crate::config::Config;
+use crate::config::settings;
+use crate::upstream::{Endpoint, Protocol, Upstream, UpstreamTimeouts, tls_config};
+
+/// All upstreams, at their places in the configuration.
+pub fn build(config: &Config) -> Result<Vec<Arc<Upstream>>> {
+    config
+        .upstreams
+        .iter()
+        .map(|upstream| build_one(upstream).with_context(|| format!("upstream {}", upstream.name)))
+        .collect()
+}
+
+fn build_one(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
+    let protocol = match upstream.protocol {
+        settings::Protocol::Auto => Protocol::Auto,
+        settings::Protocol::Http1 => Protocol::Http1,
+        settings::Protocol::Http2 => Protocol::Http2,
+    };
+    let roots = match &upstream.tls.ca {
+        Some(path) => CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .with_context(|| format!("{}", path.display()))?,
+        None => Vec::new(),
+    };
+    let needs_tls = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
+    let tls = needs_tls.then(|| tls_config(roots, protocol).map(Arc::new)).transpose()?;
+    let endpoint = |endpoint: &settings::Endpoint| -> Result<Endpoint> {
+        let server_name = match &upstream.tls.server_name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(endpoint.host.clone())?,
+        };
+        Ok(Endpoint {
+            host: endpoint.host.as_str().into(),
+            port: endpoint.port,
+            authority: HeaderValue::from_str(endpoint.authority.as_str())?,
+            tls: tls.clone().filter(|_| endpoint.tls).map(|tls| (tls, server_name)),
+        })
+    };
+    Ok(Arc::new(Upstream {
+        name: upstream.name.as_str().into(),
+        endpoints: upstream.endpoints.iter().map(endpoint).collect::<Result<_>>()?,
+        timeouts: UpstreamTimeouts {
+            connect: upstream.connect_timeout,
+            response: upstream.response_timeout,
+            idle: upstream.idle_timeout,
+        },
+        protocol,
+        max_idle: upstream.max_idle_connections,
+    }))
+}
