@@ -6,6 +6,8 @@
 
 mod connect;
 mod error;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -25,8 +27,9 @@ use tokio::time::Sleep;
 use url::{Host, Url};
 
 use connect::HttpsConnector;
+use error::Cause;
 pub use error::FetchError;
-use error::{Cause, shown};
+pub(super) use error::shown;
 
 /// How to reach one source.
 #[derive(Clone, Debug)]
