@@ -142,7 +142,8 @@ async fn answer(reply: Reply) -> Result<Response<TestBody>, Infallible> {
         }
         Reply::Hang => std::future::pending().await,
         Reply::Stall => TestBody::Stall(false),
-        Reply::BreakOff => TestBody::BreakOff(false),
+        // The pause lets the server send what it has.
+        Reply::BreakOff => TestBody::BreakOff(false, Box::pin(tokio::time::sleep(Duration::from_millis(20)))),
         Reply::Flood => TestBody::Flood,
     };
     Ok(Response::new(body))
@@ -151,7 +152,7 @@ async fn answer(reply: Reply) -> Result<Response<TestBody>, Infallible> {
 enum TestBody {
     Once(Option<Bytes>),
     Stall(bool),
-    BreakOff(bool),
+    BreakOff(bool, Pin<Box<tokio::time::Sleep>>),
     Flood,
 }
 
@@ -161,19 +162,21 @@ impl Body for TestBody {
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         let chunk = Bytes::from_static(&[b' '; 1024]);
         match self.get_mut() {
             Self::Once(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Self::Flood => Poll::Ready(Some(Ok(Frame::data(chunk)))),
-            Self::Stall(sent @ false) | Self::BreakOff(sent @ false) => {
+            Self::Stall(sent @ false) | Self::BreakOff(sent @ false, _) => {
                 *sent = true;
                 Poll::Ready(Some(Ok(Frame::data(chunk))))
             }
             // Nobody wakes it: that is the point.
             Self::Stall(true) => Poll::Pending,
-            Self::BreakOff(true) => Poll::Ready(Some(Err(std::io::Error::other("broken")))),
+            Self::BreakOff(true, pause) => {
+                pause.as_mut().poll(cx).map(|()| Some(Err(std::io::Error::other("broken"))))
+            }
         }
     }
 
