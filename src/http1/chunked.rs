@@ -90,6 +90,7 @@ impl Chunked {
         let line = self.lines.next(rest, limit).map_err(|error| match error {
             LineError::TooLong => Violation::framing("a chunk-size line is too long"),
             LineError::BareLf => Violation::framing("a chunk-size line ends in LF without CR"),
+            LineError::Control => Violation::framing("a chunk-size line has control characters"),
         })?;
         let Some(line) = line else { return Ok(None) };
         let (size, extension) = parse_size_line(line)?;
@@ -188,5 +189,6 @@ fn trailer_line_error(error: LineError) -> Violation {
     match error {
         LineError::TooLong => Violation::headers_too_large("the trailer fields are too large"),
         LineError::BareLf => Violation::framing("a trailer line ends in LF without CR"),
+        LineError::Control => Violation::header("a trailer field has control characters"),
     }
 }

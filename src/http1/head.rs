@@ -90,6 +90,7 @@ impl HeadReader {
         let line = self.lines.next(bytes, limit).map_err(|error| match error {
             LineError::TooLong => Violation::new(Reason::UriTooLong, "the request line is too long"),
             LineError::BareLf => Violation::malformed("the request line ends in LF without CR"),
+            LineError::Control => Violation::malformed("the request line has control characters"),
         })?;
         line.map(|line| parse_request_line(line, limits)).transpose()
     }
@@ -256,13 +257,7 @@ pub(super) fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
     match (name, rest) {
         ([], [b' ' | b'\t', ..]) => Err(Violation::header("a header is folded over lines")),
         ([], _) => Err(Violation::header("a header has no name")),
-        (_, [b':', value @ ..]) if name.len() <= FIELD_NAME_MAX => {
-            if syntax::is_field_value(value) {
-                Ok((name, value))
-            } else {
-                Err(Violation::header("a header value has control characters"))
-            }
-        }
+        (_, [b':', value @ ..]) if name.len() <= FIELD_NAME_MAX => Ok((name, value)),
         (_, [b':', ..]) => Err(Violation::headers_too_large("a header name is too long")),
         (_, [b' ' | b'\t', ..]) => Err(Violation::header("white space between header name and colon")),
         (_, []) => Err(Violation::header("a header line has no colon")),
@@ -302,5 +297,6 @@ fn head_line_error(error: LineError) -> Violation {
     match error {
         LineError::TooLong => Violation::headers_too_large("the header fields are too large"),
         LineError::BareLf => Violation::malformed("a header line ends in LF without CR"),
+        LineError::Control => Violation::header("a header has control characters"),
     }
 }

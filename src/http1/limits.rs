@@ -7,7 +7,7 @@ use hyper::server::conn::http1;
 /// Bounds on what a peer may send before its request is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuardLimits {
-    /// The longest request target, in bytes; beyond it `uri_too_long`.
+    /// The longest request target, in bytes.
     pub uri: usize,
     /// The longest head (request line and header fields with their line ends), in bytes.
     pub head: usize,

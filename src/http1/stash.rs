@@ -57,3 +57,41 @@ impl Stash {
         stash.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::ReadBuf;
+
+    use super::Stash;
+
+    #[test]
+    fn bytes_come_out_in_order_and_leave_no_memory_behind() {
+        let mut stash = Stash::default();
+        let mut bytes = [0; 4];
+        stash.push(b"abcdef");
+        stash.clear(5);
+        for expected in [&b"abcd"[..], b"e"] {
+            let mut buf = ReadBuf::new(&mut bytes);
+            stash.deliver(&mut buf);
+            assert_eq!(buf.filled(), expected);
+        }
+        assert!(!stash.has_cleared());
+        assert_eq!(stash.doubtful(), b"f");
+        stash.clear(1);
+        stash.deliver(&mut ReadBuf::new(&mut bytes));
+        assert_eq!(stash.take().capacity(), 0);
+    }
+
+    /// A peer that never lets the stash run empty must not make it grow.
+    #[test]
+    fn what_was_delivered_is_not_kept() {
+        let mut stash = Stash::default();
+        stash.push(b"x");
+        for _ in 0..1000 {
+            stash.push(b"yz");
+            stash.clear(2);
+            stash.deliver(&mut ReadBuf::new(&mut [0; 2]));
+        }
+        assert!(stash.bytes.len() <= 3);
+    }
+}

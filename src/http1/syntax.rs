@@ -30,18 +30,9 @@ pub(super) fn is_alike(sent: &[u8], name: &[u8]) -> bool {
     sent.len() == name.len() && sent.iter().zip(name).all(alike)
 }
 
-/// No control but HTAB (RFC 9110 section 5.5). Bytes from 0x80 pass: real clients send UTF-8 in `User-Agent` and the
-/// like.
-pub(super) fn is_field_value(bytes: &[u8]) -> bool {
-    let is_control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
-    // Without an early end this compiles to vector instructions.
-    bytes.iter().fold(0, |controls, &byte| controls | u8::from(is_control(byte))) == 0
-}
-
 /// Path and query of a target: visible ASCII that may stand there, and no fragment.
 pub(super) fn check_path_and_query(bytes: &[u8]) -> Result<(), Violation> {
-    let split = memchr::memchr(b'?', bytes).unwrap_or(bytes.len());
-    let (path, query) = bytes.split_at_checked(split).unwrap_or((bytes, &[]));
+    let (path, query) = split_at(bytes, b'?').unwrap_or((bytes, &[]));
     check_target_bytes(path, &PATH)?;
     check_target_bytes(query, &QUERY)
 }
@@ -53,7 +44,7 @@ fn check_target_bytes(bytes: &[u8], allowed: &[bool; 256]) -> Result<(), Violati
         Some(0x80..) => {
             Err(Violation::target("the request target has bytes outside ASCII; percent-encode them"))
         }
-        Some(0..=b' ' | 0x7f) => Err(Violation::target("the request target has control characters")),
+        Some(0..=b' ' | 0x7f) => Err(Violation::target("the request target has white space")),
         Some(_) => Err(Violation::target("the request target has a character that must be percent-encoded")),
     }
 }
@@ -61,30 +52,40 @@ fn check_target_bytes(bytes: &[u8], allowed: &[bool; 256]) -> Result<(), Violati
 /// `uri-host [":" port]` of RFC 9110 section 7.2, as a DNS name, IPv4 address or `[IPv6 address]`: no user, no
 /// percent-encoding, no list, which routes could not match and another parser may read differently.
 pub(super) fn is_host(bytes: &[u8]) -> bool {
-    let Ok(text) = str::from_utf8(bytes) else { return false };
-    let (is_host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let Some((address, rest)) = rest.split_once(']') else { return false };
-        (address.parse::<Ipv6Addr>().is_ok(), rest)
+    let (is_host, port) = if let [b'[', rest @ ..] = bytes {
+        let Some((address, port)) = split_at(rest, b']') else { return false };
+        (is_ipv6(address), port.get(1..).unwrap_or_default())
     } else {
-        let end = memchr::memchr(b':', bytes).unwrap_or(bytes.len());
-        let Some((name, rest)) = text.split_at_checked(end) else { return false };
-        (is_name(name), rest)
+        let (name, port) = split_at(bytes, b':').unwrap_or((bytes, &[]));
+        (is_name(name), port)
     };
-    is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+    is_host
+        && match port {
+            [] => true,
+            [b':', digits @ ..] => is_port(digits),
+            [..] => false,
+        }
 }
 
-fn is_name(name: &str) -> bool {
-    (1..=HOST_MAX).contains(&name.len())
-        && name.bytes().all(|byte| holds(&HOST, byte))
-        && !name.starts_with('.')
-        && !name.contains("..")
+fn is_ipv6(address: &[u8]) -> bool {
+    str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
-fn is_port(port: &str) -> bool {
+fn is_name(name: &[u8]) -> bool {
+    let no_empty_label = !name.starts_with(b".") && !name.windows(2).any(|pair| pair == b"..");
+    (1..=HOST_MAX).contains(&name.len()) && name.iter().all(|&byte| holds(&HOST, byte)) && no_empty_label
+}
+
+fn is_port(digits: &[u8]) -> bool {
     // `u16::from_str` takes a sign.
-    port.len() <= 5
-        && port.bytes().all(|byte| byte.is_ascii_digit())
-        && port.parse::<u16>().is_ok_and(|n| n > 0)
+    digits.len() <= 5
+        && digits.iter().all(u8::is_ascii_digit)
+        && str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+/// The bytes before the first `mark`, and those from it on.
+fn split_at(bytes: &[u8], mark: u8) -> Option<(&[u8], &[u8])> {
+    bytes.split_at_checked(memchr::memchr(mark, bytes)?)
 }
 
 /// Compiles to one load: the index of a byte is always within.

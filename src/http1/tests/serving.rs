@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::server::{Call, builder, read_head, run, serve};
 use crate::catalogue::Reason;
-use crate::http1::{Guard, GuardLimits};
+use crate::http1::{Guard, GuardLimits, Violation};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
@@ -107,6 +107,22 @@ fn the_connection_may_end_anywhere() {
 fn a_call_without_a_released_head_is_refused() {
     let (_guard, handle) = Guard::new(tokio::io::empty(), GuardLimits::default());
     assert_eq!(handle.begin().unwrap_err().reason(), Reason::MalformedRequest);
+}
+
+/// hyper reads ahead: the guard may know of a bad request before the service begins the good one before it.
+#[test]
+fn a_refusal_waits_for_its_turn() {
+    run(async {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let (mut guard, handle) = Guard::new(server, GuardLimits::default());
+        client.write_all(&[GET, b"GET / HTTP/1.1\r\n\r\n"].concat()).await.unwrap();
+        let mut buf = vec![0; 1024];
+        assert_eq!(guard.read(&mut buf).await.unwrap(), GET.len());
+        assert!(guard.read(&mut buf).await.unwrap() > 0);
+        assert_eq!(handle.violation().map(Violation::reason), Some(Reason::IllegalTarget));
+        assert!(handle.begin().is_ok());
+        assert_eq!(handle.begin().unwrap_err().reason(), Reason::IllegalTarget);
+    });
 }
 
 #[test]
