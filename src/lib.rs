@@ -45,4 +45,5 @@ pub mod clock;
 pub mod feeds;
 pub mod keys;
 pub mod rejection;
+pub mod revocation;
 pub mod token;
