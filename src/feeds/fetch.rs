@@ -6,6 +6,8 @@
 
 mod connect;
 mod error;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -25,8 +27,9 @@ use tokio::time::Sleep;
 use url::{Host, Url};
 
 use connect::HttpsConnector;
+use error::Cause;
 pub use error::FetchError;
-use error::{Cause, shown};
+pub(super) use error::shown;
 
 /// How to reach one source.
 #[derive(Clone, Debug)]
@@ -192,12 +195,12 @@ impl FetchClient {
         let timeout = request.timeout.unwrap_or(self.timeout);
         let mut deadline = Box::pin(tokio::time::sleep(timeout));
         let response = tokio::select! {
-            biased;
-            response = self.client.request(outgoing) => {
-                response.map_err(|error| FetchError::Unreachable { url: shown(url), cause: Cause::of(&error) })?
-            }
-            () = &mut deadline => return Err(FetchError::Timeout { url: shown(url), after: timeout }),
-        };
+                    biased;
+                    response = self.client.request(outgoing) => {
+        response.map_err(|error| unanswered(url, &error))?
+                    }
+                    () = &mut deadline => return Err(FetchError::Timeout { url: shown(url), after: timeout }),
+                };
         let head = FetchedHead::read(response.headers());
         if response.status() == StatusCode::NOT_MODIFIED && request.etag.is_some() {
             return Ok(FetchedStream::NotModified(head));
@@ -322,6 +325,15 @@ pub fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         Some(Host::Domain(_)) | None => false,
+    }
+}
+
+fn unanswered(url: &Url, error: &hyper_util::client::legacy::Error) -> FetchError {
+    let (url, cause) = (shown(url), Cause::of(error));
+    if error.is_connect() {
+        FetchError::Unreachable { url, cause }
+    } else {
+        FetchError::Interrupted { url, cause }
     }
 }
 

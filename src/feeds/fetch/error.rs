@@ -91,7 +91,7 @@ impl fmt::Display for Cause {
 }
 
 /// The URL without user, password, query and fragment, any of which may be a secret.
-pub(super) fn shown(url: &Url) -> String {
+pub(in crate::feeds) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     // Fails only for URLs that cannot carry credentials in the first place.
     let _ = url.set_username("");

@@ -1,0 +1,197 @@
+//! The copy of an issuer's key set in the state directory, which lets a gateway restart while the provider is down.
+//!
+//! It is only as good as the fetch it came from: it counts with its age, and one that is torn, foreign or dated in the
+//! future is not used.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::UnixSeconds;
+
+/// Where the copy of one issuer's set lies.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    path: PathBuf,
+    origin: String,
+}
+
+/// A set that was read back.
+#[derive(Debug)]
+pub(super) struct Restored {
+    pub(super) jwks: Vec<u8>,
+    pub(super) age: Duration,
+}
+
+/// Why a copy is not used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    #[error("{} cannot be {what}: {cause}; check that state_dir exists and is writable", path.display())]
+    Io { path: PathBuf, what: &'static str, cause: io::Error },
+    #[error("{} is damaged; it is ignored and will be replaced", path.display())]
+    Damaged { path: PathBuf },
+    #[error("{} is dated in the future; it is ignored and will be replaced, but check the clock", path.display())]
+    FromTheFuture { path: PathBuf },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    origin: String,
+    fetched: i64,
+    sha256: String,
+    jwks: String,
+}
+
+impl Store {
+    /// `name` is the issuer's; `origin` tells where its keys come from. A copy from another origin is not used.
+    pub(super) fn new(directory: &Path, name: &str, origin: String) -> Self {
+        let readable: String = name.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+        let unique: String = fingerprint(name.as_bytes()).chars().take(12).collect();
+        Self { path: directory.join(format!("keys-{readable}-{unique}.json")), origin }
+    }
+
+    /// The copy, if there is one for this origin.
+    pub(super) fn restore(&self, now: UnixSeconds) -> Result<Option<Restored>, StoreError> {
+        let bytes = match self.read() {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(StoreError::Io { path: self.path.clone(), what: "read", cause }),
+        };
+        let damaged = || StoreError::Damaged { path: self.path.clone() };
+        let record: Record = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+        if record.version != VERSION || record.sha256 != fingerprint(record.jwks.as_bytes()) {
+            return Err(damaged());
+        }
+        if record.origin != self.origin {
+            return Ok(None);
+        }
+        let age = now.0.saturating_sub(record.fetched);
+        if age < -FUTURE_TOLERANCE_SECONDS {
+            return Err(StoreError::FromTheFuture { path: self.path.clone() });
+        }
+        let age = Duration::from_secs(u64::try_from(age).unwrap_or(0));
+        Ok(Some(Restored { jwks: record.jwks.into_bytes(), age }))
+    }
+
+    /// Replaces the copy: readers see the old one or the new one, also after a crash.
+    pub(super) fn save(&self, jwks: &[u8], now: UnixSeconds) -> Result<(), StoreError> {
+        let failed = |cause| StoreError::Io { path: self.path.clone(), what: "written", cause };
+        let jwks = String::from_utf8_lossy(jwks).into_owned();
+        let record = Record {
+            version: VERSION,
+            origin: self.origin.clone(),
+            fetched: now.0,
+            sha256: fingerprint(jwks.as_bytes()),
+            jwks,
+        };
+        let bytes = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
+        self.replace(&bytes).map_err(failed)
+    }
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(&self.path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let fresh = self.path.with_extension(format!("{}.new", std::process::id()));
+        let written = write_private(&fresh, bytes).and_then(|()| fs::rename(&fresh, &self.path));
+        if written.is_err() {
+            // Best effort: the error that matters is the one above.
+            let _ = fs::remove_file(&fresh);
+        }
+        written
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+pub(super) fn fingerprint(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, bytes))
+}
+
+const VERSION: u32 = 1;
+/// A set of 1 MiB, escaped as a JSON string.
+const MAX_BYTES: u64 = 8 << 20;
+/// Clocks of a host before and after a restart differ by this at most.
+const FUTURE_TOLERANCE_SECONDS: i64 = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
+
+    fn store(directory: &Path) -> Store {
+        Store::new(directory, "main", "https://id.example.com/jwks".to_owned())
+    }
+
+    #[test]
+    fn a_copy_comes_back_with_its_age() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path());
+        assert!(store.restore(NOW).unwrap().is_none());
+        store.save(b"{\"keys\":[\"first\"]}", NOW).unwrap();
+        store.save(b"{\"keys\":[]}", NOW).unwrap();
+        let restored = store.restore(UnixSeconds(NOW.0 + 90)).unwrap().unwrap();
+        assert_eq!(
+            (restored.jwks.as_slice(), restored.age),
+            (&b"{\"keys\":[]}"[..], Duration::from_secs(90))
+        );
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no litter");
+    }
+
+    #[test]
+    fn issuers_do_not_share_a_file_whatever_their_names() {
+        let directory = Path::new("/state");
+        let path = |name| Store::new(directory, name, String::new()).path;
+        assert_ne!(path("a/b"), path("ab"));
+        assert_ne!(path("ü"), path("ö"));
+        assert_eq!(path("../../etc/passwd").parent(), Some(directory));
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_copy_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path());
+        store.save(b"{\"keys\":[1]}", NOW).unwrap();
+        let good = fs::read(&store.path).unwrap();
+        for cut in 0..good.len() {
+            fs::write(&store.path, &good[..cut]).unwrap();
+            assert!(matches!(store.restore(NOW), Err(StoreError::Damaged { .. })), "cut at {cut}");
+        }
+        let changed = String::from_utf8(good.clone()).unwrap().replace("[1]", "[2]");
+        fs::write(&store.path, changed).unwrap();
+        assert!(matches!(store.restore(NOW), Err(StoreError::Damaged { .. })));
+
+        fs::write(&store.path, &good).unwrap();
+        let moved = Store { origin: "https://other.example.com/jwks".to_owned(), ..store.clone() };
+        assert!(moved.restore(NOW).unwrap().is_none());
+        let earlier = UnixSeconds(NOW.0 - 301);
+        assert!(matches!(store.restore(earlier), Err(StoreError::FromTheFuture { .. })));
+        assert_eq!(store.restore(UnixSeconds(NOW.0 - 300)).unwrap().unwrap().age, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_missing_directory_is_an_error_with_a_remedy() {
+        let error = store(Path::new("/nonexistent")).save(b"{}", NOW).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/keys-main-") && error.contains("state_dir"), "{error}");
+    }
+}

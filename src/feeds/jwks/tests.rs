@@ -1,0 +1,360 @@
+use std::sync::Mutex;
+
+use serde_json::json;
+
+use super::*;
+use crate::clock::{ClockHand, UnixSeconds};
+use crate::feeds::testing::{Reply, TestServer, eventually};
+use crate::keys::testing::{Signer, jwks};
+use crate::keys::{KeyMiss, LookAgain};
+
+/// A provider whose answer the test changes while it runs.
+struct Provider {
+    server: TestServer,
+    reply: Arc<Mutex<Reply>>,
+}
+
+impl Provider {
+    async fn start(reply: Reply) -> Self {
+        let reply = Arc::new(Mutex::new(reply));
+        let script = Arc::clone(&reply);
+        let server = TestServer::start(move |_| script.lock().unwrap().clone()).await;
+        Self { server, reply }
+    }
+
+    fn now_says(&self, reply: Reply) {
+        *self.reply.lock().unwrap() = reply;
+    }
+
+    fn settings(&self) -> KeyFeedSettings {
+        settings(KeyOrigin::JwksUrl(self.server.url("/jwks")))
+    }
+}
+
+fn settings(origin: KeyOrigin) -> KeyFeedSettings {
+    KeyFeedSettings {
+        name: "main".to_owned(),
+        issuer: "https://id.example.com".to_owned(),
+        origin,
+        fetch: FetchSettings { timeout: Duration::from_millis(500), ..FetchSettings::default() },
+        algorithms: Algorithm::ALL.to_vec(),
+        intervals: RefreshIntervals::default(),
+        source: KeySourceSettings { wait: Duration::from_secs(30), ..KeySourceSettings::default() },
+        state_dir: None,
+    }
+}
+
+/// Refreshes all the time.
+fn restless(settings: KeyFeedSettings) -> KeyFeedSettings {
+    let often = Duration::from_millis(5);
+    KeyFeedSettings { intervals: RefreshIntervals { usual: often, least: often, most: often }, ..settings }
+}
+
+/// A feed that runs until it is dropped.
+struct Running {
+    source: Arc<KeySource>,
+    stats: Arc<KeyFeedStats>,
+    clock: Clock,
+    hand: ClockHand,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    fn start(settings: KeyFeedSettings) -> Self {
+        let (clock, hand) = Clock::manual(UnixSeconds(1_800_000_000));
+        Self::start_at(settings, clock, hand)
+    }
+
+    fn start_at(settings: KeyFeedSettings, clock: Clock, hand: ClockHand) -> Self {
+        let feed = KeyFeed::new(settings, clock.clone()).unwrap();
+        let (source, stats) = (feed.source(), feed.stats());
+        Self { source, stats, clock, hand, task: tokio::spawn(feed.run()) }
+    }
+
+    fn kids(&self) -> Vec<String> {
+        let state = self.source.current();
+        let Some(set) = state.keys(self.clock.monotonic()) else { return vec![] };
+        set.iter().map(|key| key.kid().unwrap_or_default().to_owned()).collect()
+    }
+
+    fn error(&self) -> String {
+        self.source.current().last_error().unwrap_or_default().to_owned()
+    }
+
+    fn ok(&self) -> u64 {
+        self.stats.refreshes_ok.load(Ordering::Relaxed)
+    }
+
+    fn failed(&self) -> u64 {
+        self.stats.refreshes_failed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn set_of(kids: &[&str]) -> Reply {
+    Reply::ok(jwks(&kids.iter().map(|kid| Signer::p256().jwk(kid)).collect::<Vec<_>>()))
+}
+
+#[tokio::test]
+async fn a_rotated_key_is_picked_up_on_first_sight() {
+    let provider = Provider::start(set_of(&["old"])).await;
+    let feed = Running::start(provider.settings());
+    eventually("the first keys", || feed.kids() == ["old"]).await;
+    provider.now_says(set_of(&["old", "new"]));
+    let miss = |kid| {
+        let state = feed.source.current();
+        state.keys(feed.clock.monotonic()).unwrap().select(Some(kid), Algorithm::Es256).map(|_| ()).err()
+    };
+    assert_eq!(miss("new"), Some(KeyMiss::UnknownKid));
+    assert_eq!(feed.source.look_again().await, LookAgain::Refreshed);
+    assert_eq!(miss("new"), None);
+}
+
+#[tokio::test]
+async fn a_flood_of_bogus_keys_does_not_reach_the_provider() {
+    let provider = Provider::start(set_of(&["a"])).await;
+    let feed = Running::start(provider.settings());
+    eventually("the first keys", || feed.kids() == ["a"]).await;
+    for _ in 0..500 {
+        assert_eq!(feed.source.look_again().await, LookAgain::Refreshed);
+    }
+    assert_eq!(provider.server.hits(), 2);
+    feed.hand.advance(Duration::from_secs(5));
+    feed.source.look_again().await;
+    assert_eq!(provider.server.hits(), 3);
+}
+
+#[tokio::test]
+async fn whatever_a_broken_provider_says_the_good_keys_stay() {
+    let provider = Provider::start(set_of(&["good"])).await;
+    let feed = Running::start(provider.settings());
+    eventually("the first keys", || feed.kids() == ["good"]).await;
+    let generation = feed.source.current().generation(feed.clock.monotonic());
+    let oct = jwks(&[json!({ "kty": "oct", "k": "AAAA" })]);
+    let broken: [(Reply, &str); 10] = [
+        (Reply::status(500), "status 500"),
+        (Reply::status(302).with("location", "/elsewhere"), "redirects"),
+        (Reply::ok("<html>maintenance</html>"), "not JSON"),
+        (Reply::ok(""), "not JSON"),
+        (Reply::ok("{}"), "no JWK set"),
+        (Reply::ok(r#"{"keys":[]}"#), "empty"),
+        (Reply::ok(oct), "symmetric"),
+        (Reply::ok(vec![b' '; (1 << 20) + 1]), "more than 1048576 bytes"),
+        (Reply::Stall, "did not answer completely"),
+        (Reply::BreakOff, "broke off"),
+    ];
+    for (reply, expected) in broken {
+        provider.now_says(reply);
+        feed.hand.advance(Duration::from_secs(5));
+        assert_eq!(feed.source.look_again().await, LookAgain::Failed, "{expected}");
+        assert!(feed.error().contains(expected), "{expected}: {}", feed.error());
+        assert_eq!(feed.kids(), ["good"], "{expected}");
+        assert_eq!(feed.source.current().generation(feed.clock.monotonic()), generation, "{expected}");
+    }
+    provider.now_says(set_of(&["good again"]));
+    eventually("recovery without being asked", || feed.kids() == ["good again"]).await;
+    assert_eq!(feed.error(), "");
+}
+
+#[tokio::test]
+async fn the_first_fetch_is_retried_until_the_provider_is_there() {
+    let provider = Provider::start(Reply::status(503)).await;
+    let feed = Running::start(provider.settings());
+    eventually("two failures", || feed.failed() >= 2).await;
+    assert!(feed.kids().is_empty());
+    assert_eq!(feed.stats.last_success(), None);
+    provider.now_says(set_of(&["a"]));
+    eventually("the keys", || feed.kids() == ["a"]).await;
+    assert!(feed.stats.last_success().is_some());
+}
+
+#[tokio::test]
+async fn scheduled_refreshes_bring_arrivals_and_departures() {
+    let provider = Provider::start(set_of(&["a", "b"])).await;
+    let feed = Running::start(restless(provider.settings()));
+    eventually("the first keys", || feed.kids() == ["a", "b"]).await;
+    provider.now_says(set_of(&["b", "c"]));
+    eventually("the next keys", || feed.kids() == ["b", "c"]).await;
+    assert_eq!(feed.source.asks(), 0);
+}
+
+#[tokio::test]
+async fn good_keys_end_at_max_stale_and_not_before() {
+    let provider = Provider::start(set_of(&["a"])).await;
+    let feed = Running::start(restless(provider.settings()));
+    eventually("the keys", || feed.kids() == ["a"]).await;
+    provider.now_says(Reply::status(500));
+    eventually("a failure", || feed.failed() > 0).await;
+    feed.hand.advance(Duration::from_secs(24 * 60 * 60 - 1));
+    assert_eq!(feed.kids(), ["a"]);
+    feed.hand.advance(Duration::from_secs(1));
+    assert!(feed.kids().is_empty());
+}
+
+#[tokio::test]
+async fn an_unchanged_set_is_confirmed_by_its_tag() {
+    let set = jwks(&[Signer::p256().jwk("a")]);
+    let server = TestServer::start(move |request| match request.headers().get("if-none-match") {
+        Some(tag) if tag == "\"v1\"" => Reply::Say(304, vec![], Bytes::new()),
+        Some(_) => Reply::status(500),
+        None => Reply::ok(set.clone()).with("etag", "\"v1\""),
+    })
+    .await;
+    let feed = Running::start(restless(settings(KeyOrigin::JwksUrl(server.url("/jwks")))));
+    eventually("confirmations", || feed.ok() > 3).await;
+    assert_eq!(feed.failed(), 0);
+    feed.hand.advance(Duration::from_secs(23 * 60 * 60));
+    let before = feed.ok();
+    eventually("another confirmation", || feed.ok() > before + 1).await;
+    feed.hand.advance(Duration::from_secs(23 * 60 * 60));
+    assert_eq!(feed.kids(), ["a"], "a 304 renews the keys");
+}
+
+#[tokio::test]
+async fn a_tag_of_a_refused_set_is_not_sent() {
+    let server = TestServer::start(|request| {
+        assert!(!request.headers().contains_key("if-none-match"));
+        Reply::ok("{}").with("etag", "\"broken\"")
+    })
+    .await;
+    let feed = Running::start(settings(KeyOrigin::JwksUrl(server.url("/jwks"))));
+    eventually("two failures", || feed.failed() >= 2).await;
+}
+
+/// Metadata and keys on one server; the metadata leads where `keys_at` says.
+async fn discovering(
+    issuer_path: &'static str,
+    serves_oidc: bool,
+    keys_at: &Arc<Mutex<&'static str>>,
+) -> TestServer {
+    let keys_at = Arc::clone(keys_at);
+    TestServer::start(move |request| {
+        let host = request.headers()["host"].to_str().unwrap().to_owned();
+        let metadata = json!({
+            "issuer": format!("http://{host}{issuer_path}"),
+            "jwks_uri": format!("http://{host}{}", keys_at.lock().unwrap()),
+        });
+        match request.uri().path() {
+            "/realm/.well-known/openid-configuration" if serves_oidc => Reply::ok(metadata.to_string()),
+            "/.well-known/oauth-authorization-server/realm" => Reply::ok(metadata.to_string()),
+            "/jwks-1" if *keys_at.lock().unwrap() == "/jwks-1" => set_of(&["one"]).with("etag", "\"same\""),
+            "/jwks-2" if !request.headers().contains_key("if-none-match") => {
+                set_of(&["two"]).with("etag", "\"same\"")
+            }
+            _ => Reply::status(404),
+        }
+    })
+    .await
+}
+
+fn discovery_settings(server: &TestServer, issuer_path: &str) -> KeyFeedSettings {
+    KeyFeedSettings {
+        issuer: server.url(issuer_path).to_string(),
+        ..settings(KeyOrigin::Discovery { document: None })
+    }
+}
+
+#[tokio::test]
+async fn keys_are_found_by_either_kind_of_metadata_and_again_when_they_move() {
+    for serves_oidc in [true, false] {
+        let keys_at = Arc::new(Mutex::new("/jwks-1"));
+        let server = discovering("/realm", serves_oidc, &keys_at).await;
+        let feed = Running::start(restless(discovery_settings(&server, "/realm")));
+        eventually("the keys", || feed.kids() == ["one"]).await;
+        *keys_at.lock().unwrap() = "/jwks-2";
+        eventually("the keys in their new place", || feed.kids() == ["two"]).await;
+    }
+}
+
+#[tokio::test]
+async fn metadata_of_another_issuer_is_refused() {
+    let keys_at = Arc::new(Mutex::new("/jwks-1"));
+    let server = discovering("/realm/", true, &keys_at).await;
+    let feed = Running::start(discovery_settings(&server, "/realm"));
+    eventually("a failure", || feed.failed() > 0).await;
+    assert!(feed.error().contains("to the letter"), "{}", feed.error());
+    assert!(feed.kids().is_empty());
+}
+
+#[tokio::test]
+async fn a_file_is_read_again_when_it_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jwks.json");
+    let feed = Running::start(settings(KeyOrigin::File(path.clone())));
+    eventually("a failure", || feed.failed() > 0).await;
+    assert!(feed.error().contains("jwks.json cannot be read"), "{}", feed.error());
+    for (kid, content) in [("a", set_of(&["a"])), ("b", set_of(&["b"]))] {
+        let Reply::Say(_, _, content) = content else { unreachable!() };
+        std::fs::write(&path, content).unwrap();
+        feed.hand.advance(Duration::from_secs(5));
+        assert_eq!(feed.source.look_again().await, LookAgain::Refreshed);
+        assert_eq!(feed.kids(), [kid]);
+    }
+    std::fs::write(&path, "{").unwrap();
+    feed.hand.advance(Duration::from_secs(5));
+    assert_eq!(feed.source.look_again().await, LookAgain::Failed);
+    assert_eq!(feed.kids(), ["b"]);
+}
+
+#[tokio::test]
+async fn inline_keys_are_there_from_the_start_and_do_not_age() {
+    let inline = |jwks| settings(KeyOrigin::Inline(jwks));
+    let feed = Running::start(inline(jwks(&[Signer::ed25519().jwk("a")])));
+    assert_eq!(feed.kids(), ["a"]);
+    feed.hand.advance(Duration::from_secs(365 * 24 * 60 * 60));
+    assert_eq!(feed.kids(), ["a"]);
+    eventually("the end of the task", || feed.task.is_finished()).await;
+    assert_eq!(feed.source.look_again().await, LookAgain::Refreshed, "what is not there is unknown");
+
+    let (clock, _) = Clock::manual(UnixSeconds(0));
+    assert!(matches!(KeyFeed::new(inline(b"{}".to_vec()), clock), Err(KeyFeedError::Inline(_))));
+}
+
+#[tokio::test]
+async fn a_restart_while_the_provider_is_down_starts_from_the_copy() {
+    let directory = tempfile::tempdir().unwrap();
+    let provider = Provider::start(set_of(&["a"])).await;
+    let stored = || KeyFeedSettings { state_dir: Some(directory.path().to_owned()), ..provider.settings() };
+    {
+        let feed = Running::start(stored());
+        eventually("the copy", || std::fs::read_dir(directory.path()).unwrap().count() == 1 && feed.ok() > 0)
+            .await;
+    }
+    provider.now_says(Reply::Hang);
+    let hours_later = |hours: i64| Clock::manual(UnixSeconds(1_800_000_000 + hours * 3600));
+
+    let (clock, hand) = hours_later(23);
+    let feed = Running::start_at(stored(), clock, hand);
+    assert_eq!(feed.kids(), ["a"], "before the first fetch has ended");
+    feed.hand.advance(Duration::from_secs(3600));
+    assert!(feed.kids().is_empty(), "the copy's age counts");
+
+    let (clock, hand) = hours_later(24);
+    assert!(Running::start_at(stored(), clock, hand).kids().is_empty());
+
+    let other = KeyOrigin::JwksUrl(provider.server.url("/other"));
+    let (clock, hand) = hours_later(0);
+    let moved = KeyFeedSettings { origin: other, ..stored() };
+    assert!(Running::start_at(moved, clock, hand).kids().is_empty(), "a copy from elsewhere");
+
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        std::fs::write(entry.unwrap().path(), "torn").unwrap();
+    }
+    let (clock, hand) = hours_later(0);
+    assert!(Running::start_at(stored(), clock, hand).kids().is_empty(), "a damaged copy");
+}
+
+#[tokio::test]
+async fn keys_of_other_algorithms_are_kept_out_and_counted() {
+    let set = jwks(&[Signer::p256().jwk("ec"), Signer::rsa().jwk("rsa")]);
+    let provider = Provider::start(Reply::ok(set)).await;
+    let feed = Running::start(KeyFeedSettings { algorithms: vec![Algorithm::Es256], ..provider.settings() });
+    eventually("the keys", || feed.kids() == ["ec"]).await;
+    assert_eq!(feed.stats.skipped_keys.load(Ordering::Relaxed), 1);
+    assert_eq!(feed.stats.keys.load(Ordering::Relaxed), 1);
+}

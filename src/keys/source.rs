@@ -1,0 +1,442 @@
+//! What the data plane holds of one issuer's keys, and the port through which a feed fills it.
+//!
+//! Readers take a snapshot without a lock; a reader that misses a key may ask for one more look, which all of them
+//! share. Knows neither HTTP nor where keys come from.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::{Notify, watch};
+
+use super::KeySet;
+use crate::clock::{Clock, Monotonic};
+
+/// The time limits of one issuer's keys.
+#[derive(Clone, Copy, Debug)]
+pub struct KeySourceSettings {
+    /// How long keys serve on after the last successful refresh.
+    pub max_stale: Duration,
+    /// Between two refreshes that unknown keys ask for: a flood of bogus ones must not reach the provider.
+    pub cooldown: Duration,
+    /// How long a request waits for a refresh.
+    pub wait: Duration,
+}
+
+impl Default for KeySourceSettings {
+    fn default() -> Self {
+        Self {
+            max_stale: Duration::from_secs(24 * 60 * 60),
+            cooldown: Duration::from_secs(5),
+            wait: Duration::from_secs(3),
+        }
+    }
+}
+
+/// The keys of one issuer, as of a moment.
+#[derive(Clone, Debug, Default)]
+pub struct KeyState {
+    set: Option<Arc<KeySet>>,
+    generation: u64,
+    expires: Monotonic,
+    last_error: Option<String>,
+}
+
+impl KeyState {
+    /// The keys, unless there are none yet or the last successful refresh is too long ago.
+    pub fn keys(&self, now: Monotonic) -> Option<&Arc<KeySet>> {
+        self.set.as_ref().filter(|_| now < self.expires)
+    }
+
+    /// The number of these keys: another one means other keys. A verdict that was reached with keys of this
+    /// generation holds only while this answers the same, and `None` (see [`Self::keys`]) never holds.
+    pub fn generation(&self, now: Monotonic) -> Option<u64> {
+        self.keys(now).map(|_| self.generation)
+    }
+
+    /// When the keys stop being used if no refresh succeeds.
+    pub fn expires(&self) -> Option<Monotonic> {
+        self.set.as_ref().map(|_| self.expires)
+    }
+
+    /// Why the last refresh failed; `None` after one that succeeded.
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+}
+
+/// What came of asking for another look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookAgain {
+    /// The keys are as the provider has them now, or had them within the cooldown: what is still unknown is
+    /// unknown to the provider.
+    Refreshed,
+    /// The provider could not be asked: nothing can be said of the key.
+    Failed,
+    /// The provider did not answer in time: nothing can be said of the key.
+    TimedOut,
+}
+
+/// The readers' side.
+#[derive(Debug)]
+pub struct KeySource {
+    state: ArcSwap<KeyState>,
+    clock: Clock,
+    settings: KeySourceSettings,
+    progress: watch::Sender<Progress>,
+    asked: Notify,
+    asks: AtomicU64,
+}
+
+/// How far refreshing has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// A refresh is asked for or under way, so one is going to complete.
+    pending: bool,
+    completed: u64,
+    /// Whether the last refresh succeeded; `None` before the first.
+    good: Option<bool>,
+    last_ask: Option<Monotonic>,
+    /// The feed is gone: nobody will complete anything.
+    closed: bool,
+}
+
+/// The feed's side. Dropping it tells readers that nobody refreshes any more.
+#[derive(Debug)]
+pub struct KeyFeedHandle(Arc<KeySource>);
+
+impl KeySource {
+    /// A source without keys, and the handle that fills it.
+    pub fn new(clock: Clock, settings: KeySourceSettings) -> (Arc<Self>, KeyFeedHandle) {
+        let source = Arc::new(Self {
+            state: ArcSwap::default(),
+            clock,
+            settings,
+            progress: watch::Sender::new(Progress::default()),
+            asked: Notify::new(),
+            asks: AtomicU64::new(0),
+        });
+        (Arc::clone(&source), KeyFeedHandle(source))
+    }
+
+    /// The keys at this moment; lock-free. Not to be held across an await.
+    pub fn current(&self) -> Guard<Arc<KeyState>> {
+        self.state.load()
+    }
+
+    /// Asks for a refresh because a token names a key that is not known, or no keys are there, and waits for its
+    /// end. All askers share one refresh, and there is at most one per cooldown: within it, the outcome of the last
+    /// refresh answers at once. A refresh that is already under way is joined.
+    pub async fn look_again(&self) -> LookAgain {
+        self.asks.fetch_add(1, Ordering::Relaxed);
+        let mut progress = self.progress.subscribe();
+        let before = *progress.borrow();
+        let now = self.clock.monotonic();
+        if !before.pending {
+            if before.closed || self.cooling_down(before, now) {
+                return before.verdict();
+            }
+            self.ask(now);
+        }
+        let ended = progress.wait_for(|now| now.completed != before.completed || now.closed);
+        match tokio::time::timeout(self.settings.wait, ended).await {
+            Ok(Ok(after)) => after.verdict(),
+            Ok(Err(_)) => LookAgain::Failed,
+            Err(_) => LookAgain::TimedOut,
+        }
+    }
+
+    /// How often a refresh was asked for, granted or not.
+    pub fn asks(&self) -> u64 {
+        self.asks.load(Ordering::Relaxed)
+    }
+
+    /// The time limits.
+    pub fn settings(&self) -> KeySourceSettings {
+        self.settings
+    }
+
+    fn cooling_down(&self, progress: Progress, now: Monotonic) -> bool {
+        progress.last_ask.is_some_and(|last| last.until(now) < self.settings.cooldown)
+    }
+
+    fn ask(&self, now: Monotonic) {
+        let first = self.progress.send_if_modified(|progress| {
+            // Another asker may have been faster; joining its refresh needs no second one.
+            if progress.pending || progress.closed || self.cooling_down(*progress, now) {
+                return false;
+            }
+            progress.pending = true;
+            progress.last_ask = Some(now);
+            true
+        });
+        if first {
+            self.asked.notify_one();
+        }
+    }
+
+    fn store(&self, change: impl FnOnce(&mut KeyState)) {
+        let mut next = KeyState::clone(&self.state.load());
+        change(&mut next);
+        self.state.store(Arc::new(next));
+    }
+
+    fn complete(&self, good: bool) {
+        self.progress.send_modify(|progress| {
+            progress.pending = false;
+            progress.completed = progress.completed.wrapping_add(1);
+            progress.good = Some(good);
+        });
+    }
+}
+
+impl Progress {
+    fn verdict(self) -> LookAgain {
+        if self.good == Some(true) { LookAgain::Refreshed } else { LookAgain::Failed }
+    }
+}
+
+impl KeyFeedHandle {
+    /// Resolves when a reader asked for a refresh. Cancel-safe.
+    pub async fn asked(&self) {
+        self.0.asked.notified().await;
+    }
+
+    /// A refresh begins: askers join it. It must end by [`Self::publish`], [`Self::confirm`] or [`Self::fail`].
+    pub fn begin(&self) {
+        self.0.progress.send_modify(|progress| progress.pending = true);
+    }
+
+    /// The refresh brought this set. Whether it differs from the one before: only then the generation moves on.
+    pub fn publish(&self, set: KeySet) -> bool {
+        let changed = self.replace(set, Duration::ZERO);
+        self.0.complete(true);
+        changed
+    }
+
+    /// The refresh found the keys unchanged.
+    pub fn confirm(&self) {
+        let source = &self.0;
+        let expires = Monotonic(source.clock.monotonic().0.saturating_add(source.settings.max_stale));
+        source.store(|state| {
+            state.expires = expires;
+            state.last_error = None;
+        });
+        source.complete(true);
+    }
+
+    /// The refresh failed; the keys at hand serve on until they expire.
+    pub fn fail(&self, error: String) {
+        self.0.store(|state| state.last_error = Some(error));
+        self.0.complete(false);
+    }
+
+    /// Keys that are `age` old already, from before a restart. This is no refresh: who asks for another look still
+    /// waits for one. Whether they are young enough to be used.
+    pub fn restore(&self, set: KeySet, age: Duration) -> bool {
+        let usable = age < self.0.settings.max_stale;
+        if usable {
+            self.replace(set, age);
+        }
+        usable
+    }
+
+    /// What readers see.
+    pub fn source(&self) -> &Arc<KeySource> {
+        &self.0
+    }
+
+    fn replace(&self, set: KeySet, age: Duration) -> bool {
+        let source = &self.0;
+        let left = source.settings.max_stale.saturating_sub(age);
+        let expires = Monotonic(source.clock.monotonic().0.saturating_add(left));
+        let changed = !source.current().set.as_ref().is_some_and(|known| known.same_keys(&set));
+        source.store(|state| {
+            if changed {
+                state.set = Some(Arc::new(set));
+                state.generation = state.generation.wrapping_add(1);
+            }
+            state.expires = expires;
+            state.last_error = None;
+        });
+        changed
+    }
+}
+
+impl Drop for KeyFeedHandle {
+    fn drop(&mut self) {
+        self.0.progress.send_modify(|progress| {
+            progress.pending = false;
+            progress.closed = true;
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ClockHand, UnixSeconds};
+    use crate::keys::testing::Signer;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn source() -> (Arc<KeySource>, KeyFeedHandle, ClockHand) {
+        let (clock, hand) = Clock::manual(UnixSeconds(1_800_000_000));
+        let (source, handle) = KeySource::new(clock, KeySourceSettings::default());
+        (source, handle, hand)
+    }
+
+    fn set(signer: &Signer) -> KeySet {
+        KeySet::new(vec![signer.named_key(Some("k"))])
+    }
+
+    /// Asks in the background; returns once the ask is waiting.
+    async fn asking(source: &Arc<KeySource>) -> tokio::task::JoinHandle<LookAgain> {
+        let source = Arc::clone(source);
+        let task = tokio::spawn(async move { source.look_again().await });
+        tokio::task::yield_now().await;
+        task
+    }
+
+    fn was_asked(handle: &KeyFeedHandle) -> bool {
+        let mut asked = std::pin::pin!(handle.asked());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        asked.as_mut().poll(&mut context).is_ready()
+    }
+
+    #[test]
+    fn the_generation_moves_only_when_the_keys_do() {
+        let (source, handle, _) = source();
+        let now = Monotonic::default();
+        assert_eq!(source.current().generation(now), None);
+        let (a, b) = (Signer::p256(), Signer::p256());
+        assert!(handle.publish(set(&a)));
+        let first = source.current().generation(now);
+        assert!(first.is_some());
+        assert!(!handle.publish(set(&a)));
+        handle.confirm();
+        handle.fail("down".to_owned());
+        assert_eq!(source.current().generation(now), first);
+        assert!(handle.publish(set(&b)));
+        assert_ne!(source.current().generation(now), first);
+    }
+
+    #[test]
+    fn keys_serve_until_max_stale_after_the_last_success() {
+        let (source, handle, hand) = source();
+        let usable = || source.current().keys(source.clock.monotonic()).is_some();
+        handle.publish(set(&Signer::p256()));
+        hand.advance(SECOND * 60 * 60 * 23);
+        handle.fail("down".to_owned());
+        assert!(usable());
+        assert_eq!(source.current().last_error(), Some("down"));
+        handle.confirm();
+        assert_eq!(source.current().last_error(), None);
+        hand.advance(SECOND * 60 * 60 * 23);
+        assert!(usable(), "a confirmation counts as a refresh");
+        hand.advance(SECOND * 60 * 60);
+        assert!(!usable());
+        assert_eq!(source.current().generation(source.clock.monotonic()), None);
+        handle.confirm();
+        assert!(usable());
+    }
+
+    #[test]
+    fn restored_keys_count_with_their_age() {
+        let (source, handle, hand) = source();
+        assert!(!handle.restore(set(&Signer::p256()), SECOND * 60 * 60 * 24));
+        assert!(source.current().expires().is_none());
+        assert!(handle.restore(set(&Signer::p256()), SECOND * 60 * 60 * 23));
+        hand.advance(SECOND * 60 * 59);
+        assert!(source.current().keys(source.clock.monotonic()).is_some());
+        hand.advance(SECOND * 60);
+        assert!(source.current().keys(source.clock.monotonic()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_askers_share_one_refresh() {
+        let (source, handle, _) = source();
+        let one = asking(&source).await;
+        let two = asking(&source).await;
+        assert!(was_asked(&handle));
+        assert!(!was_asked(&handle), "two asks, one refresh");
+        handle.begin();
+        let three = asking(&source).await;
+        handle.publish(set(&Signer::p256()));
+        for task in [one, two, three] {
+            assert_eq!(task.await.unwrap(), LookAgain::Refreshed);
+        }
+        assert!(!was_asked(&handle));
+        assert_eq!(source.asks(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn within_the_cooldown_the_last_outcome_answers_at_once() {
+        let (source, handle, hand) = source();
+        for (good, expected) in [(true, LookAgain::Refreshed), (false, LookAgain::Failed)] {
+            let ask = asking(&source).await;
+            assert!(was_asked(&handle));
+            handle.begin();
+            if good {
+                handle.publish(set(&Signer::p256()));
+            } else {
+                handle.fail("down".to_owned());
+            }
+            assert_eq!(ask.await.unwrap(), expected);
+            for _ in 0..100 {
+                assert_eq!(source.look_again().await, expected);
+            }
+            hand.advance(SECOND * 4);
+            assert_eq!(source.look_again().await, expected);
+            assert!(!was_asked(&handle));
+            hand.advance(SECOND);
+        }
+        let _ask = asking(&source).await;
+        assert!(was_asked(&handle), "the cooldown is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scheduled_refresh_neither_uses_up_the_cooldown_nor_is_asked_for_twice() {
+        let (source, handle, _) = source();
+        handle.begin();
+        let joined = asking(&source).await;
+        assert!(!was_asked(&handle), "one is under way");
+        handle.publish(set(&Signer::p256()));
+        assert_eq!(joined.await.unwrap(), LookAgain::Refreshed);
+        let _ask = asking(&source).await;
+        assert!(
+            was_asked(&handle),
+            "a key that appears right after a scheduled refresh is found on first sight"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_is_bounded() {
+        let (source, handle, _) = source();
+        let slow = asking(&source).await;
+        assert!(was_asked(&handle));
+        handle.begin();
+        assert_eq!(slow.await.unwrap(), LookAgain::TimedOut);
+        let next = asking(&source).await;
+        handle.publish(set(&Signer::p256()));
+        assert_eq!(
+            next.await.unwrap(),
+            LookAgain::Refreshed,
+            "the slow refresh still serves those who came later"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_feed_nobody_waits() {
+        let (source, handle, _) = source();
+        let waiting = asking(&source).await;
+        drop(handle);
+        assert_eq!(waiting.await.unwrap(), LookAgain::Failed);
+
+        let (source, handle, _) = self::source();
+        handle.publish(set(&Signer::p256()));
+        drop(handle);
+        assert_eq!(source.look_again().await, LookAgain::Refreshed, "fixed keys are all there are");
+    }
+}
