@@ -41,6 +41,7 @@
 //! writes to nothing that another core writes to.
 
 pub mod admin;
+pub mod app;
 pub mod catalogue;
 pub mod cli;
 pub mod clock;

@@ -255,4 +255,25 @@ mod tests {
         assert_eq!(larger.put(key(99), term(1, 2)), Put::Changed);
         assert_eq!(larger.live(), fitting + 1);
     }
+
+    #[test]
+    fn a_reader_never_misses_a_fact_while_its_steps_change() {
+        let table = Table::with_room_for(20);
+        table.put(key(9), term(1, 1));
+        table.put(key(9), term(0, 2_000));
+        let done = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while done.load(Ordering::Relaxed) == 0 {
+                    assert!(table.strictest(key(9), UnixSeconds(0)).is_some());
+                }
+            });
+            for round in 1..20_000 {
+                let (before, expires) = [(3, 1), (2, 2), (1, 3), (4, 4)][round % 4];
+                let generation = i64::try_from(round / 4).unwrap() * 10;
+                table.put(key(9), term(generation + before, generation + expires));
+            }
+            done.store(1, Ordering::Relaxed);
+        });
+    }
 }
