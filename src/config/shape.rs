@@ -15,7 +15,10 @@ use super::tree::{Entry, Node, Scalar, Value};
 /// The tree as JSON that fits `schema`, with stand-ins where it does not.
 pub(super) fn conform(schema: &Json, root: &Node, mistakes: &mut Mistakes<'_>) -> Json {
     let mut walk = Walk { mistakes };
-    walk.node(schema, root, &Place::root()).unwrap_or_else(|| stand_in(schema))
+    walk.node(schema, root, &Place::root()).unwrap_or_else(|| {
+        mistakes.mark_replaced(Place::root());
+        stand_in(schema)
+    })
 }
 
 struct Walk<'walk, 'source> {
