@@ -4,6 +4,8 @@
 //! text and is compared exactly. `BLESS=1 cargo test --test check` writes those texts, the schema and the
 //! reference anew; then look at the difference.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

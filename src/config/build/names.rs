@@ -12,7 +12,7 @@ const MAX_LENGTH: usize = 64;
 #[derive(Debug)]
 pub(super) struct Names {
     what: &'static str,
-    names: Vec<String>,
+    known: Vec<String>,
     /// Every element has a name that is one; else a reference may mean one that could not be read.
     complete: bool,
 }
@@ -37,14 +37,14 @@ impl Names {
                 mistakes.add(&here, message, "give each its own name");
             }
         }
-        Self { what, names, complete }
+        Self { what, known: names, complete }
     }
 
     /// The position of the element that `name`, at `place`, refers to.
     pub(super) fn find(&self, name: &str, place: &Place, mistakes: &mut Mistakes<'_>) -> Option<usize> {
-        let position = self.names.iter().position(|known| known == name);
+        let position = self.known.iter().position(|known| known == name);
         if position.is_none() && self.complete {
-            let known: Vec<&str> = self.names.iter().map(String::as_str).collect();
+            let known: Vec<&str> = self.known.iter().map(String::as_str).collect();
             let remedy = match nearest(name, known.iter().copied()) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None if known.is_empty() => format!("add an element to `{}s` with this name", self.what),
