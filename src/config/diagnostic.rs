@@ -1,6 +1,7 @@
 //! Mistakes in a configuration, as a person reads them.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::tree::Span;
 
@@ -97,16 +98,44 @@ fn visible(character: char) -> char {
 
 /// The line with what lies within a secret replaced.
 fn mask(line: &str, number: usize, secrets: &[Span]) -> String {
-    let hidden = |column: usize| {
-        secrets.iter().any(|secret| {
-            let after_start = (number, column) >= (secret.line, secret.column);
-            after_start && (number, column) < (secret.end_line, secret.end_column)
-        })
+    let looks_secret = looks_secret(line);
+    let hidden = |index: usize| {
+        let at = (number, index + 1);
+        let marked = secrets
+            .iter()
+            .any(|span| at >= (span.line, span.column) && at < (span.end_line, span.end_column));
+        marked || looks_secret.iter().any(|range| range.contains(&index))
     };
-    line.chars()
-        .enumerate()
-        .map(|(index, character)| if hidden(index + 1) { '*' } else { character })
-        .collect()
+    line.chars().enumerate().map(|(index, character)| if hidden(index) { '*' } else { character }).collect()
+}
+
+/// What looks like a secret even where the file could not be understood: credentials after `authorization:` and
+/// in URLs. Counts characters.
+fn looks_secret(line: &str) -> Vec<Range<usize>> {
+    let characters: Vec<char> = line.chars().map(|character| character.to_ascii_lowercase()).collect();
+    let mut ranges = Vec::new();
+    for start in after_each(&characters, "authorization:") {
+        let value: String = characters.iter().skip(start).collect();
+        if !value.contains("${") && !value.trim_start().starts_with("file:") {
+            ranges.push(start + 1..characters.len());
+        }
+    }
+    for start in after_each(&characters, "://") {
+        let rest = characters.get(start..).unwrap_or_default();
+        let ends = |character: &char| character.is_whitespace() || matches!(character, '/' | ',' | '"');
+        let end = rest.iter().position(ends).unwrap_or(rest.len());
+        if let Some(at) = rest.iter().take(end).rposition(|character| *character == '@') {
+            ranges.push(start..start + at);
+        }
+    }
+    ranges
+}
+
+/// Where each occurrence of `text` ends.
+fn after_each(characters: &[char], text: &str) -> Vec<usize> {
+    let text: Vec<char> = text.chars().collect();
+    let windows = characters.windows(text.len()).enumerate();
+    windows.filter(|(_, window)| *window == text).map(|(start, _)| start + text.len()).collect()
 }
 
 impl Diagnostics {
@@ -187,6 +216,25 @@ mod tests {
         );
         assert!(!text.contains("s3cret"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn what_looks_like_a_secret_is_not_shown_even_in_what_is_not_understood() {
+        let here = Span { line: 1, column: 1, end_line: 1, end_column: 2 };
+        for line in [
+            "{ url: https://u:s3cret@host/, x: 1 }",
+            "url: https://s3cret@host",
+            "Authorization: Bearer s3cret",
+            "http: { authorization: s3cret }",
+            "a: http://x/, b: http://u:s3cret@y/",
+        ] {
+            assert!(!rendered(line, &[], here).contains("s3cret"), "{line}");
+        }
+        for line in
+            ["authorization: Bearer ${TOKEN}", "authorization: file:token.txt", "url: https://host/@me"]
+        {
+            assert!(rendered(line, &[], here).contains(line), "{line}");
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ mod schema;
 pub mod settings;
 mod shape;
 mod substitute;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::path::Path;
@@ -43,7 +45,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// file are relative to its directory; the files that it names must be readable.
 pub fn load(path: &Path) -> Result<Config, Diagnostics> {
     let name = path.display().to_string();
-    let text = read(path).map_err(|diagnostic| Diagnostics::one(&name, diagnostic))?;
+    let text = read(path, &name)?;
     let base_dir = path.parent().unwrap_or_else(|| Path::new(""));
     let environment = |variable: &str| std::env::var(variable).ok();
     Source { text: &text, name: &name, base_dir, environment: &environment, probe_files: true }.parse()
@@ -110,20 +112,21 @@ impl Source<'_> {
     }
 }
 
-fn read(path: &Path) -> Result<String, Diagnostic> {
+fn read(path: &Path, name: &str) -> Result<String, Diagnostics> {
     use std::io::Read as _;
 
-    let cannot = |error: std::io::Error| {
-        Diagnostic::of_file(format!("cannot read the file: {error}"), "check the path and its permissions")
+    let wrong = |message: String, remedy: &str| Diagnostics::one(name, Diagnostic::of_file(message, remedy));
+    let unreadable = |error: std::io::Error| {
+        wrong(format!("cannot read the file: {error}"), "check the path and its permissions")
     };
-    let file = std::fs::File::open(path).map_err(cannot)?;
+    let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let message = format!("the file is larger than {MAX_FILE_BYTES} bytes");
-        return Err(Diagnostic::of_file(message, "is this the right file? A configuration is far smaller"));
+        return Err(wrong(message, "is this the right file? A configuration is far smaller"));
     }
     String::from_utf8(bytes).map_err(|_| {
-        Diagnostic::of_file("the file is not UTF-8 text", "save it as UTF-8; YAML has no other encoding")
+        wrong("the file is not UTF-8 text".to_owned(), "save it as UTF-8; other encodings are not read")
     })
 }

@@ -15,7 +15,10 @@ use super::tree::{Entry, Node, Scalar, Value};
 /// The tree as JSON that fits `schema`, with stand-ins where it does not.
 pub(super) fn conform(schema: &Json, root: &Node, mistakes: &mut Mistakes<'_>) -> Json {
     let mut walk = Walk { mistakes };
-    walk.node(schema, root, &Place::root()).unwrap_or_else(|| stand_in(schema))
+    walk.node(schema, root, &Place::root()).unwrap_or_else(|| {
+        mistakes.mark_replaced(Place::root());
+        stand_in(schema)
+    })
 }
 
 struct Walk<'walk, 'source> {
@@ -25,7 +28,7 @@ struct Walk<'walk, 'source> {
 impl Walk<'_, '_> {
     /// The value as JSON; none if it is wrong, which then has been told.
     fn node(&mut self, schema: &Json, node: &Node, place: &Place) -> Option<Json> {
-        if schema::is_secret(schema) {
+        if schema::is_secret(schema) && !is_reference(node) {
             self.mistakes.hide(node.span);
         }
         if schema::is_anything(schema) {
@@ -63,7 +66,7 @@ impl Walk<'_, '_> {
         for entry in entries {
             let here = place.field(&entry.key);
             match properties.and_then(|properties| properties.get(&entry.key)).or(others) {
-                Some(schema) if schema::is_reserved(schema) => self.reserved(schema, &here),
+                Some(schema) if schema::is_reserved(schema) => self.reserved(schema, entry, &here),
                 Some(schema) => {
                     if let Some(value) = self.field(schema, entry, place, &here) {
                         object.insert(entry.key.clone(), value);
@@ -96,7 +99,8 @@ impl Walk<'_, '_> {
         value
     }
 
-    fn reserved(&mut self, schema: &Json, here: &Place) {
+    fn reserved(&mut self, schema: &Json, entry: &Entry, here: &Place) {
+        self.mistakes.hide(entry.node.span);
         let purpose = schema.get("description").and_then(Json::as_str).unwrap_or_default();
         let purpose = purpose.trim_end_matches('.');
         self.mistakes.add_at_key(
@@ -115,11 +119,14 @@ impl Walk<'_, '_> {
         entry: &Entry,
         place: &Place,
     ) -> Option<String> {
-        // A misspelt field may hold a secret.
-        self.mistakes.hide(entry.node.span);
         let known = properties.into_iter().flatten().filter(|(_, schema)| !schema::is_reserved(schema));
         let known: Vec<&str> = known.map(|(name, _)| name.as_str()).collect();
         let meant = nearest(&entry.key, known.iter().copied());
+        // A field that is not known to be harmless may hold a secret.
+        let meant_schema = meant.and_then(|meant| properties?.get(meant));
+        if meant_schema.is_none_or(schema::is_secret) {
+            self.mistakes.hide(entry.node.span);
+        }
         let remedy = match meant {
             Some(meant) => format!("did you mean `{meant}`?"),
             None if known.is_empty() => "remove it: no fields are possible here".to_owned(),
@@ -154,15 +161,22 @@ impl Walk<'_, '_> {
             return Some(value);
         }
         let words: Vec<&str> = alternatives.iter().flat_map(|schema| schema::words(schema)).collect();
-        let hint =
-            schema.get("x-hint").and_then(Json::as_str).map(|hint| format!("; {hint}")).unwrap_or_default();
+        if words.is_empty() && alternatives.iter().all(|schema| schema::has_type(schema, "array")) {
+            let message = format!("expected {}, found {}", expected(schema), described(scalar));
+            self.mistakes.add(place, message, format!("write `[{}]`, a list of one", scalar.shown()));
+            return None;
+        }
         if words.is_empty() {
             return self.wrong_type(schema, &described(scalar), place);
         }
+        let hint = alternatives.iter().find_map(|schema| schema.get("x-hint")?.as_str());
         let meant = nearest(scalar.shown(), words.iter().copied());
-        let remedy = meant
-            .map_or_else(|| format!("write {}", expected(schema)), |word| format!("did you mean `{word}`?"));
-        self.mistakes.add(place, format!("`{}` is not {}", scalar.shown(), expected(schema)), remedy + &hint);
+        let remedy = match (hint, meant) {
+            (Some(hint), _) => hint.to_owned(),
+            (None, Some(word)) => format!("did you mean `{word}`?"),
+            (None, None) => format!("write {}", expected(schema)),
+        };
+        self.mistakes.add(place, format!("`{}` is not {}", scalar.shown(), expected(schema)), remedy);
         None
     }
 
@@ -213,6 +227,14 @@ fn expected_type(schema: &Json) -> String {
         },
         Some("object") => fields("a mapping"),
         _ => "a value".to_owned(),
+    }
+}
+
+/// Whether a secret is elsewhere, so that what stands here may be shown.
+fn is_reference(node: &Node) -> bool {
+    match &node.value {
+        Value::Scalar(scalar) => scalar.written.is_some() || scalar.text.starts_with("file:"),
+        _ => false,
     }
 }
 

@@ -3,6 +3,8 @@
 //! Every function tells its mistakes and goes on; a setting that could not be made is `None`, and the
 //! configuration as a whole is only made when nothing was told. Knows nothing of YAML.
 
+#![allow(clippy::option_option, reason = "what is left out and what is wrong are different things")]
+
 mod claims;
 mod conflicts;
 mod feed;

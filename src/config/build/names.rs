@@ -12,8 +12,8 @@ const MAX_LENGTH: usize = 64;
 #[derive(Debug)]
 pub(super) struct Names {
     what: &'static str,
-    names: Vec<String>,
-    /// Every element has a name; else a reference may mean one that could not be read.
+    known: Vec<String>,
+    /// Every element has a name that is one; else a reference may mean one that could not be read.
     complete: bool,
 }
 
@@ -30,22 +30,21 @@ impl Names {
         let mut complete = true;
         for (index, name) in names.iter().enumerate() {
             let here = place.index(index).field("name");
-            complete &= !mistakes.is_replaced(&here);
-            check(name, &here, mistakes);
+            complete &= check(name, &here, mistakes) && !mistakes.is_replaced(&here);
             if let Some(first) = names.iter().take(index).position(|earlier| earlier == name) {
                 let line = mistakes.line_of(&place.index(first).field("name"));
                 let message = format!("the {what} `{name}` is already there, on line {line}");
                 mistakes.add(&here, message, "give each its own name");
             }
         }
-        Self { what, names, complete }
+        Self { what, known: names, complete }
     }
 
     /// The position of the element that `name`, at `place`, refers to.
     pub(super) fn find(&self, name: &str, place: &Place, mistakes: &mut Mistakes<'_>) -> Option<usize> {
-        let position = self.names.iter().position(|known| known == name);
+        let position = self.known.iter().position(|known| known == name);
         if position.is_none() && self.complete {
-            let known: Vec<&str> = self.names.iter().map(String::as_str).collect();
+            let known: Vec<&str> = self.known.iter().map(String::as_str).collect();
             let remedy = match nearest(name, known.iter().copied()) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None if known.is_empty() => format!("add an element to `{}s` with this name", self.what),
@@ -57,13 +56,15 @@ impl Names {
     }
 }
 
-/// Tells a name that is not fit to be a metric label and part of a file name.
-pub(super) fn check(name: &str, place: &Place, mistakes: &mut Mistakes<'_>) {
+/// Whether a name is fit to be a metric label and part of a file name; tells it if not.
+pub(super) fn check(name: &str, place: &Place, mistakes: &mut Mistakes<'_>) -> bool {
     let fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let starts_well = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
-    if !starts_well || !name.bytes().all(fit) || name.len() > MAX_LENGTH {
+    let good = starts_well && name.bytes().all(fit) && name.len() <= MAX_LENGTH;
+    if !good {
         let remedy =
             format!("use 1 to {MAX_LENGTH} letters, digits, `.`, `_`, `-`, beginning with a letter or digit");
         mistakes.add(place, format!("`{name}` cannot be a name"), remedy);
     }
+    good
 }

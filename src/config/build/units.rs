@@ -61,7 +61,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 
 /// A size as the file would have it.
 pub(super) fn show_size(bytes: u64) -> String {
-    let fits = |(_, factor): &&(&str, u64)| bytes >= *factor && bytes % factor == 0;
+    let fits = |(_, factor): &&(&str, u64)| bytes >= *factor && bytes.is_multiple_of(*factor);
     match SIZE_UNITS.iter().rev().find(fits) {
         Some((unit, factor)) => format!("{}{unit}", bytes / factor),
         None => format!("{bytes}B"),

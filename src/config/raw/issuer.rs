@@ -12,6 +12,7 @@ use crate::keys::Algorithm;
 /// `insecure_accept_any_audience`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_field_names, reason = "the claim and the section have one name")]
 pub struct Issuer {
     /// Name for routes, logs and metrics: letters, digits, `.`, `_`, `-`.
     pub name: String,
@@ -55,7 +56,7 @@ pub struct Issuer {
 pub struct Keys {
     /// URL of the key set (RFC 7517).
     pub jwks_url: Option<String>,
-    /// `true`: find the key set through the issuer's metadata (OpenID Connect Discovery, RFC 8414). Or the URL of
+    /// `true`: find the key set through the issuer's metadata (`OpenID` Connect Discovery, RFC 8414). Or the URL of
     /// the metadata, if it is not where the standards say.
     pub discovery: Option<Discovery>,
     /// File with the key set, re-read when it changes. Relative to the configuration file.
@@ -136,7 +137,7 @@ impl JsonSchema for AlgorithmName {
         json_schema!({
             "type": "string",
             "enum": names,
-            "x-hint": "only public-key algorithms are possible: with HMAC whoever can verify could also forge"
+            "x-hint": "name what the issuer signs with; there is no HMAC, since who can verify could also forge, and no `none`"
         })
     }
 }

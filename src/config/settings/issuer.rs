@@ -84,7 +84,7 @@ pub enum JwksLocation {
 /// Where the issuer's metadata are.
 #[derive(Clone, Debug)]
 pub enum MetadataLocation {
-    /// Where the standards say, from this issuer URL (OpenID Connect Discovery section 4, RFC 8414 section 3).
+    /// Where the standards say, from this issuer URL (`OpenID` Connect Discovery section 4, RFC 8414 section 3).
     WellKnown(Url),
     /// At this URL.
     Url(Url),
