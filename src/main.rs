@@ -1,3 +1,7 @@
 //! The `valgate` binary; see the library for where things are.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    valgate::cli::main()
+}

@@ -3,6 +3,7 @@
 //! Reads top to bottom as the order of the start. Everything that can fail at the start does so before the first
 //! request is served: certificates are read and sockets bound first. [`Running`] is what `main` and tests hold.
 
+mod feeds;
 mod routes;
 mod sources;
 mod upstreams;
@@ -247,10 +248,8 @@ async fn bind_health(
         .await
         .with_context(|| format!("cannot listen on {} for probes", settings.address))?;
     let address = listener.local_addr()?;
-    let health = Health {
-        readiness: readiness.clone(),
-        metrics: settings.metrics.then(|| Arc::clone(metrics)),
-    };
+    let health =
+        Health { readiness: readiness.clone(), metrics: settings.metrics.then(|| Arc::clone(metrics)) };
     tasks.spawn(async move {
         health::serve(listener, health).await;
     });

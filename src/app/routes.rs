@@ -18,13 +18,20 @@ pub fn build(config: &Config) -> Result<Routes> {
     let matches = config.routes.iter().map(route_match).collect::<Result<Vec<_>>>()?;
     let table = RouteTable::build(&matches)
         .map_err(|conflicts| anyhow!("{} routes match the same requests as another", conflicts.len()))?;
-    let all = config.routes.iter().enumerate().map(|(place, route)| build_route(place, route)).collect::<Result<_>>()?;
+    let all = config
+        .routes
+        .iter()
+        .enumerate()
+        .map(|(place, route)| build_route(place, route))
+        .collect::<Result<_>>()?;
     Ok(Routes::new(table, all))
 }
 
 /// The header names that no client may send.
 pub fn reserved_names(config: &Config) -> ReservedNames {
-    ReservedNames::new(config.routes.iter().flat_map(|route| route.identity_headers.iter().map(|(name, _)| name)))
+    ReservedNames::new(
+        config.routes.iter().flat_map(|route| route.identity_headers.iter().map(|(name, _)| name)),
+    )
 }
 
 /// Where everything is counted.
@@ -106,7 +113,9 @@ fn policy(needed: &settings::Requirements) -> Result<Policy> {
 
 fn claim_rule(rule: &settings::ClaimRule) -> Result<ClaimRule> {
     let text = |value: &serde_json::Value| {
-        scalar_text(value).map(Box::from).ok_or_else(|| anyhow!("claim rule '{}' compares with a list", rule.name))
+        scalar_text(value)
+            .map(Box::from)
+            .ok_or_else(|| anyhow!("claim rule '{}' compares with a list", rule.name))
     };
     Ok(ClaimRule {
         name: rule.name.as_str().into(),

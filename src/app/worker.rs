@@ -126,7 +126,12 @@ async fn serve_all(sockets: Vec<Socket>, gateway: &Gateway, drain: DrainSignal) 
         match tokio::net::TcpListener::from_std(socket) {
             Ok(socket) => {
                 let settings = Rc::new(ListenerSettings::clone(&settings));
-                serving.push(tokio::task::spawn_local(serve(socket, settings, gateway.clone(), drain.clone())));
+                serving.push(tokio::task::spawn_local(serve(
+                    socket,
+                    settings,
+                    gateway.clone(),
+                    drain.clone(),
+                )));
             }
             Err(error) => tracing::error!(listener = %settings.name, %error, "cannot serve on this core"),
         }

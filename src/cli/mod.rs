@@ -1,4 +1,79 @@
-//! The subcommands.
+//! The command line: one file for each command.
 
 pub mod check;
+mod demo;
+mod explain;
+mod run;
 pub mod schema;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// valgate: a reverse-proxy authentication gateway
+#[derive(Debug, Parser)]
+#[command(name = "valgate", version, about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "valgate stands in front of an HTTP API, checks the bearer token of every request against \
+    its issuer's keys and a revocation feed, forwards what is authorized, and refuses the rest with a documented \
+    code before the API sees a byte of it.";
+
+const AFTER_HELP: &str = "Exit codes: 0 success; 1 failure, told on standard error; 2 wrong usage or a \
+    configuration with mistakes.\n\nStart with 'valgate demo'.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    Run {
+        /// Configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Say everything that is wrong with a configuration, without starting anything
+    Check {
+        /// Configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Explain an error code: its causes, who must act, and how to fix them
+    Explain(explain::Options),
+    /// Print the JSON Schema of the configuration
+    Schema,
+    /// Run the gateway with a development issuer and a sample API, to try it out
+    Demo(crate::demo::Options),
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { config } => run::run(&config),
+        Command::Check { config } => {
+            let outcome = check::check(&config, &mut io::stdout().lock());
+            match outcome {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::from(WRONG),
+                Err(error) => fail(&error.into()),
+            }
+        }
+        Command::Explain(options) => explain::explain(&options, &mut io::stdout().lock()),
+        Command::Schema => schema::schema(&mut io::stdout().lock())
+            .map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS),
+        Command::Demo(options) => demo::run(&options),
+    }
+}
+
+/// The exit code for wrong usage and wrong configuration, as clap has it.
+const WRONG: u8 = 2;
+
+/// Tells what went wrong.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // Nothing is left to be done if standard error is gone.
+    let _ = writeln!(io::stderr(), "valgate: {error:#}");
+    ExitCode::FAILURE
+}
