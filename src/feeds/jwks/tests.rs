@@ -358,3 +358,72 @@ async fn keys_of_other_algorithms_are_kept_out_and_counted() {
     assert_eq!(feed.stats.skipped_keys.load(Ordering::Relaxed), 1);
     assert_eq!(feed.stats.keys.load(Ordering::Relaxed), 1);
 }
+
+/// What is logged while it is held, level first.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// The second dispatch makes `tracing` ask all of them whether a message is wanted. While there is but one, it asks
+    /// the thread that first logs it, which may be that of another test, and remembers the answer.
+    fn capture() -> (Self, tracing::subscriber::DefaultGuard, tracing::Dispatch) {
+        let log = Self::default();
+        let second = tracing::Dispatch::new(tracing_subscriber::registry());
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .without_time()
+            .with_target(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber), second)
+    }
+
+    fn lines_with(&self, text: &str) -> Vec<String> {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn each_change_is_logged_once_and_no_retry_is() {
+    let (log, _guard, _second) = Log::capture();
+    let mut leak = Signer::p256().jwk("leak");
+    leak["d"] = json!("c2VjcmV0");
+    let set = |jwk: &serde_json::Value| jwks(&[jwk.clone(), json!({ "kty": "oct", "kid": "shared" })]);
+    let provider = Provider::start(Reply::ok(set(&leak))).await;
+    let feed = Running::start(restless(provider.settings()));
+    eventually("several refreshes", || feed.ok() > 3).await;
+    provider.now_says(Reply::status(500));
+    eventually("several failures", || feed.failed() > 2).await;
+    let next = Signer::p256().jwk("next\n");
+    provider.now_says(Reply::ok(set(&next)));
+    eventually("the next key", || feed.kids() == ["next\n"]).await;
+
+    for (text, level) in [
+        ("kid=Some(\"leak\") thumbprint=", "INFO"),
+        ("has withdrawn a key", "INFO"),
+        ("kid=Some(\"next\\n\")", "INFO"),
+        ("key \"shared\": it is symmetric", "WARN"),
+        ("publishes a PRIVATE key", "ERROR"),
+        ("status 500", "WARN"),
+        ("refreshed again", "INFO"),
+    ] {
+        let lines = log.lines_with(text);
+        let expected = if text.starts_with("kid=Some(\"leak") { 2 } else { 1 };
+        assert_eq!(lines.len(), expected, "{text}: {lines:?}");
+        assert!(lines[0].trim_start().starts_with(level), "{lines:?}");
+    }
+    assert!(log.lines_with("c2VjcmV0").is_empty());
+}
