@@ -36,7 +36,7 @@ pub enum PathPatternError {
     PartialWildcard,
     /// `{name}` as other routers have it.
     Braces,
-    /// A query, a fragment, a backslash, a control character.
+    /// A query, a fragment, parameters, a backslash, a control character.
     Forbidden(char),
     /// Percent-encoding.
     Encoded,
@@ -64,7 +64,7 @@ impl FromStr for PathPattern {
 
     fn from_str(text: &str) -> Result<Self, PathPatternError> {
         let rest = text.strip_prefix('/').ok_or(PathPatternError::NotAbsolute)?;
-        if let Some(character) = text.chars().find(|c| matches!(c, '?' | '#' | '\\') || c.is_control()) {
+        if let Some(character) = text.chars().find(|c| matches!(c, '?' | '#' | ';' | '\\') || c.is_control()) {
             return Err(PathPatternError::Forbidden(character));
         }
         if text.contains('%') {
@@ -117,7 +117,7 @@ impl PathPatternError {
                 "`*` stands for one whole segment and `/**` at the end for any number of them"
             }
             Self::Braces => "write `*` for a segment of any content",
-            Self::Forbidden(_) => "a pattern is matched against the path alone, without query",
+            Self::Forbidden(_) => "a pattern is matched against the path alone, without query and parameters",
             Self::Encoded => "write the decoded character: patterns are matched against the decoded path",
         }
     }
@@ -179,6 +179,7 @@ mod tests {
             ("/{id}", Error::Braces),
             ("/a?b", Error::Forbidden('?')),
             ("/a\\b", Error::Forbidden('\\')),
+            ("/a;v=1", Error::Forbidden(';')),
             ("/a%20b", Error::Encoded),
         ];
         for (text, error) in cases {
