@@ -14,7 +14,7 @@ pub struct Activity {
 
 /// A request in progress, until dropped.
 #[derive(Debug)]
-pub(super) struct Busy {
+pub struct Busy {
     activity: Rc<Activity>,
     clock: Clock,
 }
@@ -30,7 +30,8 @@ impl Activity {
         (self.requests.get() == 0).then(|| self.quiet_since.get())
     }
 
-    pub(super) fn busy(self: &Rc<Self>, clock: &Clock) -> Busy {
+    /// Notes a request until what is returned is dropped.
+    pub fn busy(self: &Rc<Self>, clock: &Clock) -> Busy {
         self.requests.set(self.requests.get().saturating_add(1));
         Busy { activity: Rc::clone(self), clock: clock.clone() }
     }

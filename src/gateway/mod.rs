@@ -16,7 +16,7 @@ mod route;
 mod sanitize;
 mod verdict_cache;
 
-pub use activity::Activity;
+pub use activity::{Activity, Busy};
 pub use authenticate::Authenticator;
 pub use body::ResponseBody;
 pub use credential::TokenSource;

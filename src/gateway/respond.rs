@@ -224,7 +224,6 @@ mod tests {
     use super::{Form, refuse};
     use crate::catalogue::Reason;
     use crate::config::settings::ErrorDetail;
-    use crate::config::settings::ErrorDetail;
     use crate::rejection::Rejection;
 
     #[test]
