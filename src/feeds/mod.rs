@@ -6,5 +6,6 @@
 pub mod discovery;
 pub mod fetch;
 pub mod jwks;
+pub mod revocation;
 #[cfg(test)]
 mod testing;

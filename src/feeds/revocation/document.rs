@@ -155,7 +155,8 @@ impl<'de> Visitor<'de> for DocumentVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Head, A::Error> {
         let mut staged = Some(self.staged);
-        let mut head = Head { version: None, kind: None, epoch: None, cursor: None, since: None, entries: None };
+        let mut head =
+            Head { version: None, kind: None, epoch: None, cursor: None, since: None, entries: None };
         while let Some(name) = members.next_key::<String>()? {
             let member = match name.as_str() {
                 "version" => &mut head.version,

@@ -68,7 +68,14 @@ fn every_kind_of_entry_does_what_it_says() {
 #[test]
 fn a_broken_entry_is_counted_and_costs_only_itself() {
     let broken = [
-        "null", "1", "-1", "1.5", "\"x\"", "true", "[[]]", "{}",
+        "null",
+        "1",
+        "-1",
+        "1.5",
+        "\"x\"",
+        "true",
+        "[[]]",
+        "{}",
         r#"{"jti": ""}"#,
         r#"{"jti": 7}"#,
         r#"{"jti": "a", "sub": "b"}"#,
@@ -83,7 +90,8 @@ fn a_broken_entry_is_counted_and_costs_only_itself() {
     ];
     for entry in broken {
         let index = index();
-        let entries = read(&index, &snapshot(&format!(r#"{{"sub": "x"}}, {entry}, {{"sid": "x"}}"#))).unwrap().entries;
+        let entries =
+            read(&index, &snapshot(&format!(r#"{{"sub": "x"}}, {entry}, {{"sid": "x"}}"#))).unwrap().entries;
         assert_eq!((entries.total, entries.broken, entries.staged.revocations()), (3, 1, 2), "{entry}");
         assert_eq!(entries.first_broken.unwrap().0, 2, "{entry}");
         let all_broken = read(&index, &snapshot(entry));
@@ -149,6 +157,18 @@ fn an_error_of_the_reader_is_told_from_one_of_the_document() {
     let text = snapshot("");
     let error = parse(text.as_bytes()[..20].chain(Broken), index().stage()).unwrap_err();
     assert!(matches!(error, DocumentError::Io(_)), "{error}");
+}
+
+#[test]
+fn the_documents_of_the_manual_are_sound() {
+    let manual = include_str!("../../../../docs/revocation-feed.md");
+    let documents: Vec<&str> =
+        manual.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(documents.len(), 2);
+    for document in documents {
+        let entries = read(&index(), document).unwrap().entries;
+        assert_eq!((entries.broken, entries.foreign), (0, 0), "{document}");
+    }
 }
 
 proptest! {

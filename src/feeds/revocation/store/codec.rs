@@ -112,7 +112,8 @@ impl<R: Read> Checked<R> {
         let heard_at = UnixSeconds(i64::from_le_bytes(self.read_array()?));
         let [kinds] = self.read_array()?;
         for _ in 0..u64::from_le_bytes(self.read_array()?) {
-            let record = Record::from_bytes(&self.read_array()?).ok_or_else(|| corrupt("a record is void"))?;
+            let record =
+                Record::from_bytes(&self.read_array()?).ok_or_else(|| corrupt("a record is void"))?;
             staged.push_record(record, kinds).map_err(io::Error::other)?;
         }
         Ok((cursor, heard_at))

@@ -107,7 +107,10 @@ fn a_journal_torn_anywhere_costs_only_its_torn_batches() {
         std::fs::write(&path, &journal[..length]).unwrap();
         let (restored, known) = case.loaded();
         let cursor = restored.unwrap().unwrap().position.cursor.unwrap();
-        assert!(matches!((cursor.as_str(), known.as_str()), ("1", "a") | ("2", "ab")), "{length}: {cursor} {known}");
+        assert!(
+            matches!((cursor.as_str(), known.as_str()), ("1", "a") | ("2", "ab")),
+            "{length}: {cursor} {known}"
+        );
     }
 }
 

@@ -1,0 +1,217 @@
+//! The background task that keeps one revocation feed's index current (docs/revocation-feed.md).
+//!
+//! ```text
+//! http | file -> document (parse, stage) -> replica (judge, put in force) -> store (keep for a restart)
+//! ```
+//!
+//! Whatever the source answers, the last good state stays in force until a better one is there; how old it is, the
+//! data plane sees in the [`FeedState`]. Knows nothing of tokens and requests.
+
+mod document;
+mod error;
+mod file;
+mod http;
+mod pace;
+mod replica;
+mod stats;
+mod store;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::HeaderValue;
+use tracing::{info, warn};
+use url::Url;
+
+use super::fetch::{FetchError, FetchSettings};
+use crate::clock::{Clock, Monotonic};
+use crate::revocation::{FactHasher, FeedState, Index};
+
+use error::SyncError;
+use file::FileSource;
+use http::HttpSource;
+use pace::Chance;
+use replica::{Replica, Taken};
+pub use stats::RevocationFeedStats;
+use store::Store;
+pub use store::load_fact_hasher;
+
+/// What one feed needs to be kept current.
+#[derive(Clone, Debug)]
+pub struct RevocationFeedSettings {
+    /// Its name in the configuration, for logs and for the files of its copy.
+    pub name: String,
+    /// Where it is.
+    pub source: RevocationSource,
+    /// How often to ask: revocations arrive within this, and sooner with long poll.
+    pub interval: Duration,
+    /// The issuers that it speaks for, spelled as in their tokens' `iss`.
+    pub issuers: Vec<String>,
+    /// The largest leeway of these issuers: entries stay in force for so long after their end.
+    pub leeway: Duration,
+    /// The most entries to hold, at up to 48 bytes each; a feed with more counts as failing.
+    pub max_entries: usize,
+    /// Where to keep a copy for a restart while the source is down.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Where a feed is.
+#[derive(Clone, Debug)]
+pub enum RevocationSource {
+    /// The documented HTTP feed.
+    Http {
+        /// Its URL; `cursor` and `wait` are added to the query.
+        url: Url,
+        /// How long the server may hold an answer back until there is news. Less than `max_staleness`, since a held
+        /// back answer says nothing; and the server answers at the latest then.
+        long_poll: Option<Duration>,
+        /// The value of `Authorization`.
+        authorization: Option<HeaderValue>,
+        /// How to fetch it; `max_bytes` must allow for a snapshot, see [`DEFAULT_MAX_BYTES`].
+        fetch: FetchSettings,
+    },
+    /// The same document in a file, always a snapshot.
+    File {
+        /// The file; replaced by renaming.
+        path: PathBuf,
+        /// The largest file to read.
+        max_bytes: u64,
+    },
+}
+
+/// How often to ask when neither long poll nor the configuration says.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often to look at a file: a revocation stops tokens within a second.
+pub const DEFAULT_FILE_INTERVAL: Duration = Duration::from_secs(1);
+/// Ten million entries.
+pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
+/// About a gigabyte in memory; twice that for moments while a snapshot is exchanged.
+pub const DEFAULT_MAX_ENTRIES: usize = 20_000_000;
+
+/// The task of one feed: made by [`Self::new`], then driven by [`Self::run`]. Dropping it ends the updates; the state
+/// ages on.
+pub struct RevocationFeed {
+    replica: Replica,
+    source: Source,
+    interval: Duration,
+    failures: u32,
+    noted: Option<String>,
+    forgot_at: Monotonic,
+}
+
+enum Source {
+    Http(HttpSource),
+    File(FileSource),
+}
+
+impl RevocationFeed {
+    /// The feed, with nothing loaded. `hasher` is the process's one, see [`load_fact_hasher`].
+    ///
+    /// # Errors
+    /// A certificate that the settings name cannot be used.
+    pub fn new(
+        settings: RevocationFeedSettings,
+        hasher: FactHasher,
+        clock: Clock,
+    ) -> Result<Self, FetchError> {
+        let RevocationFeedSettings { name, source, interval, issuers, leeway, max_entries, state_dir } =
+            settings;
+        let index = Index::new(hasher, issuers, leeway, max_entries);
+        let (source, place) = match source {
+            RevocationSource::Http { url, long_poll, authorization, fetch } => {
+                let place = url.to_string();
+                (Source::Http(HttpSource::new(url, authorization, long_poll, &fetch)?), place)
+            }
+            RevocationSource::File { path, max_bytes } => {
+                let place = path.display().to_string();
+                (Source::File(FileSource::new(path, max_bytes)), place)
+            }
+        };
+        let store = state_dir.map(|directory| Store::new(&directory, &name, &place, &index));
+        let forgot_at = clock.monotonic();
+        let replica = Replica::new(Arc::new(FeedState::new(name, index)), clock, store);
+        Ok(Self { replica, source, interval, failures: 0, noted: None, forgot_at })
+    }
+
+    /// The readers' side.
+    pub fn state(&self) -> Arc<FeedState> {
+        Arc::clone(&self.replica.state)
+    }
+
+    /// The numbers for metrics.
+    pub fn stats(&self) -> Arc<RevocationFeedStats> {
+        Arc::clone(&self.replica.stats)
+    }
+
+    /// Brings back the copy in the state directory, if there is one; then keeps the index current until it is dropped.
+    pub async fn run(mut self) {
+        self.replica.restore().await;
+        loop {
+            let pause = self.step().await;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Asks the source once; the pause until the next time.
+    async fn step(&mut self) -> Duration {
+        let pause = match self.sync().await {
+            Ok(at_once) => {
+                self.succeeded();
+                if at_once { pace::LEAST_PAUSE } else { pace::after_success(self.interval, Chance::draw()) }
+            }
+            Err(error) if error.is_gone() && self.failures == 0 => {
+                // The server's way to ask for a new beginning; counted so that it is followed at once only once.
+                self.failures = 1;
+                pace::LEAST_PAUSE
+            }
+            Err(error) => self.failed(&error),
+        };
+        let now = self.replica.clock.monotonic();
+        if self.forgot_at.until(now) >= FORGET_EVERY {
+            self.forgot_at = now;
+            self.replica.forget_expired().await;
+        }
+        pause
+    }
+
+    async fn sync(&mut self) -> Result<bool, SyncError> {
+        match &mut self.source {
+            Source::Http(http) => http.sync(&mut self.replica).await.map(|(_, at_once)| at_once),
+            Source::File(file) => file.sync(&mut self.replica).await.map(|_: Taken| false),
+        }
+    }
+
+    fn succeeded(&mut self) {
+        self.failures = 0;
+        if self.noted.take().is_some() {
+            let feed = self.replica.state.name();
+            info!(feed, "the revocation feed {feed} is heard again");
+        }
+    }
+
+    fn failed(&mut self, error: &SyncError) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        RevocationFeedStats::add(&self.replica.stats.failures, 1);
+        let message = error.to_string();
+        if self.noted.as_ref() != Some(&message) {
+            let feed = self.replica.state.name();
+            let state = if self.replica.state.is_loaded() {
+                "what is known stays in force and ages"
+            } else {
+                "nothing is loaded, so whether its issuers' tokens are revoked is unknown"
+            };
+            warn!(feed, error = message, "the revocation feed {feed} cannot be heard: {state}");
+            self.noted = Some(message);
+        }
+        match self.source {
+            Source::Http(_) => pace::after_failure(self.failures, Chance::draw()),
+            Source::File(_) => pace::after_success(self.interval, Chance::draw()),
+        }
+    }
+}
+
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+//! The local copy of a feed: which documents it takes over, and how it outlives a restart.
+//!
+//! The only writer of its index. Large work runs on a blocking thread. Knows nothing of how documents arrive.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::document::{Document, Entries, Kind};
+use super::error::{Misfit, SyncError};
+use super::stats::RevocationFeedStats as Stats;
+use super::store::{Restored, Store};
+use crate::clock::{Clock, Monotonic, UnixSeconds};
+use crate::revocation::{FeedState, Full, Staged};
+
+pub(super) struct Replica {
+    pub(super) state: Arc<FeedState>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) clock: Clock,
+    position: Option<Position>,
+    /// The digest of the snapshot in force, if nothing came on top of it.
+    snapshot_in_force: Option<[u8; 32]>,
+    store: Option<Store>,
+    kept_at: Option<Monotonic>,
+    noted: Noted,
+}
+
+/// Where in the feed's history the copy stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) epoch: String,
+    pub(super) cursor: Option<String>,
+}
+
+/// What a document changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Unchanged,
+    Snapshot,
+    Delta,
+}
+
+/// What was complained about, so that each is said once.
+#[derive(Default)]
+struct Noted {
+    broken: bool,
+    foreign: bool,
+    store: bool,
+}
+
+impl Replica {
+    pub(super) fn new(state: Arc<FeedState>, clock: Clock, store: Option<Store>) -> Self {
+        Self {
+            state,
+            stats: Arc::default(),
+            clock,
+            position: None,
+            snapshot_in_force: None,
+            store,
+            kept_at: None,
+            noted: Noted::default(),
+        }
+    }
+
+    /// Where the next delta begins, if the source counts.
+    pub(super) fn cursor(&self) -> Option<&str> {
+        self.position.as_ref()?.cursor.as_deref()
+    }
+
+    pub(super) fn stage(&self) -> Staged {
+        self.state.index().stage()
+    }
+
+    /// Brings back what was kept before a restart, with its age.
+    pub(super) async fn restore(&mut self) {
+        let Some(mut store) = self.store.take() else { return };
+        let state = Arc::clone(&self.state);
+        let loaded = blocking(move || {
+            let loaded = store.load(state.index());
+            (store, loaded)
+        });
+        let restored = match loaded.await {
+            Ok((store, loaded)) => {
+                self.store = Some(store);
+                loaded
+            }
+            Err(error) => Err(error),
+        };
+        let feed = self.state.name();
+        match restored {
+            Ok(None) => {}
+            Ok(Some(Restored { position, heard_at, torn })) => {
+                let age = age(heard_at, self.clock.wall());
+                self.position = Some(position);
+                self.state.heard_before(self.clock.monotonic(), age);
+                let entries = self.state.index().len();
+                info!(
+                    feed,
+                    entries,
+                    age_seconds = age.map(|age| age.as_secs()),
+                    "restored the revocation feed {feed}"
+                );
+                if torn {
+                    warn!(
+                        feed,
+                        "the last changes of the feed {feed} were not kept completely; they are fetched again"
+                    );
+                }
+            }
+            Err(error) => warn!(
+                feed, %error,
+                "the kept copy of the revocation feed {feed} cannot be used; the feed is loaded anew"
+            ),
+        }
+    }
+
+    /// Takes over a document that the source sent at `as_of`, when asked for what came since `asked`.
+    pub(super) async fn take(
+        &mut self,
+        document: Document,
+        asked: Option<&str>,
+        as_of: Monotonic,
+    ) -> Result<Taken, SyncError> {
+        self.judge(&document, asked)?;
+        let Document { kind, epoch, cursor, entries, digest, .. } = document;
+        let position = Position { epoch, cursor };
+        let repeated = kind == Kind::Snapshot && self.snapshot_in_force == Some(digest);
+        if repeated || (kind == Kind::Delta && entries.staged.records().is_empty()) {
+            self.count(&entries, false);
+            self.position = Some(position);
+            self.unchanged(as_of).await;
+            return Ok(Taken::Unchanged);
+        }
+        let state = Arc::clone(&self.state);
+        let applied = blocking(move || {
+            let changed = match kind {
+                Kind::Snapshot => {
+                    state.index().replace(&entries.staged);
+                    true
+                }
+                Kind::Delta => state.index().merge(&entries.staged)?,
+            };
+            Ok::<_, Full>((entries, changed))
+        });
+        let (entries, changed) = applied.await.map_err(SyncError::Interrupted)?.map_err(Misfit::Full)?;
+        self.position = Some(position);
+        self.heard(as_of);
+        self.count(&entries, changed);
+        let taken = match kind {
+            Kind::Snapshot => {
+                self.snapshot_in_force = Some(digest);
+                Stats::add(&self.stats.snapshots, 1);
+                self.keep(None).await;
+                Taken::Snapshot
+            }
+            Kind::Delta => {
+                self.snapshot_in_force = None;
+                Stats::add(&self.stats.deltas, 1);
+                self.keep(Some(entries.staged)).await;
+                if changed { Taken::Delta } else { Taken::Unchanged }
+            }
+        };
+        Ok(taken)
+    }
+
+    /// The source says at `as_of` that the copy is current.
+    pub(super) async fn unchanged(&mut self, as_of: Monotonic) {
+        self.heard(as_of);
+        Stats::add(&self.stats.unchanged, 1);
+        // So that a restart does not take the copy for older than it is.
+        if self.kept_at.is_none_or(|at| at.until(self.clock.monotonic()) >= KEEP_AGE_EVERY) {
+            self.keep(Some(self.stage())).await;
+        }
+    }
+
+    /// Forgets entries whose end has passed.
+    pub(super) async fn forget_expired(&self) {
+        let (state, now) = (Arc::clone(&self.state), self.clock.wall());
+        if let Ok(forgotten) = blocking(move || state.index().forget_expired(now)).await {
+            Stats::add(&self.stats.forgotten, forgotten as u64);
+        }
+    }
+
+    fn judge(&self, document: &Document, asked: Option<&str>) -> Result<(), Misfit> {
+        let epoch = self.position.as_ref().map(|position| position.epoch.as_str());
+        let same_epoch = epoch == Some(document.epoch.as_str());
+        match document.kind {
+            Kind::Snapshot => {
+                let index = self.state.index();
+                if document.entries.total == 0 && same_epoch && index.any_holds(self.clock.wall()) {
+                    return Err(Misfit::SuddenlyEmpty);
+                }
+            }
+            Kind::Delta if asked.is_none() => return Err(Misfit::UnaskedDelta),
+            Kind::Delta if !same_epoch => return Err(Misfit::OtherEpoch),
+            Kind::Delta if document.since.as_deref() != asked => return Err(Misfit::OtherDelta),
+            Kind::Delta => {}
+        }
+        Ok(())
+    }
+
+    fn heard(&self, as_of: Monotonic) {
+        self.state.heard(as_of);
+        self.stats.succeeded(self.clock.wall());
+    }
+
+    fn count(&mut self, entries: &Entries, changed: bool) {
+        let feed = self.state.name();
+        let Entries { total, broken, foreign, first_broken, .. } = *entries;
+        let applied = if changed { total - broken - foreign } else { 0 };
+        Stats::add(&self.stats.applied, applied);
+        Stats::add(&self.stats.broken, broken);
+        Stats::add(&self.stats.foreign, foreign);
+        debug!(feed, applied, broken, foreign, "heard the revocation feed {feed}");
+        if let Some((number, reason)) = first_broken.filter(|_| !self.noted.broken) {
+            self.noted.broken = true;
+            warn!(
+                feed,
+                broken,
+                total,
+                "{broken} entries of the revocation feed {feed} are broken and not in force; the first is number \
+                 {number}: {reason}"
+            );
+        }
+        if foreign > 0 && !self.noted.foreign {
+            self.noted.foreign = true;
+            info!(
+                feed, foreign, issuers = ?self.state.index().issuers(),
+                "{foreign} entries of the revocation feed {feed} are about other issuers than those bound to it and \
+                 are left out; 'iss' must be spelled as in the tokens"
+            );
+        }
+    }
+
+    /// Keeps the changes, or all there is, on disk.
+    async fn keep(&mut self, changes: Option<Staged>) {
+        let (Some(mut store), Some(position)) = (self.store.take(), self.position.clone()) else { return };
+        let state = Arc::clone(&self.state);
+        let heard_at = self.clock.wall();
+        let kept = blocking(move || {
+            let kept = store.keep(state.index(), changes.as_ref(), &position, heard_at);
+            (store, kept)
+        });
+        let result = match kept.await {
+            Ok((store, kept)) => {
+                self.store = Some(store);
+                kept
+            }
+            Err(error) => Err(error),
+        };
+        self.kept_at = Some(self.clock.monotonic());
+        let feed = self.state.name();
+        match result {
+            Ok(()) if self.noted.store => {
+                self.noted.store = false;
+                info!(feed, "the copy of the revocation feed {feed} is kept again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                Stats::add(&self.stats.store_failures, 1);
+                if !self.noted.store {
+                    self.noted.store = true;
+                    warn!(
+                        feed, %error,
+                        "the copy of the revocation feed {feed} cannot be kept in state_dir: revocations are in \
+                         force, but a restart begins without them until the feed is heard; check space and permissions"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The age of what was heard then; `None` if the clock was set back since, for then it cannot be told.
+fn age(heard_at: UnixSeconds, now: UnixSeconds) -> Option<Duration> {
+    u64::try_from(now.0.checked_sub(heard_at.0)?).ok().map(Duration::from_secs)
+}
+
+/// Runs large work where it holds nobody up.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+const KEEP_AGE_EVERY: Duration = Duration::from_secs(15);
