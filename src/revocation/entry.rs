@@ -23,7 +23,7 @@ pub struct Entry {
 pub enum Target {
     /// The token whose `jti` this is (RFC 7519 section 4.1.7).
     Jti(String),
-    /// All tokens of the session whose `sid` this is (OpenID Connect Front-Channel Logout 1.0 section 3).
+    /// All tokens of the session whose `sid` this is (`OpenID` Connect Front-Channel Logout 1.0 section 3).
     Sid(String),
     /// All tokens of the subject (RFC 7519 section 4.1.2).
     Sub(String),

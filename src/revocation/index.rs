@@ -123,7 +123,10 @@ impl Index {
         }
         let shards = self.shards.load();
         shards.kinds.fetch_or(staged.kinds(), Ordering::Release);
-        let changed = staged.records().iter().fold(false, |changed, record| shards.write(*record) || changed);
+        let mut changed = false;
+        for record in staged.records() {
+            changed |= shards.write(*record);
+        }
         if changed {
             self.generation.fetch_add(1, Ordering::Release);
         }

@@ -95,7 +95,11 @@ impl Table {
 
     /// Ends all entries for the fact and says whether there were any. One writer at a time.
     pub(super) fn lift(&self, key: FactKey) -> bool {
-        self.slots_of(key).fold(false, |lifted, slot| self.clear(slot) || lifted)
+        let mut lifted = false;
+        for slot in self.slots_of(key) {
+            lifted |= self.clear(slot);
+        }
+        lifted
     }
 
     /// Ends all entries that no longer hold at `now` and counts them. One writer at a time.

@@ -86,8 +86,8 @@ fn clamp(time: UnixSeconds) -> u32 {
 mod tests {
     use super::*;
 
-    const fn at(seconds: i64) -> Option<UnixSeconds> {
-        Some(UnixSeconds(seconds))
+    fn at(seconds: impl Into<Option<i64>>) -> Option<UnixSeconds> {
+        seconds.into().map(UnixSeconds)
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub enum RevocationSource {
         /// The value of `Authorization`.
         authorization: Option<HeaderValue>,
         /// How to fetch it; `max_bytes` must allow for a snapshot, see [`DEFAULT_MAX_BYTES`].
-        fetch: FetchSettings,
+        fetch: Box<FetchSettings>,
     },
     /// The same document in a file, always a snapshot.
     File {
@@ -101,7 +101,7 @@ pub struct RevocationFeed {
 }
 
 enum Source {
-    Http(HttpSource),
+    Http(Box<HttpSource>),
     File(FileSource),
 }
 
@@ -121,7 +121,7 @@ impl RevocationFeed {
         let (source, place) = match source {
             RevocationSource::Http { url, long_poll, authorization, fetch } => {
                 let place = url.to_string();
-                (Source::Http(HttpSource::new(url, authorization, long_poll, &fetch)?), place)
+                (Source::Http(Box::new(HttpSource::new(url, authorization, long_poll, &fetch)?)), place)
             }
             RevocationSource::File { path, max_bytes } => {
                 let place = path.display().to_string();

@@ -21,7 +21,7 @@ impl Chance {
 
 /// After a success without long poll: the interval, up to a tenth earlier, so that a fleet does not ask in step.
 pub(super) fn after_success(interval: Duration, chance: Chance) -> Duration {
-    (interval - chance.of(interval / 10)).max(LEAST_PAUSE)
+    interval.saturating_sub(chance.of(interval / 10)).max(LEAST_PAUSE)
 }
 
 /// After `failures` in a row, of which there is at least one: doubled each time and capped, of which between half and

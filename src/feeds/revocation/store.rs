@@ -122,7 +122,7 @@ impl Store {
         // Taken, so that a failure half-way leads to a new beginning.
         match (self.tail.take(), changes) {
             (Some(tail), Some(changes)) if tail.bytes <= tail.snapshot_bytes.max(MIN_JOURNAL) => {
-                self.append(tail, changes, position, heard_at)
+                self.append(&tail, changes, position, heard_at)
             }
             _ => self.begin(index, position, heard_at),
         }
@@ -130,7 +130,7 @@ impl Store {
 
     fn append(
         &mut self,
-        tail: Tail,
+        tail: &Tail,
         changes: &Staged,
         position: &Position,
         heard_at: UnixSeconds,
@@ -140,7 +140,8 @@ impl Store {
         let (batch, chain) = batch.finish()?;
         let mut file = private().append(true).create(true).open(&self.journal)?;
         file.write_all(&batch)?;
-        self.tail = Some(Tail { chain, bytes: tail.bytes + batch.len() as u64, ..tail });
+        self.tail =
+            Some(Tail { chain, bytes: tail.bytes + batch.len() as u64, snapshot_bytes: tail.snapshot_bytes });
         Ok(())
     }
 

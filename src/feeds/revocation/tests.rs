@@ -50,7 +50,7 @@ fn settings(url: Url) -> RevocationFeedSettings {
         url,
         long_poll: None,
         authorization: None,
-        fetch: FetchSettings { timeout: Duration::from_secs(20), ..FetchSettings::default() },
+        fetch: Box::new(FetchSettings { timeout: Duration::from_secs(20), ..FetchSettings::default() }),
     };
     RevocationFeedSettings {
         name: "logout".to_owned(),
@@ -454,7 +454,7 @@ async fn a_file_is_read_when_it_changed_and_a_bad_one_keeps_the_last_good() {
     case.syncs().await;
     assert_eq!((case.revoked().as_str(), case.generation()), ("a", 1));
 
-    let bad = ["".to_owned(), "{".to_owned(), document("e", ""), " ".repeat(10_001)];
+    let bad = [String::new(), "{".to_owned(), document("e", ""), " ".repeat(10_001)];
     for bad in bad {
         put(&path, &bad);
         case.hand.advance(Duration::from_secs(3));

@@ -195,7 +195,9 @@ fn readers_never_see_a_mixture_of_snapshots_nor_miss_what_always_holds() {
 
 /// The index as one would write it down in three lines.
 #[derive(Default)]
-struct Model(HashMap<(Target, &'static str), Vec<(Option<i64>, i64)>>);
+struct Model(HashMap<(Target, &'static str), Vec<BeforeAndExpires>>);
+
+type BeforeAndExpires = (Option<i64>, i64);
 
 #[derive(Clone, Debug)]
 enum Step {

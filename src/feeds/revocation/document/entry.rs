@@ -41,7 +41,7 @@ impl Members {
     fn take(&mut self, member: Member, value: Loose) -> Result<(), &'static str> {
         match (member, value) {
             // Many serializers write what is absent as null or false.
-            (_, Loose::Null) | (Member::All, Loose::Bool(false)) => Ok(()),
+            (_, Loose::Null) | (Member::All, Loose::Bool(false)) | (Member::Unknown, _) => Ok(()),
             (Member::Jti, value) => self.aim(text(value)?, Target::Jti),
             (Member::Sid, value) => self.aim(text(value)?, Target::Sid),
             (Member::Sub, value) => self.aim(text(value)?, Target::Sub),
@@ -57,7 +57,6 @@ impl Members {
                 Ok(())
             }
             (Member::Lift, _) => Err("'lift' must be true or false"),
-            (Member::Unknown, _) => Ok(()),
         }
     }
 
