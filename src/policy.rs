@@ -87,9 +87,9 @@ impl Policy {
     }
 
     fn check_scopes(&self, claims: &Claims) -> Result<(), Rejection> {
-        let granted = |scope: &Box<str>| claims.scopes().binary_search(scope).is_ok();
-        let all = self.all_scopes.iter().all(granted);
-        let any = self.any_scopes.is_empty() || self.any_scopes.iter().any(granted);
+        let granted = |scope: &str| claims.scopes().binary_search_by(|held| (**held).cmp(scope)).is_ok();
+        let all = self.all_scopes.iter().all(|scope| granted(scope));
+        let any = self.any_scopes.is_empty() || self.any_scopes.iter().any(|scope| granted(scope));
         if all && any {
             return Ok(());
         }

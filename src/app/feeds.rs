@@ -1,39 +1,131 @@
 //! The revocation feeds of the configuration, started.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::settings::FeedIndex;
-use crate::revocation::{FactHasher, FeedState, Index};
+use crate::config::settings::{self, FeedIndex, FeedSource};
+use crate::feeds::fetch::{FetchSettings, TrustAnchors};
+use crate::feeds::revocation::{
+    DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings, RevocationFeedStats,
+    RevocationSource,
+};
+use crate::revocation::{FactHasher, FeedState, Freshness};
 use crate::telemetry::metrics::{Metrics, Registration};
 
-/// The most entries that one feed may bring: what a gateway with some gigabytes of memory can hold.
-const MAX_ENTRIES: usize = 20_000_000;
-
-/// The feeds' states, at their places in the configuration.
-pub fn start_feeds(
+/// Restores each feed from its copy on disk and starts its task. The states are at their places in the
+/// configuration.
+pub async fn start(
     config: &Config,
     hasher: &FactHasher,
-    _clock: &Clock,
-    _metrics: &Metrics,
-    _tasks: &mut JoinSet<()>,
-    _registrations: &mut Vec<Registration>,
-) -> Result<Vec<Arc<FeedState>>> {
-    let mut states = Vec::new();
+    clock: &Clock,
+    metrics: &Metrics,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Vec<Arc<FeedState>>, Vec<Registration>)> {
+    let (mut states, mut registrations) = (Vec::new(), Vec::new());
     for (place, feed) in config.feeds.iter().enumerate() {
-        let bound = |issuer: &&crate::config::settings::Issuer| {
-            issuer.revocation.as_ref().is_some_and(|revocation| revocation.feeds.contains(&FeedIndex(place)))
-        };
-        let issuers: Vec<_> = config.issuers.iter().filter(bound).collect();
-        let leeway = issuers.iter().map(|issuer| issuer.leeway).max().unwrap_or(Duration::ZERO);
-        let urls = issuers.iter().map(|issuer| issuer.issuer.clone());
-        let index = Index::new(hasher.clone(), urls, leeway, MAX_ENTRIES);
-        states.push(Arc::new(FeedState::new(feed.name.clone(), index)));
+        let settings = feed_settings(config, FeedIndex(place), feed);
+        let mut task = RevocationFeed::new(settings, hasher.clone(), clock.clone())
+            .with_context(|| format!("feed {}", feed.name))?;
+        task.restore().await;
+        states.push(task.state());
+        registrations.extend(register(&feed.name, &task.state(), &task.stats(), metrics, clock));
+        tasks.spawn(task.run());
     }
-    Ok(states)
+    Ok((states, registrations))
+}
+
+fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> RevocationFeedSettings {
+    let is_bound = |issuer: &&settings::Issuer| {
+        issuer.revocation.as_ref().is_some_and(|revocation| revocation.feeds.contains(&place))
+    };
+    let bound: Vec<&settings::Issuer> = config.issuers.iter().filter(is_bound).collect();
+    let (source, interval) = match &feed.source {
+        FeedSource::Http(http) => {
+            let fetch = FetchSettings {
+                ca: http.ca.clone().map(TrustAnchors::File),
+                timeout: http.timeout,
+                max_bytes: DEFAULT_MAX_BYTES,
+                allow_http: http.insecure_allow_http,
+                ..FetchSettings::default()
+            };
+            let source = RevocationSource::Http {
+                url: http.url.clone(),
+                long_poll: http.long_poll,
+                authorization: http.authorization.clone(),
+                fetch: Box::new(fetch),
+            };
+            (source, http.interval)
+        }
+        FeedSource::File { path, interval } => {
+            (RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES }, *interval)
+        }
+    };
+    RevocationFeedSettings {
+        name: feed.name.clone(),
+        source,
+        interval,
+        issuers: bound.iter().map(|issuer| issuer.issuer.clone()).collect(),
+        leeway: bound.iter().map(|issuer| issuer.leeway).max().unwrap_or(Duration::ZERO),
+        max_entries: DEFAULT_MAX_ENTRIES,
+        state_dir: config.state_dir.clone(),
+    }
+}
+
+type Read = fn(&RevocationFeedStats) -> &AtomicU64;
+
+fn register(
+    feed: &str,
+    state: &Arc<FeedState>,
+    stats: &Arc<RevocationFeedStats>,
+    metrics: &Metrics,
+    clock: &Clock,
+) -> Vec<Registration> {
+    let labels = [("feed", feed)];
+    let counters: [(&str, &str, Read); 7] = [
+        ("valgate_feed_snapshots", "Snapshots of a revocation feed put in force.", |stats| &stats.snapshots),
+        ("valgate_feed_deltas", "Deltas of a revocation feed put in force.", |stats| &stats.deltas),
+        ("valgate_feed_unchanged", "Times a revocation feed said that nothing changed.", |stats| {
+            &stats.unchanged
+        }),
+        ("valgate_feed_failures", "Failed attempts to hear a revocation feed.", |stats| &stats.failures),
+        ("valgate_feed_applied", "Entries of a revocation feed put in force.", |stats| &stats.applied),
+        ("valgate_feed_broken_entries", "Entries of a revocation feed skipped as broken.", |stats| {
+            &stats.broken
+        }),
+        ("valgate_feed_store_failures", "Failed attempts to keep a feed's copy on disk.", |stats| {
+            &stats.store_failures
+        }),
+    ];
+    let mut registrations: Vec<Registration> = counters
+        .into_iter()
+        .map(|(name, help, read)| {
+            let stats = Arc::clone(stats);
+            metrics.register_counter(name, help, &labels, move || read(&stats).load(Ordering::Relaxed))
+        })
+        .collect();
+    let entries = Arc::clone(state);
+    registrations.push(metrics.register_gauge(
+        "valgate_feed_entries",
+        "Entries that a revocation feed has in force.",
+        &labels,
+        #[allow(clippy::cast_precision_loss, reason = "a count of entries")]
+        move || entries.index().len() as f64,
+    ));
+    let (state, clock) = (Arc::clone(state), clock.clone());
+    registrations.push(metrics.register_gauge(
+        "valgate_feed_staleness_seconds",
+        "Time since a revocation feed was last heard; absent before the first time.",
+        &labels,
+        move || match state.freshness(clock.monotonic(), Duration::MAX) {
+            Freshness::NotLoaded => f64::NAN,
+            Freshness::Fresh { age } | Freshness::Stale { age } => age.as_secs_f64(),
+        },
+    ));
+    registrations
 }

@@ -72,7 +72,7 @@ pub async fn start(config: Config) -> Result<Running> {
     let readiness = Readiness::new(Sources::names(&config));
     let health = bind_health(&config, &readiness, &metrics, &mut tasks).await?;
 
-    let sources = Sources::start(&config, &clock, &readiness, &metrics, &mut tasks)?;
+    let sources = Sources::start(&config, &clock, &readiness, &metrics, &mut tasks).await?;
     let shared = Arc::new(Shared {
         routes: Arc::new(routes::build(&config)?),
         reserved: Arc::new(routes::reserved_names(&config)),

@@ -14,12 +14,13 @@ use crate::config::Config;
 use crate::config::settings::{self, JwksLocation, MetadataLocation};
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
 use crate::feeds::jwks::{KeyFeed, KeyFeedSettings, KeyOrigin, RefreshIntervals};
+use crate::feeds::revocation::load_fact_hasher;
 use crate::keys::{KeySource, KeySourceSettings};
-use crate::revocation::{FactHasher, FeedState, RevocationPolicies, RevocationPolicy, WhenStale};
+use crate::revocation::{FeedState, RevocationPolicies, RevocationPolicy, WhenStale};
 use crate::telemetry::metrics::{Metrics, Registration};
 use crate::token::{Audiences, Expectations, Issuer, IssuerId, Issuers, Profile, Verifier};
 
-use super::feeds::start_feeds;
+use super::feeds;
 
 /// What the sources publish.
 pub struct Sources {
@@ -43,7 +44,7 @@ impl Sources {
     }
 
     /// Starts a task for each source. Keys and feeds need not be there yet: listeners serve before.
-    pub fn start(
+    pub async fn start(
         config: &Config,
         clock: &Clock,
         readiness: &Readiness,
@@ -59,8 +60,9 @@ impl Sources {
             issuers.push(issuer(place, settings, feed.source())?);
             tasks.spawn(feed.run());
         }
-        let hasher = FactHasher::random();
-        let feeds = start_feeds(config, &hasher, clock, metrics, tasks, &mut registrations)?;
+        let hasher = load_fact_hasher(config.state_dir.as_deref());
+        let (feeds, feed_registrations) = feeds::start(config, &hasher, clock, metrics, tasks).await?;
+        registrations.extend(feed_registrations);
         let policies = config.issuers.iter().map(|issuer| revocation_policy(issuer, &feeds)).collect();
         let issuers: Vec<Arc<Issuer>> = issuers.into_iter().map(Arc::new).collect();
         tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds, clock.clone()));

@@ -50,10 +50,8 @@ pub async fn forward(
     let limits = BodyLimits { max_bytes: route.max_body, idle: core.limits.body_idle };
     check_length(&parts.headers, limits)?;
     edit_request(core, route, &permit, &mut parts, &authority, peer, exchange)?;
-    if route.host == HostHeader::Upstream {
-        if let Some(endpoint) = client.endpoint(place) {
-            parts.headers.insert(HOST, endpoint.authority.clone());
-        }
+    if let (HostHeader::Upstream, Some(endpoint)) = (route.host, client.endpoint(place)) {
+        parts.headers.insert(HOST, endpoint.authority.clone());
     }
     let (body, progress) = RequestBody::new(incoming, limits);
     exchange.body = Some(Rc::clone(&progress));
@@ -144,10 +142,10 @@ fn remove_credential(route: &Route, headers: &mut HeaderMap) {
 /// HTTP/2 may split cookies over several fields, HTTP/1.1 may not (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if crumbs.len() > 1 {
-        if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(crumbs.join(&b"; "[..]))) {
-            headers.insert(COOKIE, joined);
-        }
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(crumbs.join(&b"; "[..])))
+    {
+        headers.insert(COOKIE, joined);
     }
 }
 

@@ -69,10 +69,12 @@ impl SharedVerdicts {
 /// How many verdicts one core keeps at hand: a power of two.
 const SLOTS: usize = 4096;
 
+type Slot = Option<(TokenKey, Rc<Candidate>)>;
+
 /// One core's cache.
 #[derive(Debug)]
 pub(super) struct VerdictCache {
-    near: RefCell<Vec<Option<(TokenKey, Rc<Candidate>)>>>,
+    near: RefCell<Vec<Slot>>,
     shared: SharedVerdicts,
 }
 

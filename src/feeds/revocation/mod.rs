@@ -144,9 +144,14 @@ impl RevocationFeed {
         Arc::clone(&self.replica.stats)
     }
 
-    /// Brings back the copy in the state directory, if there is one; then keeps the index current until it is dropped.
-    pub async fn run(mut self) {
+    /// Brings back the copy in the state directory, if there is one. To be awaited before the first request is served,
+    /// so that what was revoked before a restart is revoked after it, whatever `when_stale` says.
+    pub async fn restore(&mut self) {
         self.replica.restore().await;
+    }
+
+    /// Keeps the index current until it is dropped.
+    pub async fn run(mut self) {
         loop {
             let pause = self.step().await;
             tokio::time::sleep(pause).await;

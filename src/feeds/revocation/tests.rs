@@ -494,6 +494,8 @@ async fn runs_until_it_is_dropped_through_failures() {
     settings.interval = Duration::ZERO;
     let feed = RevocationFeed::new(settings, FactHasher::random(), Clock::system()).unwrap();
     let state = feed.state();
+    let mut feed = feed;
+    feed.restore().await;
     let task = tokio::spawn(feed.run());
     eventually("both changes", || revoked(&state) == "ab").await;
     task.abort();
