@@ -64,7 +64,8 @@ impl FromStr for PathPattern {
 
     fn from_str(text: &str) -> Result<Self, PathPatternError> {
         let rest = text.strip_prefix('/').ok_or(PathPatternError::NotAbsolute)?;
-        if let Some(character) = text.chars().find(|c| matches!(c, '?' | '#' | ';' | '\\') || c.is_control()) {
+        if let Some(character) = text.chars().find(|c| matches!(c, '?' | '#' | ';' | '\\') || c.is_control())
+        {
             return Err(PathPatternError::Forbidden(character));
         }
         if text.contains('%') {
