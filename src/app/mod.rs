@@ -231,6 +231,7 @@ fn listener_settings(
             max_connections: config.limits.connections.div_ceil(cores),
             concurrent_streams: config.limits.concurrent_streams,
             idle: config.timeouts.idle,
+            stall: config.timeouts.body_idle,
             handshake: config.timeouts.handshake,
         }))
     };

@@ -9,14 +9,13 @@ use crate::config::Config;
 use crate::config::settings;
 use crate::gateway::{HostHeader, IdentityHeader, MetricIds, ReservedNames, Route, Routes, TokenSource};
 use crate::policy::{Access, ClaimRule, ClaimTest, Policy};
-use crate::route::{Ambiguity, HostPattern, PathPattern, RouteId, RouteMatch, RouteTable};
+use crate::route::{Ambiguity, RouteId, RouteTable};
 use crate::telemetry::metrics::Metrics;
 use crate::token::{IssuerId, scalar_text};
 
 /// The routes and the table that finds them.
 pub fn build(config: &Config) -> Result<Routes> {
-    let matches = config.routes.iter().map(route_match).collect::<Result<Vec<_>>>()?;
-    let table = RouteTable::build(&matches)
+    let table = RouteTable::build(config.routes.iter().map(|route| &route.matches))
         .map_err(|conflicts| anyhow!("{} routes match the same requests as another", conflicts.len()))?;
     let all = config
         .routes
@@ -53,22 +52,6 @@ pub fn hsts_value(hsts: &settings::Hsts) -> Result<HeaderValue> {
         value.push_str("; preload");
     }
     Ok(HeaderValue::from_str(&value)?)
-}
-
-fn route_match(route: &settings::Route) -> Result<RouteMatch> {
-    let matches = &route.matches;
-    Ok(RouteMatch {
-        host: match &matches.host {
-            settings::HostPattern::Any => HostPattern::Any,
-            settings::HostPattern::Exact(name) => HostPattern::Exact(name.as_str().into()),
-            settings::HostPattern::Below(parent) => HostPattern::Below(format!(".{parent}").into()),
-        },
-        path: PathPattern::parse(matches.path.as_str())?,
-        methods: match &matches.methods {
-            settings::MethodSet::Any => None,
-            settings::MethodSet::Only(methods) => Some(methods.clone()),
-        },
-    })
 }
 
 fn build_route(place: usize, route: &settings::Route) -> Result<Arc<Route>> {

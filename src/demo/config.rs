@@ -22,10 +22,12 @@ pub fn yaml(addresses: &Addresses<'_>, dir: &Path) -> String {
     let Addresses { listen, issuer, audience, api, nothing } = addresses;
     let certificate = quoted(&dir.join(super::files::CERTIFICATE));
     let key = quoted(&dir.join(super::files::PRIVATE_KEY));
+    let log = quoted(&dir.join(super::files::ACCESS_LOG));
     format!(
         r#"{MARKER}
 # Issuer and API live in the demo's process and end with it.
 version: 1
+access_log: {{ format: json, output: {{ file: {log} }} }}
 
 listeners:
   - address: "{listen}"

@@ -17,6 +17,8 @@ pub const CERTIFICATE: &str = "tls.crt";
 pub const PRIVATE_KEY: &str = "tls.key";
 /// The configuration.
 pub const CONFIG: &str = "valgate.yaml";
+/// One line for each request.
+pub const ACCESS_LOG: &str = "access.log";
 /// Where the tokens are.
 pub const TOKENS: &str = "tokens";
 

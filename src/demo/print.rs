@@ -21,6 +21,7 @@ pub(super) fn guide(out: &mut dyn Write, demo: &Demo) -> io::Result<()> {
     writeln!(out, "issuer         {issuer}")?;
     writeln!(out, "sample API     http://{} (behind the gateway; it checks nothing)", demo.api.address())?;
     writeln!(out, "configuration  {}", demo.files.path(files::CONFIG).display())?;
+    writeln!(out, "access log     {}", demo.files.path(files::ACCESS_LOG).display())?;
     writeln!(out, "CA             {}", demo.files.path(files::CA).display())?;
     writeln!(out, "tokens         {} (valid for 1 h)", demo.files.path(files::TOKENS).display())?;
     if demo.files.fresh() {

@@ -123,7 +123,7 @@ impl Connection {
         ));
         let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
         self.open.becomes(protocol, ConnectionState::Active);
-        let stream = Linger::new(stream);
+        let stream = Linger::new(stream, self.settings.stall);
         let outcome = if is_http2 {
             self.speak_http2(stream, peer, drain).await
         } else {
@@ -155,7 +155,10 @@ impl Connection {
             () = self.member.asked_to_leave() => return Ok(()),
             () = drain.begun() => connection.as_mut().graceful_shutdown(),
         }
-        connection.await
+        tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = self.member.asked_to_leave() => Ok(()),
+        }
     }
 
     async fn speak_http2<S>(&self, stream: S, peer: Rc<Peer>, mut drain: DrainSignal) -> hyper::Result<()>
@@ -175,9 +178,29 @@ impl Connection {
             biased;
             outcome = connection.as_mut() => return outcome,
             () = self.member.asked_to_leave() => return Ok(()),
-            () = drain.begun() => connection.as_mut().graceful_shutdown(),
+            () = drain.begun() => {}
+            () = self.idle_for_too_long() => {}
         }
-        connection.await
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = self.member.asked_to_leave() => Ok(()),
+            // A client that answers GOAWAY with silence is not waited for.
+            () = self.idle_for_too_long() => Ok(()),
+        }
+    }
+
+    /// Resolves when the connection has served no request for as long as it may; hyper watches over HTTP/1.1 itself.
+    async fn idle_for_too_long(&self) {
+        let limit = self.settings.idle;
+        let clock = &self.gateway.core().clock;
+        loop {
+            tokio::time::sleep(limit).await;
+            let quiet = self.member.activity().quiet_since();
+            if quiet.is_some_and(|since| since.until(clock.monotonic()) >= limit) {
+                return;
+            }
+        }
     }
 
     /// What ended a connection below HTTP, where no response could be given.

@@ -44,20 +44,25 @@ impl Crowd {
     /// Takes a connection in; if there is no room, asks the one that has been idle or unfinished the longest to
     /// leave. `None` if all are busy.
     pub fn enter(self: &Rc<Self>) -> Option<Member> {
-        if self.members.borrow().len() >= self.most {
-            let members = self.members.borrow();
-            let idle =
-                members.iter().filter_map(|(id, state)| Some((state.activity.quiet_since()?, *id, state)));
-            let (_, id, longest) = idle.min_by_key(|(since, ..)| *since)?;
-            longest.leave.notify_one();
-            drop(members);
-            // It has its place no longer, whenever it gets round to leaving.
-            self.members.borrow_mut().remove(&id);
+        if self.members.borrow().len() >= self.most && !self.make_room() {
+            return None;
         }
         let id = self.next.replace(self.next.get().wrapping_add(1));
         let state = Rc::new(State { activity: Activity::new(self.clock.monotonic()), leave: Notify::new() });
         self.members.borrow_mut().insert(id, Rc::clone(&state));
         Some(Member { crowd: Rc::clone(self), id, state })
+    }
+
+    /// Asks the connection that has been idle or unfinished the longest to leave. False if all are busy.
+    pub fn make_room(&self) -> bool {
+        let mut members = self.members.borrow_mut();
+        let idle = members.iter().filter_map(|(id, state)| Some((state.activity.quiet_since()?, *id)));
+        let Some((_, longest)) = idle.min() else { return false };
+        // It has its place no longer, whenever it gets round to leaving.
+        members.remove(&longest).is_some_and(|state| {
+            state.leave.notify_one();
+            true
+        })
     }
 
     /// Resolves when nobody is left.

@@ -1,5 +1,8 @@
-//! Closing so that the last response arrives: a socket closed with unread bytes in it is reset, and the reset may
-//! overtake the response (RFC 9112 section 9.6).
+//! The client's end of a connection as hyper writes to it: closed so that the last response arrives, and given up
+//! when the client does not read.
+//!
+//! A socket closed with unread bytes in it is reset, and the reset may overtake the response (RFC 9112 section 9.6).
+//! A client that stops reading would hold its connection, and the upstream's behind it, for as long as it likes.
 
 use std::io;
 use std::pin::Pin;
@@ -13,11 +16,15 @@ use tokio::time::Sleep;
 const PATIENCE: Duration = Duration::from_secs(2);
 const MOST: usize = 4 * 1024 * 1024;
 
-/// A stream whose shutdown first ends our side, then reads and drops what the peer still sends, within bounds.
+/// A stream whose shutdown first ends our side, then reads and drops what the peer still sends, within bounds; and
+/// whose writes fail when the peer takes nothing for too long.
 #[derive(Debug)]
 pub struct Linger<S> {
     stream: S,
     closing: Option<Closing>,
+    stall_limit: Duration,
+    /// Runs while a write waits for the peer to read.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -27,9 +34,27 @@ struct Closing {
 }
 
 impl<S> Linger<S> {
-    /// Wraps a stream.
-    pub fn new(stream: S) -> Self {
-        Self { stream, closing: None }
+    /// Wraps a stream; `stall_limit` is how long the peer may take nothing of what is written.
+    pub fn new(stream: S, stall_limit: Duration) -> Self {
+        Self { stream, closing: None, stall_limit, stalled: None }
+    }
+
+    /// Passes a write's outcome on, or fails it when it has been pending for too long.
+    fn unless_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let limit = self.stall_limit;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        stalled
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
 }
 
@@ -45,7 +70,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Linger<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.unless_stalled(cx, outcome)
     }
 
     fn poll_write_vectored(
@@ -53,7 +79,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, data)
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.unless_stalled(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -61,7 +88,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Linger<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        self.unless_stalled(cx, outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -35,6 +35,8 @@ pub struct ListenerSettings {
     pub concurrent_streams: u32,
     /// How long a connection may go without a request.
     pub idle: Duration,
+    /// How long a client may take nothing of what is sent to it.
+    pub stall: Duration,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
 }
@@ -101,6 +103,8 @@ pub async fn serve(
             Ok((stream, address)) => take_in(stream, address, &settings, &http, &gateway, &crowd, &drain),
             Err(error) => {
                 tracing::warn!(listener = %settings.name, %error, "accepting a connection failed");
+                // Descriptors have run out, most likely: whoever does nothing with one gives it back.
+                crowd.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

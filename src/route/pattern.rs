@@ -1,125 +1,190 @@
-//! Path patterns: literal segments, `*` for one segment, and `/**` at the end for a path and all below it.
+//! Path patterns: `/orders`, `/orders/*`, `/orders/**`. Matched against the decoded view of a request's path.
 
 use std::fmt;
+use std::str::FromStr;
 
-/// A path pattern of a route. `/orders/**` matches `/orders`, `/orders/` and all below, by whole segments.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A pattern over the segments of a path. Case-sensitive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PathPattern {
-    pub(super) segments: Vec<Segment>,
-    /// Whether the pattern ends in `/**`.
-    pub(super) subtree: bool,
+    text: String,
+    segments: Vec<PathSegment>,
+    /// Ends in `/**`: any number of further segments.
+    open: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Segment {
-    Literal(Box<str>),
-    One,
+/// One segment of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathSegment {
+    /// Exactly this. Empty after a trailing slash: `/orders/` is not `/orders`.
+    Literal(String),
+    /// `*`: any one segment that is not empty.
+    Any,
 }
 
-/// Why a pattern is not one, in words that say what would be right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PatternError {
-    /// It does not begin with a slash.
-    #[error("a path begins with '/'")]
-    NoSlash,
-    /// `**` stands elsewhere than at the end.
-    #[error("'**' may stand only as the last segment, as in /orders/**")]
-    SubtreeNotLast,
-    /// A star stands within a segment.
-    #[error("'*' stands for one whole segment, as in /orders/*/items; it cannot be a part of one")]
-    PartialStar,
-    /// A segment is empty.
-    #[error("'//' is never matched, since requests with it are refused; write the path with single slashes")]
-    Empty,
-    /// A segment is `.` or `..`.
-    #[error(
-        "dot segments are never matched, since requests with them are refused; write the path without them"
-    )]
-    Dots,
-    /// A character that does not belong into a pattern.
-    #[error(
-        "a pattern is written decoded and without query: no '%', '?', '#', ';', backslash or control characters"
-    )]
-    Character,
+/// Why a text is not a path pattern. Its message completes "the path".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathPatternError {
+    /// Without a slash in front.
+    NotAbsolute,
+    /// `//` inside.
+    EmptySegment,
+    /// `.` or `..` as a segment.
+    DotSegment,
+    /// `**` before the end.
+    OpenInside,
+    /// `*` with other characters in a segment.
+    PartialWildcard,
+    /// `{name}` as other routers have it.
+    Braces,
+    /// A query, a fragment, parameters, a backslash, a control character.
+    Forbidden(char),
+    /// Percent-encoding.
+    Encoded,
 }
 
 impl PathPattern {
-    /// Reads a pattern.
-    pub fn parse(text: &str) -> Result<Self, PatternError> {
-        let rest = text.strip_prefix('/').ok_or(PatternError::NoSlash)?;
-        if rest.chars().any(|c| matches!(c, '%' | '?' | '#' | ';' | '\\') || c.is_control()) {
-            return Err(PatternError::Character);
-        }
-        let (rest, subtree) = match rest.strip_suffix("/**") {
-            Some(start) => (start, true),
-            None if rest == "**" => return Ok(Self { segments: Vec::new(), subtree: true }),
-            None => (rest, false),
-        };
-        let mut names: Vec<&str> = rest.split('/').collect();
-        // `/` alone, and a slash at the end, are a last empty segment: a path of its own.
-        let trailing = !subtree && names.last() == Some(&"");
-        if trailing {
-            names.pop();
-        }
-        let mut segments = names.into_iter().map(Segment::parse).collect::<Result<Vec<_>, _>>()?;
-        if trailing {
-            segments.push(Segment::Literal("".into()));
-        }
-        Ok(Self { segments, subtree })
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The segments before a final `/**`. The root `/` is one empty literal; `/**` has none.
+    pub fn segments(&self) -> &[PathSegment] {
+        &self.segments
+    }
+
+    /// Whether it ends in `/**`, and so matches what its segments lead to and everything below.
+    pub fn is_open(&self) -> bool {
+        self.open
     }
 }
 
-impl Segment {
-    fn parse(text: &str) -> Result<Self, PatternError> {
-        match text {
-            "" => Err(PatternError::Empty),
-            "." | ".." => Err(PatternError::Dots),
-            "*" => Ok(Self::One),
-            "**" => Err(PatternError::SubtreeNotLast),
-            _ if text.contains('*') => Err(PatternError::PartialStar),
-            _ => Ok(Self::Literal(text.into())),
+impl FromStr for PathPattern {
+    type Err = PathPatternError;
+
+    fn from_str(text: &str) -> Result<Self, PathPatternError> {
+        let rest = text.strip_prefix('/').ok_or(PathPatternError::NotAbsolute)?;
+        if let Some(character) = text.chars().find(|c| matches!(c, '?' | '#' | ';' | '\\') || c.is_control())
+        {
+            return Err(PathPatternError::Forbidden(character));
         }
+        if text.contains('%') {
+            return Err(PathPatternError::Encoded);
+        }
+        let (closed, open) = match rest.strip_suffix("**") {
+            Some("") => (None, true),
+            Some(before) => (Some(before.strip_suffix('/').ok_or(PathPatternError::PartialWildcard)?), true),
+            None => (Some(rest), false),
+        };
+        let mut segments = Vec::new();
+        let parts: Vec<&str> = closed.into_iter().flat_map(|closed| closed.split('/')).collect();
+        for (position, part) in parts.iter().enumerate() {
+            let last = position + 1 == parts.len() && !open;
+            segments.push(segment(part, last)?);
+        }
+        Ok(Self { text: text.to_owned(), segments, open })
+    }
+}
+
+fn segment(part: &str, last: bool) -> Result<PathSegment, PathPatternError> {
+    match part {
+        "" if !last => Err(PathPatternError::EmptySegment),
+        "." | ".." => Err(PathPatternError::DotSegment),
+        "*" => Ok(PathSegment::Any),
+        "**" => Err(PathPatternError::OpenInside),
+        part if part.contains('*') => Err(PathPatternError::PartialWildcard),
+        part if part.starts_with('{') && part.ends_with('}') => Err(PathPatternError::Braces),
+        part => Ok(PathSegment::Literal(part.to_owned())),
     }
 }
 
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for segment in &self.segments {
-            match segment {
-                Segment::Literal(text) => write!(f, "/{text}")?,
-                Segment::One => f.write_str("/*")?,
-            }
-        }
-        if self.subtree { f.write_str("/**") } else { Ok(()) }
+        f.write_str(&self.text)
     }
 }
 
+impl PathPatternError {
+    /// What would be right.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::NotAbsolute => "begin it with `/`",
+            Self::EmptySegment => {
+                "remove the doubled `/`; a route allows such requests by `allow: [double_slash]`"
+            }
+            Self::DotSegment => "write the path that is meant; requests with dot segments are refused",
+            Self::OpenInside => "`/**` stands at the end only; `*` stands for one segment anywhere",
+            Self::PartialWildcard => {
+                "`*` stands for one whole segment and `/**` at the end for any number of them"
+            }
+            Self::Braces => "write `*` for a segment of any content",
+            Self::Forbidden(_) => "a pattern is matched against the path alone, without query and parameters",
+            Self::Encoded => "write the decoded character: patterns are matched against the decoded path",
+        }
+    }
+}
+
+impl fmt::Display for PathPatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAbsolute => f.write_str("does not begin with `/`"),
+            Self::EmptySegment => f.write_str("has an empty segment (`//`)"),
+            Self::DotSegment => f.write_str("has a dot segment (`.` or `..`)"),
+            Self::OpenInside => f.write_str("has `**` before its end"),
+            Self::PartialWildcard => f.write_str("has a wildcard within a segment"),
+            Self::Braces => f.write_str("has a segment in braces"),
+            Self::Forbidden(character) => write!(f, "holds the character {character:?}"),
+            Self::Encoded => f.write_str("is percent-encoded"),
+        }
+    }
+}
+
+impl std::error::Error for PathPatternError {}
+
 #[cfg(test)]
 mod tests {
-    use super::{PathPattern, PatternError};
+    use super::{PathPattern, PathPatternError as Error, PathSegment};
 
     #[test]
-    fn patterns_read_back_as_written() {
-        for text in ["/", "/**", "/a", "/a/", "/a/**", "/a/*/b", "/*", "/a b", "/\u{e9}", "/*/**"] {
-            assert_eq!(PathPattern::parse(text).map(|pattern| pattern.to_string()), Ok(text.to_owned()));
+    fn patterns_are_read_by_segments() {
+        let literal = |text: &str| PathSegment::Literal(text.to_owned());
+        let cases = [
+            ("/", vec![literal("")], false),
+            ("/**", vec![], true),
+            ("/orders", vec![literal("orders")], false),
+            ("/orders/", vec![literal("orders"), literal("")], false),
+            ("/orders/**", vec![literal("orders")], true),
+            ("/orders/*/items", vec![literal("orders"), PathSegment::Any, literal("items")], false),
+            ("/*/**", vec![PathSegment::Any], true),
+            ("/straße", vec![literal("straße")], false),
+        ];
+        for (text, segments, open) in cases {
+            let pattern: PathPattern = text.parse().unwrap();
+            assert_eq!((pattern.segments(), pattern.is_open()), (segments.as_slice(), open), "{text}");
+            assert_eq!(pattern.as_str(), text);
         }
     }
 
     #[test]
-    fn what_could_never_match_is_an_error() {
-        for (text, error) in [
-            ("a", PatternError::NoSlash),
-            ("", PatternError::NoSlash),
-            ("/a//b", PatternError::Empty),
-            ("//", PatternError::Empty),
-            ("/a/**/b", PatternError::SubtreeNotLast),
-            ("/a*", PatternError::PartialStar),
-            ("/a/../b", PatternError::Dots),
-            ("/a%2fb", PatternError::Character),
-            ("/a?b", PatternError::Character),
-            ("/a;b", PatternError::Character),
-        ] {
-            assert_eq!(PathPattern::parse(text), Err(error), "{text}");
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let cases = [
+            ("orders", Error::NotAbsolute),
+            ("", Error::NotAbsolute),
+            ("/a//b", Error::EmptySegment),
+            ("//", Error::EmptySegment),
+            ("//**", Error::EmptySegment),
+            ("/a/../b", Error::DotSegment),
+            ("/a/**/b", Error::OpenInside),
+            ("/a*", Error::PartialWildcard),
+            ("/a**", Error::PartialWildcard),
+            ("/{id}", Error::Braces),
+            ("/a?b", Error::Forbidden('?')),
+            ("/a\\b", Error::Forbidden('\\')),
+            ("/a;v=1", Error::Forbidden(';')),
+            ("/a%20b", Error::Encoded),
+        ];
+        for (text, error) in cases {
+            assert_eq!(text.parse::<PathPattern>(), Err(error), "{text}");
         }
     }
 }

@@ -8,24 +8,13 @@ use std::collections::HashMap;
 
 use http::Method;
 
-use super::host::HostPattern;
+use super::matching::{HostPattern, MethodSet, RouteMatch};
 use super::path::RequestPath;
-use super::pattern::{PathPattern, Segment};
+use super::pattern::PathSegment;
 
 /// The place of a route in the configuration, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(pub u16);
-
-/// Which requests a route is for.
-#[derive(Clone, Debug)]
-pub struct RouteMatch {
-    /// The hosts.
-    pub host: HostPattern,
-    /// The paths.
-    pub path: PathPattern,
-    /// The methods; `None` for all. HEAD follows GET.
-    pub methods: Option<Vec<Method>>,
-}
 
 /// Two routes that match the same requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +52,7 @@ struct Node {
 
 /// The routes with one and the same pattern: they differ in methods.
 #[derive(Debug, Default)]
-struct Leaf(Vec<(Option<Vec<Method>>, RouteId)>);
+struct Leaf(Vec<(MethodSet, RouteId)>);
 
 impl RouteTable {
     /// Builds the table; the routes' ids are their places in `routes`. All conflicts are told at once.
@@ -72,7 +61,7 @@ impl RouteTable {
         let mut conflicts = Vec::new();
         for (place, route) in routes.into_iter().enumerate() {
             let id = RouteId(u16::try_from(place).unwrap_or(u16::MAX));
-            if let Err(first) = table.leaf(route).add(route.methods.clone(), id) {
+            if let Err(first) = table.leaf(route).add(&route.methods, id) {
                 conflicts.push(Conflict { first, second: id });
             }
         }
@@ -88,13 +77,13 @@ impl RouteTable {
         // `place` was found or made right above.
         #[allow(clippy::indexing_slicing, reason = "the index was just found or pushed")]
         let mut node = &mut self.hosts[place].1;
-        for segment in &route.path.segments {
+        for segment in route.path.segments() {
             node = match segment {
-                Segment::Literal(name) => node.literals.entry(name.clone()).or_default(),
-                Segment::One => node.one.get_or_insert_default(),
+                PathSegment::Literal(name) => node.literals.entry(name.as_str().into()).or_default(),
+                PathSegment::Any => node.one.get_or_insert_default(),
             };
         }
-        if route.path.subtree { &mut node.subtree } else { &mut node.here }
+        if route.path.is_open() { &mut node.subtree } else { &mut node.here }
     }
 
     /// The route for this host (lower case, without port), path and method. A path with several readings finds a
@@ -144,37 +133,27 @@ impl Leaf {
     }
 
     /// Adds a route; the error is the route that already has one of its methods.
-    fn add(&mut self, methods: Option<Vec<Method>>, id: RouteId) -> Result<(), RouteId> {
-        let clash = self.0.iter().find(|(others, _)| match (others, &methods) {
-            (Some(others), Some(methods)) => methods.iter().any(|method| others.contains(method)),
-            (None, None) => true,
-            // A list of methods beside 'all other methods' is specific beside general.
-            _ => false,
-        });
-        if let Some((_, first)) = clash {
+    fn add(&mut self, methods: &MethodSet, id: RouteId) -> Result<(), RouteId> {
+        if let Some((_, first)) = self.0.iter().find(|(others, _)| others.common(methods).is_some()) {
             return Err(*first);
         }
-        self.0.push((methods, id));
+        self.0.push((methods.clone(), id));
         Ok(())
     }
 
     fn choose(&self, method: &Method) -> Found {
-        let listed = |wanted: &Method| {
-            self.0
-                .iter()
-                .find(|(methods, _)| methods.as_ref().is_some_and(|methods| methods.contains(wanted)))
-        };
-        let all = || self.0.iter().find(|(methods, _)| methods.is_none());
-        let head = || if method == Method::HEAD { listed(&Method::GET) } else { None };
-        match listed(method).or_else(head).or_else(all) {
+        match self.0.iter().find(|(methods, _)| methods.contains(method)) {
             Some((_, id)) => Found::Route(*id),
             None => Found::OtherMethods(self.methods()),
         }
     }
 
     fn methods(&self) -> Vec<Method> {
-        let mut methods: Vec<Method> =
-            self.0.iter().filter_map(|(methods, _)| methods.clone()).flatten().collect();
+        let only = |(methods, _): &(MethodSet, RouteId)| match methods {
+            MethodSet::Any => Vec::new(),
+            MethodSet::Only(methods) => methods.clone(),
+        };
+        let mut methods: Vec<Method> = self.0.iter().flat_map(only).collect();
         if methods.contains(&Method::GET) && !methods.contains(&Method::HEAD) {
             methods.push(Method::HEAD);
         }
@@ -188,14 +167,18 @@ mod tests {
     use http::Method;
 
     use super::{Conflict, Found, RouteId, RouteMatch, RouteTable};
-    use crate::route::{HostPattern, PathPattern, RequestPath};
+    use crate::route::{HostPattern, MethodSet, RequestPath};
 
     fn route(host: &str, path: &str, methods: &str) -> RouteMatch {
         let methods: Vec<Method> = methods.split_whitespace().map(|name| name.parse().unwrap()).collect();
         RouteMatch {
-            host: if host.is_empty() { HostPattern::Any } else { HostPattern::parse(host).unwrap() },
-            path: PathPattern::parse(path).unwrap(),
-            methods: (!methods.is_empty()).then_some(methods),
+            host: match host.strip_prefix("*.") {
+                Some(parent) => HostPattern::Below(parent.to_owned()),
+                None if host.is_empty() => HostPattern::Any,
+                None => HostPattern::Exact(host.to_owned()),
+            },
+            path: path.parse().unwrap(),
+            methods: if methods.is_empty() { MethodSet::Any } else { MethodSet::Only(methods) },
         }
     }
 
@@ -274,13 +257,14 @@ mod tests {
             route("", "/a/**", ""),
             route("", "/a/**", "PUT GET"),
             route("", "/a/*", ""),
-            route("A.b", "/a/**", "GET"),
-            route("a.B", "/a/**", "GET"),
+            route("a.b", "/a/**", "GET"),
+            route("a.b", "/a/**", "HEAD"),
         ];
         let conflicts = RouteTable::build(&routes).unwrap_err();
         assert_eq!(
             conflicts,
             [
+                Conflict { first: RouteId(0), second: RouteId(2) },
                 Conflict { first: RouteId(0), second: RouteId(3) },
                 Conflict { first: RouteId(5), second: RouteId(6) }
             ]

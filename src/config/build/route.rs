@@ -8,9 +8,10 @@ use super::{Build, all, each, error_detail};
 use crate::config::place::Place;
 use crate::config::raw::{self, PathSpelling};
 use crate::config::settings::{
-    Access, AllowedSpellings, ClaimPath, ErrorDetail, HostPattern, IssuerIndex, MethodSet, PathPattern,
-    Requirements, Route, RouteMatch, TokenFrom, UpstreamHost, UpstreamIndex,
+    Access, AllowedSpellings, ClaimPath, ErrorDetail, IssuerIndex, Requirements, Route, TokenFrom,
+    UpstreamHost, UpstreamIndex,
 };
+use crate::route::{HostPattern, MethodSet, PathPattern, RouteMatch};
 
 /// What routes take from the rest of the file.
 pub(super) struct Defaults<'a> {

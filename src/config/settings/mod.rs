@@ -8,7 +8,6 @@ mod issuer;
 mod limits;
 mod listener;
 mod observe;
-mod path_pattern;
 mod route;
 mod upstream;
 
@@ -22,10 +21,8 @@ pub use issuer::{
 pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
-pub use path_pattern::{PathPattern, PathPatternError, PathSegment};
 pub use route::{
-    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, HostPattern, MethodSet, Requirements, Route,
-    RouteMatch, TokenFrom, UpstreamHost,
+    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, TokenFrom, UpstreamHost,
 };
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use http::{HeaderName, Method};
+use http::HeaderName;
 
-use super::{ErrorDetail, IssuerIndex, PathPattern, UpstreamIndex};
+use super::{ErrorDetail, IssuerIndex, UpstreamIndex};
+use crate::route::RouteMatch;
 
 /// What is served, to whom.
 #[derive(Clone, Debug)]
@@ -33,37 +34,6 @@ pub struct Route {
     pub allow: AllowedSpellings,
     /// Override headers that this route lets pass.
     pub allow_override_headers: Vec<HeaderName>,
-}
-
-/// Which requests a route is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteMatch {
-    /// The host.
-    pub host: HostPattern,
-    /// The path.
-    pub path: PathPattern,
-    /// The methods.
-    pub methods: MethodSet,
-}
-
-/// Hosts, in lower case and without port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// Every host.
-    Any,
-    /// This one.
-    Exact(String),
-    /// All names below this one, at any depth: `*.example.com` is `Below("example.com")`.
-    Below(String),
-}
-
-/// Methods.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MethodSet {
-    /// Every method.
-    Any,
-    /// These; at least one, none twice. `HEAD` follows `GET` and stands here only if it was written.
-    Only(Vec<Method>),
 }
 
 /// Who may pass.
@@ -141,60 +111,6 @@ pub struct AllowedSpellings {
     pub double_slash: bool,
     /// `;` and what follows it in a segment.
     pub path_parameters: bool,
-}
-
-impl MethodSet {
-    /// Whether a request with `method` is in the set; `HEAD` follows `GET` (RFC 9110 section 9.3.2).
-    pub fn contains(&self, method: &Method) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Only(methods) => {
-                methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET))
-            }
-        }
-    }
-
-    /// A method that is in both, if there is one; `*` stands for every method.
-    pub fn common<'a>(&'a self, other: &'a Self) -> Option<&'a str> {
-        match (self, other) {
-            (Self::Any, Self::Any) => Some("*"),
-            (Self::Any, Self::Only(methods)) | (Self::Only(methods), Self::Any) => {
-                methods.first().map(Method::as_str)
-            }
-            (Self::Only(methods), Self::Only(others)) => {
-                let in_other = methods.iter().find(|method| other.contains(method));
-                in_other.or_else(|| others.iter().find(|method| self.contains(method))).map(Method::as_str)
-            }
-        }
-    }
-}
-
-impl fmt::Display for MethodSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Any => f.write_str("*"),
-            Self::Only(methods) => {
-                f.write_str(&methods.iter().map(Method::as_str).collect::<Vec<_>>().join(","))
-            }
-        }
-    }
-}
-
-/// `GET api.example.com/orders/**`, as routes without a name are called.
-impl fmt::Display for RouteMatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.methods, self.host, self.path)
-    }
-}
-
-impl fmt::Display for HostPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Any => Ok(()),
-            Self::Exact(host) => f.write_str(host),
-            Self::Below(parent) => write!(f, "*.{parent}"),
-        }
-    }
 }
 
 impl fmt::Display for ClaimPath {

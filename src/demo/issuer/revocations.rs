@@ -133,13 +133,19 @@ impl RevocationLog {
         let after = position.unwrap_or(0);
         let entries: Vec<_> =
             log.entries.iter().filter(|(number, _)| *number > after).map(|(_, entry)| entry).collect();
-        json!({
+        let mut document = json!({
             "version": 1,
             "epoch": log.epoch,
             "cursor": format!("{}.{}", log.epoch, *self.newest.borrow()),
             "kind": if position.is_some() { "delta" } else { "snapshot" },
             "entries": entries,
-        })
+        });
+        if position.is_some()
+            && let Some(members) = document.as_object_mut()
+        {
+            members.insert("since".to_owned(), json!(cursor));
+        }
+        document
     }
 
     /// The sequence number in a cursor that this epoch gave out.
