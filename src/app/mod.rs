@@ -61,6 +61,7 @@ pub struct Running {
 /// # Errors
 /// A socket that cannot be bound, a certificate that cannot be read, a thread that cannot be started.
 pub async fn start(config: Config) -> Result<Running> {
+    raise_descriptor_limit();
     let clock = Clock::system();
     let cores = config.workers.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
     let metrics = Arc::new(Metrics::new());
@@ -173,6 +174,13 @@ impl Running {
         if !matches!(written, Ok(Ok(()))) {
             tracing::warn!("the access log could not be written to its end");
         }
+    }
+}
+
+/// A connection costs a descriptor, and the usual soft limit of 1024 is for programs that use `select`.
+fn raise_descriptor_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit on open files could not be raised");
     }
 }
 

@@ -136,6 +136,11 @@ fn check_segment(raw: &str) -> Result<u8, PathRefused> {
     if decoded.contains('/') && decoded.contains(';') {
         return Err(PathRefused("A segment of the path has both an encoded slash and a ';' parameter."));
     }
+    // What one server splits or cuts off may leave nothing between two slashes, which another merges.
+    let leaves_nothing = |part: &str| part.is_empty() && decoded.contains('/') || part.starts_with(';');
+    if decoded.split('/').any(leaves_nothing) {
+        ambiguities |= Ambiguity::DoubleSlash.bit();
+    }
     for part in decoded.split('/') {
         if matches!(before_parameters(part), "." | "..") {
             return Err(PathRefused("The path contains a dot segment ('.' or '..', perhaps encoded)."));
@@ -264,6 +269,15 @@ mod tests {
             let checked = RequestPath::check(path).unwrap();
             assert!(checked.is_ambiguous() && checked.is_covered_by(&[ambiguity]), "{path}");
             assert!(!checked.is_covered_by(&[]), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_slash_or_parameter_that_leaves_an_empty_segment_is_a_double_slash_too() {
+        for path in ["/a/%2fb", "/a%2f/b", "/a%2f%2fb", "/a/;x/b", "/;x"] {
+            let checked = RequestPath::check(path).unwrap();
+            assert!(!checked.is_covered_by(&[Ambiguity::EncodedSlash, Ambiguity::PathParameters]), "{path}");
+            assert!(checked.is_covered_by(&Ambiguity::ALL), "{path}");
         }
     }
 

@@ -12,6 +12,8 @@ mod compact;
 mod header;
 mod issuer;
 mod json;
+#[cfg(test)]
+mod tests;
 mod verified;
 mod verify;
 
