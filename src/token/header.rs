@@ -7,8 +7,11 @@ use serde_json::{Map, Value};
 /// not bring its own key.
 #[derive(Clone, Debug)]
 pub struct Header {
+    /// `alg`, whatever it names.
     pub algorithm: String,
+    /// `kid`.
     pub key_id: Option<String>,
+    /// `typ`, as it came.
     pub kind: Option<String>,
 }
 

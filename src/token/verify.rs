@@ -94,8 +94,7 @@ impl Verifier {
         inputs: Inputs<'_>,
         mut run: Run<'_, E>,
     ) -> Result<Verdict, Rejection> {
-        let compact = run.value(Check::Form, form(token))?;
-        let claims = Claims::new(compact.claims);
+        let (compact, claims) = run.value(Check::Form, form(token))?;
         let issuer = claims.issuer().ok().flatten().and_then(|url| self.issuers.find(url));
 
         let algorithm = run.value(Check::Algorithm, algorithm(&compact.header, issuer))?;
@@ -146,8 +145,9 @@ fn go_on(flow: ControlFlow<Rejection>) -> Result<(), Rejection> {
     }
 }
 
-fn form(token: BearerToken<'_>) -> Result<Compact<'_>, Rejection> {
+fn form(token: BearerToken<'_>) -> Result<(Compact<'_>, Claims), Rejection> {
     Compact::parse(token.expose())
+        .and_then(|compact| compact.claims().map(|claims| (compact, Claims::new(claims))))
         .map_err(|why| Rejection::new(Reason::Malformed).hint(format!("The token is malformed: {why}.")))
 }
 
