@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 600;
 
 /// Names that say nothing of what is in the room.
-const EMPTY_NAMES: [&str; 8] =
-    ["util", "utils", "common", "helper", "helpers", "manager", "misc", "shared"];
+const EMPTY_NAMES: [&str; 8] = ["util", "utils", "common", "helper", "helpers", "manager", "misc", "shared"];
 
 #[test]
 fn modules_import_only_what_the_table_allows() {
