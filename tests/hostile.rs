@@ -14,22 +14,32 @@ use proptest::test_runner::{Config, TestRunner};
 
 #[test]
 fn tokens() {
-    hold("token", 4096, properties::token);
+    hold("token", 20_000, properties::token);
+}
+
+#[test]
+fn the_signed_seed_verifies_and_so_the_property_says_something() {
+    let [signed, unsecured] = ["signed", "unsecured"].map(|name| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds/token").join(name);
+        fs::read_to_string(path).unwrap()
+    });
+    assert!(properties::is_verified(&signed));
+    assert!(!properties::is_verified(&unsecured));
 }
 
 #[test]
 fn authorization_headers() {
-    hold("authorization", 4096, properties::authorization);
+    hold("authorization", 20_000, properties::authorization);
 }
 
 #[test]
 fn key_sets() {
-    hold("jwks", 1024, properties::jwks);
+    hold("jwks", 8_000, properties::jwks);
 }
 
 #[test]
 fn configurations() {
-    hold("config", 512, properties::config);
+    hold("config", 4_000, properties::config);
 }
 
 fn hold(kind: &str, cases: u32, property: fn(&[u8])) {

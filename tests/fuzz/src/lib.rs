@@ -43,6 +43,11 @@ pub fn token(data: &[u8]) {
     }
 }
 
+/// Whether the verifier that [`token`] asks accepts this one.
+pub fn is_verified(text: &str) -> bool {
+    BearerToken::new(text).is_some_and(|token| matches!(judge(token, &mut FailFast), Verdict::Verified(_)))
+}
+
 /// The values of Authorization headers, one a line.
 pub fn authorization(data: &[u8]) {
     let mut headers = HeaderMap::new();
