@@ -38,6 +38,11 @@ fn key_sets() {
 }
 
 #[test]
+fn revocation_documents() {
+    hold("feed", 4_000, properties::feed);
+}
+
+#[test]
 fn configurations() {
     hold("config", 4_000, properties::config);
 }

@@ -302,8 +302,8 @@ fn wrong_type(WrongType { claim, expected }: WrongType) -> Rejection {
 fn in_words(seconds: i64) -> String {
     match seconds {
         ..=119 => format!("{seconds} s"),
-        ..=7199 => format!("{} min", seconds / 60),
-        ..=172_799 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
     }
 }

@@ -9,9 +9,11 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use valgate::clock::{Clock, Monotonic, UnixSeconds};
 use valgate::config;
+use valgate::feeds::revocation::apply_document;
 use valgate::gateway::token_from_header;
 use valgate::keys::{Algorithm, JwksLimits, KeyFeedHandle, KeySet, KeySource, KeySourceSettings, parse_jwks};
 use valgate::rejection::Rejection;
+use valgate::revocation::{FactHasher, Index};
 use valgate::token::{
     Audiences, BearerToken, Claims, CollectAll, Compact, Examiner, Expectations, FailFast, Inputs, Issuer,
     IssuerId, Issuers, LookedAgain, Verdict, Verifier,
@@ -92,6 +94,23 @@ pub fn jwks(data: &[u8]) {
     }
 }
 
+/// A revocation document, taken over by an index that knows something already. It is an error and changes nothing, or
+/// all of it is in force; what is said about it does not quote it.
+pub fn feed(data: &[u8]) {
+    let index =
+        Index::new(FactHasher::with_key([7; 16]), vec!["joe".to_owned()], Duration::ZERO, MAX_ENTRIES);
+    let before = apply_document(BEFORE, &index);
+    assert_eq!((before, index.len()), (Ok(1), 1));
+    let generation = index.generation();
+    match apply_document(data, &index) {
+        Ok(usable) => assert!(index.len() <= usable + 1 && usable <= MAX_ENTRIES.min(data.len())),
+        Err(why) => {
+            assert_eq!((index.len(), index.generation()), (1, generation), "a broken document had an effect");
+            assert!(why.len() < 400, "an error that quotes the document: {why}");
+        }
+    }
+}
+
 /// A configuration file. It is good, or has at least one mistake, each with a place in the file.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -107,6 +126,11 @@ pub fn config(data: &[u8]) {
         assert!(!mistake.message.is_empty());
     }
 }
+
+/// Few, so that a document can be too large.
+const MAX_ENTRIES: usize = 8;
+const BEFORE: &[u8] =
+    br#"{"version":1,"kind":"snapshot","epoch":"e","cursor":"1","entries":[{"jti":"a","exp":4102444800}]}"#;
 
 /// Header and claims of the one token that is signed: RFC 7515 appendix A.3.
 const SIGNED: &str = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9\
