@@ -1,6 +1,14 @@
 //! Hostile bytes of each kind against what must hold for them (tests/fuzz/src/lib.rs): the seeds of the fuzz targets,
 //! mutations of them, and noise. The fuzzer goes deeper; this runs everywhere, every time.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
 #[path = "fuzz/src/lib.rs"]
 mod properties;
 

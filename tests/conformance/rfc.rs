@@ -12,9 +12,10 @@ use valgate::token::{BearerToken, Claims, Compact};
 use super::jws;
 
 type Outcome = Result<(), Failed>;
+type Named = (&'static str, fn() -> Outcome);
 
 pub fn trials() -> Vec<Trial> {
-    let tests: [(&str, fn() -> Outcome); 17] = [
+    let tests: [Named; 17] = [
         ("rfc7515::a1_hs256::refused_since_hmac_is_never_accepted", a1_hs256),
         ("rfc7515::a2_rs256::accepted", a2_rs256),
         ("rfc7515::a3_es256::accepted", a3_es256),

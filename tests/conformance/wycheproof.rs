@@ -85,7 +85,7 @@ impl Vector {
     }
 
     fn new(group: &Value, key: &Value, test: &Value) -> Self {
-        let text = |value: &Value| value.as_str().expect("the field is text").to_owned();
+        let owned = |value: &Value| value.as_str().expect("the field is text").to_owned();
         // A token in JSON serialization is an object in the file; what a client would send is its text.
         let token = test["jws"].as_str().map_or_else(|| test["jws"].to_string(), str::to_owned);
         let outcome = match test["result"].as_str() {
@@ -95,8 +95,8 @@ impl Vector {
         };
         Self {
             id: test["tcId"].as_u64().expect("a vector has a number"),
-            group: text(&group["comment"]),
-            comment: text(&test["comment"]),
+            group: owned(&group["comment"]),
+            comment: owned(&test["comment"]),
             token,
             key: key.clone(),
             outcome,
