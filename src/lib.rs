@@ -3,8 +3,9 @@
 //!
 //! # Where things are
 //!
-//! A module imports only from lower layers and from siblings in its own folder; `tests/architecture.rs` holds
-//! the code to this table.
+//! A module imports only from lower layers, from siblings in its own folder, and in its own layer from those that
+//! stand left of it; sources and data plane do not know each other. `tests/architecture.rs` holds the code to this
+//! table.
 //!
 //! | layer | modules | what they are |
 //! |---|---|---|
@@ -12,7 +13,7 @@
 //! | 1 decisions | [`keys`] [`token`] [`revocation`] [`policy`] [`route`] | pure and synchronous: no I/O, no runtime |
 //! | 2 configuration | [`config`] | YAML to settings that cannot be wrong |
 //! | 3 sources | [`feeds`] | background tasks that fetch keys and revocations and publish them |
-//! | 4 data plane | [`telemetry`] [`upstream`] [`gateway`] [`listener`] | what a request passes through, one set per core |
+//! | 4 data plane | [`telemetry`] [`upstream`] [`http1`] [`gateway`] [`listener`] | what a request passes through, one set per core |
 //! | 5 process | [`admin`] [`app`] [`cli`] [`demo`] | start, drain, commands |
 //!
 //! # The life of a request

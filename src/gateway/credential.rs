@@ -25,7 +25,7 @@ pub fn extract<'r>(
     is_tls: bool,
     max_token: usize,
 ) -> Result<BearerToken<'r>, Rejection> {
-    let from_header = from_header(request.headers())?;
+    let from_header = token_from_header(request.headers())?;
     let text = match source {
         TokenSource::Header => from_header,
         TokenSource::Cookie(name) => match (from_header, from_cookie(request.headers(), name)?) {
@@ -48,8 +48,9 @@ pub fn extract<'r>(
     BearerToken::new(text).ok_or_else(|| Reason::IllegalCharacters.into())
 }
 
-/// `Bearer` in any case, one or more spaces, and the token (RFC 9110 section 11.4, RFC 6750 section 2.1).
-fn from_header(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
+/// The text after `Bearer` in any case and one or more spaces (RFC 9110 section 11.4, RFC 6750 section 2.1); `None`
+/// without an Authorization header. Whether it has the form of a token is for [`BearerToken::new`].
+pub fn token_from_header(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -114,7 +115,7 @@ mod tests {
     use http::HeaderMap;
     use http::header::{AUTHORIZATION, COOKIE};
 
-    use super::{from_cookie, from_header};
+    use super::{from_cookie, token_from_header};
     use crate::catalogue::Reason;
 
     fn header(values: &[&'static str]) -> Result<Option<String>, Reason> {
@@ -122,7 +123,9 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, value.parse().unwrap());
         }
-        from_header(&headers).map(|token| token.map(str::to_owned)).map_err(|rejection| rejection.reason())
+        token_from_header(&headers)
+            .map(|token| token.map(str::to_owned))
+            .map_err(|rejection| rejection.reason())
     }
 
     #[test]

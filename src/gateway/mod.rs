@@ -19,7 +19,7 @@ mod verdict_cache;
 pub use activity::{Activity, Busy};
 pub use authenticate::Authenticator;
 pub use body::ResponseBody;
-pub use credential::TokenSource;
+pub use credential::{TokenSource, token_from_header};
 pub use exchange::Exchange;
 pub use handle::{Core, Gateway, MetricIds, RequestLimits};
 pub use identity::IdentityHeader;

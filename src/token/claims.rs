@@ -103,7 +103,7 @@ impl Claims {
         self.text("jti").ok().flatten()
     }
 
-    /// `sid`, the session (OpenID Connect Front-Channel Logout 1.0 section 3).
+    /// `sid`, the session (`OpenID` Connect Front-Channel Logout 1.0 section 3).
     pub fn session(&self) -> Option<&str> {
         self.text("sid").ok().flatten()
     }
@@ -178,19 +178,12 @@ fn scopes_of(all: &Map<String, Value>) -> Vec<Box<str>> {
 /// A `NumericDate` (RFC 7519 section 2): any number from 0 up to what an `f64` holds exactly, well past year 9999.
 fn numeric_date(number: &Number, round: fn(f64) -> f64) -> Option<UnixSeconds> {
     const LAST: i64 = 1 << 53;
-    let seconds = match number.as_i64() {
-        Some(whole) => whole,
-        None => {
-            let rounded = round(number.as_f64()?);
-            #[allow(
-                clippy::cast_precision_loss,
-                clippy::cast_possible_truncation,
-                reason = "bounded right here"
-            )]
-            if (0.0..=LAST as f64).contains(&rounded) { rounded as i64 } else { return None }
-        }
-    };
-    (0..=LAST).contains(&seconds).then_some(UnixSeconds(seconds))
+    if let Some(whole) = number.as_i64() {
+        return (0..=LAST).contains(&whole).then_some(UnixSeconds(whole));
+    }
+    let rounded = round(number.as_f64()?);
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "bounded right here")]
+    (0.0..=LAST as f64).contains(&rounded).then_some(UnixSeconds(rounded as i64))
 }
 
 #[cfg(test)]

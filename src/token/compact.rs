@@ -1,4 +1,4 @@
-//! The compact serialization (RFC 7515 section 7.1): three canonical base64url parts and nothing else.
+//! The compact serialization of a JWS (RFC 7515 section 7.1): three canonical base64url parts and nothing else.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,10 +9,13 @@ use super::json;
 
 /// A token taken apart. Nothing in it is verified.
 pub struct Compact<'t> {
+    /// What the token says of itself.
     pub header: Header,
-    pub claims: Map<String, Value>,
-    /// What the signature is over: header, dot, claims, as sent (RFC 7515 section 5.2).
+    /// What is signed; for a token of ours the JSON text of its claims.
+    pub payload: Vec<u8>,
+    /// What the signature is over: header, dot, payload, as sent (RFC 7515 section 5.2).
     pub signing_input: &'t [u8],
+    /// The signature; never empty.
     pub signature: Vec<u8>,
 }
 
@@ -20,8 +23,8 @@ impl<'t> Compact<'t> {
     /// Takes a token apart; the error says in words what is wrong, without quoting the token.
     pub fn parse(token: &'t str) -> Result<Self, String> {
         let (signing_input, signature) = token.rsplit_once('.').ok_or_else(not_three)?;
-        let (header, claims) = signing_input.split_once('.').ok_or_else(not_three)?;
-        if claims.contains('.') {
+        let (header, payload) = signing_input.split_once('.').ok_or_else(not_three)?;
+        if payload.contains('.') {
             return Err(if token.split('.').count() == 5 {
                 "it has five parts: an encrypted token (JWE), not a signed one".to_owned()
             } else {
@@ -31,13 +34,17 @@ impl<'t> Compact<'t> {
         let members =
             json::object(&decode(header, "header")?).map_err(|why| format!("its header is {why}"))?;
         let header = Header::read(members)?;
-        let claims =
-            json::object(&decode(claims, "claims")?).map_err(|why| format!("its claims are {why}"))?;
+        let payload = decode(payload, "claims")?;
         let signature = decode(signature, "signature")?;
         if signature.is_empty() {
             return Err("it has no signature".to_owned());
         }
-        Ok(Self { header, claims, signing_input: signing_input.as_bytes(), signature })
+        Ok(Self { header, payload, signing_input: signing_input.as_bytes(), signature })
+    }
+
+    /// The payload as the claims of a JWT (RFC 7519 section 7.2 step 10); the error as in [`Self::parse`].
+    pub fn claims(&self) -> Result<Map<String, Value>, String> {
+        json::object(&self.payload).map_err(|why| format!("its claims are {why}"))
     }
 }
 

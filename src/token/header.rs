@@ -7,8 +7,11 @@ use serde_json::{Map, Value};
 /// not bring its own key.
 #[derive(Clone, Debug)]
 pub struct Header {
+    /// `alg`, whatever it names.
     pub algorithm: String,
+    /// `kid`.
     pub key_id: Option<String>,
+    /// `typ`, as it came.
     pub kind: Option<String>,
 }
 
@@ -24,11 +27,11 @@ impl Header {
         if members.contains_key("enc") {
             return Err("the token is encrypted (JWE), not signed");
         }
-        let algorithm = text(&mut members, "alg").ok_or("the header's alg is not a string")?;
         Ok(Self {
-            algorithm: algorithm.ok_or("the header names no algorithm (alg)")?,
-            key_id: text(&mut members, "kid").ok_or("the header's kid is not a string")?,
-            kind: text(&mut members, "typ").ok_or("the header's typ is not a string")?,
+            algorithm: text(&mut members, "alg", "the header's alg is not a string")?
+                .ok_or("the header names no algorithm (alg)")?,
+            key_id: text(&mut members, "kid", "the header's kid is not a string")?,
+            kind: text(&mut members, "typ", "the header's typ is not a string")?,
         })
     }
 
@@ -39,11 +42,15 @@ impl Header {
     }
 }
 
-/// The member as text; `None` if it has another type, `Some(None)` if it is absent.
-fn text(members: &mut Map<String, Value>, name: &str) -> Option<Option<String>> {
+/// The member as text, if it is there; `wrong` if it has another type.
+fn text(
+    members: &mut Map<String, Value>,
+    name: &str,
+    wrong: &'static str,
+) -> Result<Option<String>, &'static str> {
     match members.remove(name) {
-        None => Some(None),
-        Some(Value::String(text)) => Some(Some(text)),
-        Some(_) => None,
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(wrong),
     }
 }

@@ -94,8 +94,7 @@ impl Verifier {
         inputs: Inputs<'_>,
         mut run: Run<'_, E>,
     ) -> Result<Verdict, Rejection> {
-        let compact = run.value(Check::Form, form(token))?;
-        let claims = Claims::new(compact.claims);
+        let (compact, claims) = run.value(Check::Form, form(token))?;
         let issuer = claims.issuer().ok().flatten().and_then(|url| self.issuers.find(url));
 
         let algorithm = run.value(Check::Algorithm, algorithm(&compact.header, issuer))?;
@@ -150,8 +149,9 @@ fn go_on(flow: ControlFlow<Rejection>) -> Result<(), Rejection> {
     }
 }
 
-fn form(token: BearerToken<'_>) -> Result<Compact<'_>, Rejection> {
+fn form(token: BearerToken<'_>) -> Result<(Compact<'_>, Claims), Rejection> {
     Compact::parse(token.expose())
+        .and_then(|compact| compact.claims().map(|claims| (compact, Claims::new(claims))))
         .map_err(|why| Rejection::new(Reason::Malformed).hint(format!("The token is malformed: {why}.")))
 }
 
@@ -306,8 +306,8 @@ fn wrong_type(WrongType { claim, expected }: WrongType) -> Rejection {
 fn in_words(seconds: i64) -> String {
     match seconds {
         ..=119 => format!("{seconds} s"),
-        ..=7199 => format!("{} min", seconds / 60),
-        ..=172_799 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
     }
 }

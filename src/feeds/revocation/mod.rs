@@ -89,6 +89,21 @@ pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
 /// About a gigabyte in memory; twice that for moments while a snapshot is exchanged.
 pub const DEFAULT_MAX_ENTRIES: usize = 20_000_000;
 
+/// Puts a document in force in `index`, and says how many of its entries are of use: the format on its own, for those
+/// who want to try a document without a server. Whether a delta fits what was before it is not asked.
+///
+/// # Errors
+/// What is wrong with the document, or that `index` is full.
+pub fn apply_document(document: &[u8], index: &Index) -> Result<usize, String> {
+    let document = document::parse(document, index.stage()).map_err(|error| error.to_string())?;
+    let staged = document.entries.staged;
+    match document.kind {
+        document::Kind::Snapshot => index.replace(&staged),
+        document::Kind::Delta => drop(index.merge(&staged).map_err(|full| full.to_string())?),
+    }
+    Ok(staged.revocations())
+}
+
 /// The task of one feed: made by [`Self::new`], then driven by [`Self::run`]. Dropping it ends the updates; the state
 /// ages on.
 pub struct RevocationFeed {

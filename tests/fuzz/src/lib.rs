@@ -1,0 +1,169 @@
+//! What must hold for whatever bytes come: no panic, no endless work, and never a token verified that its issuer did
+//! not sign. Each function takes one input of one kind; a fuzzer and the ordinary tests both feed them.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use valgate::clock::{Clock, Monotonic, UnixSeconds};
+use valgate::config;
+use valgate::feeds::revocation::apply_document;
+use valgate::gateway::token_from_header;
+use valgate::keys::{Algorithm, JwksLimits, KeyFeedHandle, KeySet, KeySource, KeySourceSettings, parse_jwks};
+use valgate::rejection::Rejection;
+use valgate::revocation::{FactHasher, Index};
+use valgate::token::{
+    Audiences, BearerToken, Claims, CollectAll, Compact, Examiner, Expectations, FailFast, Inputs, Issuer,
+    IssuerId, Issuers, LookedAgain, Verdict, Verifier,
+};
+
+/// A token. Those of the seed's header and claims may verify, any others may not; both ways of examining agree; what
+/// is said about a token does not quote it.
+pub fn token(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(jws) = Compact::parse(text) {
+        assert!(!jws.signature.is_empty());
+        assert_eq!(text.split('.').count(), 3);
+        let _ = jws.claims().map(Claims::new).map(|claims| claims.check_types());
+    }
+    let Some(token) = BearerToken::new(text) else { return };
+    assert!(text.len() <= 23 || !format!("{token:?}").contains(text), "Debug shows the token");
+    let mut findings = CollectAll::default();
+    let (fast, full) = (judge(token, &mut FailFast), judge(token, &mut findings));
+    let refusal = |verdict: &Verdict| match verdict {
+        Verdict::Refused(rejection) => Some(rejection.reason()),
+        Verdict::Verified(_) | Verdict::Needs(_) => None,
+    };
+    assert_eq!(refusal(&fast), refusal(&full), "serving and explaining disagree");
+    let first = findings.findings.iter().find_map(|finding| finding.failure.as_ref());
+    assert_eq!(first.map(Rejection::reason), refusal(&full));
+    if let Verdict::Verified(_) = fast {
+        let signed = text.rsplit_once('.').map(|(input, _)| input);
+        assert_eq!(signed, Some(SIGNED), "a forged token was verified");
+    }
+}
+
+/// Whether the verifier that [`token`] asks accepts this one.
+pub fn is_verified(text: &str) -> bool {
+    BearerToken::new(text).is_some_and(|token| matches!(judge(token, &mut FailFast), Verdict::Verified(_)))
+}
+
+/// The values of Authorization headers, one a line.
+pub fn authorization(data: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in data.split(|byte| *byte == b'\n').take(4) {
+        let Ok(value) = HeaderValue::from_bytes(line) else { return };
+        headers.append(AUTHORIZATION, value);
+    }
+    let Ok(Some(text)) = token_from_header(&headers) else { return };
+    assert_eq!(headers.len(), 1, "one of several credentials was chosen");
+    assert!(!text.is_empty() && !text.starts_with(' '));
+    let whole = headers[AUTHORIZATION].to_str().expect("a token was read from it");
+    let scheme = whole.strip_suffix(text).expect("the token is the end of the value");
+    assert!(scheme.trim_end_matches(' ').eq_ignore_ascii_case("bearer"));
+    if let Some(token) = BearerToken::new(text) {
+        assert_eq!(token.expose(), text);
+        assert!(!text.contains([' ', ',', ';', '"', '\t', '\\']));
+    }
+}
+
+/// A JWK set. It has keys or is an error; each key is for accepted algorithms only and believes no signature of
+/// nothing.
+pub fn jwks(data: &[u8]) {
+    let limits = JwksLimits::default();
+    let accepted = [Algorithm::Rs256, Algorithm::Es256, Algorithm::Ed25519];
+    let Ok(set) = parse_jwks(data, &accepted, limits) else { return };
+    assert!(!set.keys.is_empty() && set.keys.len() + set.skipped.len() <= limits.keys);
+    for key in &set.keys {
+        for algorithm in key.algorithms() {
+            assert!(
+                accepted.iter().any(|accepted| accepted.same_as(*algorithm)),
+                "{algorithm} was not accepted"
+            );
+            assert!(!key.verify(*algorithm, b"input", &[]) && !key.verify(*algorithm, b"input", &[0; 64]));
+        }
+    }
+    let keys = KeySet::new(set.keys);
+    for key in keys.iter().filter(|key| key.kid().is_some()) {
+        for algorithm in key.algorithms() {
+            let found = keys.select(key.kid(), *algorithm).expect("a key is found by its own name");
+            assert_eq!(found.thumbprint(), key.thumbprint(), "a name means two keys");
+        }
+    }
+}
+
+/// A revocation document, taken over by an index that knows something already. It is an error and changes nothing, or
+/// all of it is in force; what is said about it does not quote it.
+pub fn feed(data: &[u8]) {
+    let index =
+        Index::new(FactHasher::with_key([7; 16]), vec!["joe".to_owned()], Duration::ZERO, MAX_ENTRIES);
+    let before = apply_document(BEFORE, &index);
+    assert_eq!((before, index.len()), (Ok(1), 1));
+    let generation = index.generation();
+    match apply_document(data, &index) {
+        Ok(usable) => assert!(index.len() <= usable + 1 && usable <= MAX_ENTRIES.min(data.len())),
+        Err(why) => {
+            assert_eq!((index.len(), index.generation()), (1, generation), "a broken document had an effect");
+            assert!(why.len() < 400, "an error that quotes the document: {why}");
+        }
+    }
+}
+
+/// A configuration file. It is good, or has at least one mistake, each with a place in the file.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    // A file that the configuration names is the operator's choice, not input.
+    if text.contains("file:") {
+        return;
+    }
+    let environment = |name: &str| (name == "SET").then(|| "value".to_owned());
+    let Err(diagnostics) = config::parse(text, "valgate.yaml", Path::new("."), &environment) else { return };
+    assert!(!diagnostics.list.is_empty() && !diagnostics.to_string().is_empty());
+    for mistake in &diagnostics.list {
+        assert!(mistake.line <= text.lines().count() + 1, "a mistake beyond the end: {mistake:?}");
+        assert!(!mistake.message.is_empty());
+    }
+}
+
+/// Few, so that a document can be too large.
+const MAX_ENTRIES: usize = 8;
+const BEFORE: &[u8] =
+    br#"{"version":1,"kind":"snapshot","epoch":"e","cursor":"1","entries":[{"jti":"a","exp":4102444800}]}"#;
+
+/// Header and claims of the one token that is signed: RFC 7515 appendix A.3.
+const SIGNED: &str = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9\
+    pc19yb290Ijp0cnVlfQ";
+const KEY: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+    "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
+fn judge<E: Examiner>(token: BearerToken<'_>, examiner: &mut E) -> Verdict {
+    static VERIFIER: LazyLock<(Verifier, KeyFeedHandle)> = LazyLock::new(verifier);
+    let inputs = Inputs {
+        trusted: &[IssuerId(0)].into_iter().collect(),
+        // A minute before the token expires.
+        now: UnixSeconds(1_300_819_320),
+        monotonic: Monotonic(Duration::ZERO),
+        looked_again: LookedAgain::Refreshed,
+    };
+    VERIFIER.0.verify(token, inputs, examiner)
+}
+
+/// A verifier that knows the issuer of that token by its key, and the feed that must outlive it.
+fn verifier() -> (Verifier, KeyFeedHandle) {
+    let (clock, _) = Clock::manual(UnixSeconds(0));
+    let (keys, feed) = KeySource::new(clock, KeySourceSettings::default());
+    let set = parse_jwks(KEY.as_bytes(), &Algorithm::ALL, JwksLimits::default()).expect("the key is good");
+    feed.publish(KeySet::new(set.keys));
+    let expectations = Expectations {
+        audiences: Audiences::InsecureAny,
+        algorithms: vec![Algorithm::Es256],
+        leeway: Duration::from_secs(30),
+        max_lifetime: None,
+        required_claims: Vec::new(),
+        profile: None,
+    };
+    let issuer = Issuer { id: IssuerId(0), name: "joe".into(), url: "joe".into(), expectations, keys };
+    (Verifier::new(Issuers::new(vec![Arc::new(issuer)])), feed)
+}
