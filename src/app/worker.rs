@@ -15,7 +15,8 @@ use tokio::task::LocalSet;
 use crate::clock::Clock;
 use crate::config::settings::{ErrorDetail, Limits};
 use crate::gateway::{
-    Authenticator, Core, Gateway, MetricIds, RequestLimits, ReservedNames, Routes, SharedVerdicts,
+    Authenticator, Core, Gateway, LongLived, MetricIds, RequestLimits, ReservedNames, Routes, SWEEP,
+    SharedVerdicts,
 };
 use crate::listener::{DrainSignal, ListenerSettings, serve};
 use crate::revocation::RevocationPolicies;
@@ -74,6 +75,7 @@ impl Worker {
                     () = serve_all(sockets, &gateway, drain) => {}
                     _ = stopped => tracing::warn!(core, "requests were cut off at the end of the drain time-out"),
                     () = keep_house(&gateway) => {}
+                    () = end_streams(&gateway, &shared) => {}
                 }
                 gateway.core().access_log.borrow_mut().flush();
             });
@@ -116,6 +118,7 @@ fn build_core(shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
         metrics,
         metric_ids: shared.metric_ids.clone(),
         access_log: RefCell::new(log),
+        long_lived: LongLived::default(),
         ids: RefCell::new(IdGenerator::new()),
     }
 }
@@ -138,6 +141,15 @@ async fn serve_all(sockets: Vec<Socket>, gateway: &Gateway, drain: DrainSignal) 
     }
     for listener in serving {
         let _ = listener.await;
+    }
+}
+
+/// Ends long-lived responses with their tokens. Never ends.
+async fn end_streams(gateway: &Gateway, shared: &Shared) {
+    let core = gateway.core();
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        core.long_lived.sweep(&shared.revocation, &core.clock);
     }
 }
 

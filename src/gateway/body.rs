@@ -2,12 +2,15 @@
 //! is over and is written down.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::exchange::Exchange;
+use super::long_lived::{Ending, Stream};
+use super::respond::grpc_trailers;
 use crate::upstream::UpstreamBody;
 
 /// A response's body on its way to the client.
@@ -15,6 +18,21 @@ use crate::upstream::UpstreamBody;
 pub struct ResponseBody {
     source: Source,
     exchange: Option<Box<Exchange>>,
+    /// Set once the response has had to wait for more.
+    watched: Option<Rc<Stream>>,
+    /// How a gRPC client is told that its stream was ended.
+    is_grpc: bool,
+}
+
+/// A body that does not come to its end. The connection is closed or the stream reset: never a seemingly whole response.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The upstream broke off.
+    #[error("the upstream broke off: {0}")]
+    Upstream(#[from] hyper::Error),
+    /// The token ended.
+    #[error("the token's end: {0:?}")]
+    Ended(Ending),
 }
 
 #[derive(Debug)]
@@ -27,12 +45,12 @@ impl ResponseBody {
     /// A body of our own.
     pub fn full(bytes: Bytes) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
-        Self { source: Source::Full(bytes), exchange: None }
+        Self { source: Source::Full(bytes), exchange: None, watched: None, is_grpc: false }
     }
 
     /// An upstream's body.
-    pub fn upstream(body: UpstreamBody) -> Self {
-        Self { source: Source::Upstream(body), exchange: None }
+    pub fn upstream(body: UpstreamBody, is_grpc: bool) -> Self {
+        Self { source: Source::Upstream(body), exchange: None, watched: None, is_grpc }
     }
 
     /// Has the exchange written down when this body ends.
@@ -49,6 +67,36 @@ impl ResponseBody {
         }
     }
 
+    /// Ends the response because its token has ended.
+    fn cut(&mut self, ending: Ending) -> Result<Frame<Bytes>, BodyError> {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.cut(ending);
+        }
+        self.watched = None;
+        self.source = Source::Full(None);
+        if self.is_grpc {
+            Ok(Frame::trailers(grpc_trailers(ending.reason())))
+        } else {
+            Err(BodyError::Ended(ending))
+        }
+    }
+
+    /// The next frame of the upstream's body, with an eye on the token while there is none.
+    fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(ending) = self.watched.as_ref().and_then(|stream| stream.poll_ended(context.waker())) {
+            return Poll::Ready(Some(self.cut(ending)));
+        }
+        let Source::Upstream(body) = &mut self.source else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(context);
+        if frame.is_pending() && self.watched.is_none() {
+            self.watched = self.exchange.as_ref().and_then(|exchange| exchange.watch());
+            if let Some(stream) = &self.watched {
+                stream.poll_ended(context.waker());
+            }
+        }
+        frame.map_err(BodyError::from)
+    }
+
     fn finish(&mut self) {
         if let Some(exchange) = self.exchange.take() {
             exchange.completed();
@@ -58,16 +106,16 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let frame = match &mut this.source {
             Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Source::Upstream(body) => ready!(Pin::new(body).poll_frame(context)),
+            Source::Upstream(_) => ready!(this.poll_upstream(context)),
         };
         match (&frame, &mut this.exchange) {
             (Some(Ok(frame)), Some(exchange)) => exchange.sent(frame.data_ref().map_or(0, Bytes::len)),

@@ -93,10 +93,12 @@ fn from_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>
 /// Methods that may change something need proof that a page of this origin asked: `Sec-Fetch-Site` (W3C Fetch
 /// Metadata) or, from older browsers, `Origin` (RFC 6454). Neither is a refusal: fail closed.
 fn check_same_origin(request: &CleanRequest, is_tls: bool) -> Result<(), Rejection> {
-    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+    let headers = request.headers();
+    // A WebSocket handshake is a GET that opens the way for anything (CWE-1385).
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if is_safe && !headers.contains_key(http::header::UPGRADE) {
         return Ok(());
     }
-    let headers = request.headers();
     let fetch_site = headers.get("sec-fetch-site").map(|site| site.as_bytes() == b"same-origin");
     let origin = headers.get(ORIGIN).map(|origin| {
         let scheme = if is_tls { "https://" } else { "http://" };

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use super::activity::Busy;
 use super::authenticate::Temperature;
 use super::handle::Core;
+use super::long_lived::{Ending, Stream};
 use super::peer::Peer;
 use super::route::Route;
 use crate::catalogue::Reason;
@@ -102,6 +103,20 @@ impl Exchange {
     /// The response was handed over whole.
     pub(super) fn completed(mut self: Box<Self>) {
         self.write(Outcome::Completed, None);
+    }
+
+    /// Has the response ended together with its token; `None` where there is no token.
+    pub(super) fn watch(&self) -> Option<Rc<Stream>> {
+        Some(self.core.long_lived.watch(self.token.as_ref()?))
+    }
+
+    /// The response was ended because its token was.
+    pub(super) fn cut(mut self: Box<Self>, ending: Ending) {
+        let outcome = match ending {
+            Ending::Expired => Outcome::TokenExpired,
+            Ending::Revoked => Outcome::TokenRevoked,
+        };
+        self.write(outcome, Some(ending.reason()));
     }
 
     /// The upstream broke off in the middle of its response.

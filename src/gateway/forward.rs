@@ -7,21 +7,24 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use hyper::upgrade::OnUpgrade;
 
+use super::body::ResponseBody;
 use super::credential::TokenSource;
 use super::exchange::Exchange;
 use super::handle::Core;
-use super::peer::Peer;
+use super::peer::{Inbound, Peer};
 use super::reserved::strip_response;
 use super::route::{HostHeader, Route};
 use super::sanitize::CleanRequest;
+use super::websocket::{self, Ends};
 use crate::catalogue::Reason;
 use crate::policy::Permit;
 use crate::rejection::Rejection;
-use crate::upstream::{BodyLimits, RequestBody, UpstreamBody};
+use crate::upstream::{BodyLimits, RequestBody};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -38,14 +41,16 @@ pub async fn forward(
     permit: Permit,
     request: CleanRequest,
     peer: &Peer,
+    inbound: &Inbound,
     exchange: &mut Exchange,
-) -> Result<Response<UpstreamBody>, Rejection> {
+) -> Result<Served, Rejection> {
     let Some(client) = core.upstream(route.upstream) else {
         return Err(Rejection::new(Reason::Internal).log("the route's upstream does not exist"));
     };
     let place = client.next_endpoint();
     exchange.endpoint = Some(place);
 
+    let is_websocket = websocket::is_asked_for(&request, inbound);
     let (mut parts, authority, incoming) = request.into_parts();
     let limits = BodyLimits { max_bytes: route.max_body, idle: core.limits.body_idle };
     check_length(&parts.headers, limits)?;
@@ -53,15 +58,46 @@ pub async fn forward(
     if let (HostHeader::Upstream, Some(endpoint)) = (route.host, client.endpoint(place)) {
         parts.headers.insert(HOST, endpoint.authority.clone());
     }
+    let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| is_websocket);
+    if is_websocket {
+        websocket::mark(&mut parts.headers);
+    }
     let (body, progress) = RequestBody::new(incoming, limits);
     exchange.body = Some(Rc::clone(&progress));
 
     let sent = core.clock.monotonic();
-    let outcome = client.send(place, Request::from_parts(parts, body), &progress).await;
+    let request = Request::from_parts(parts, body);
+    let outcome = if is_websocket {
+        client.send_upgrade(place, request, &progress).await
+    } else {
+        client.send(place, request, &progress).await
+    };
     exchange.first_byte = Some(sent.until(core.clock.monotonic()));
     let mut response = outcome.map_err(|error| Rejection::new(error.reason()).log(error.to_string()))?;
     strip_response(response.headers_mut());
-    Ok(response)
+    let is_grpc = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Served {
+            response: response.map(|body| ResponseBody::upstream(body, is_grpc)),
+            websocket: None,
+        });
+    }
+    let Some(upgrade) = upgrade else {
+        return Err(Rejection::new(Reason::BadResponse).log("the API switched protocols unasked"));
+    };
+    let ends = Ends::join(upgrade, &mut response);
+    Ok(Served { response: websocket::accepted(response), websocket: Some(ends) })
+}
+
+/// What came of forwarding: a response and, if it switches protocols, the two ends to be joined behind it.
+pub struct Served {
+    /// The response for the client.
+    pub response: Response<ResponseBody>,
+    /// The ends of an accepted WebSocket connection.
+    pub websocket: Option<Ends>,
 }
 
 /// A body that says beforehand that it is too large is refused before the API hears of it.

@@ -14,7 +14,8 @@ use super::authenticate::Authenticator;
 use super::body::ResponseBody;
 use super::credential;
 use super::exchange::Exchange;
-use super::forward::forward;
+use super::forward::{Served, forward};
+use super::long_lived::LongLived;
 use super::peer::{Inbound, Peer};
 use super::reserved::ReservedNames;
 use super::respond::{Form, refuse};
@@ -60,6 +61,8 @@ pub struct Core {
     pub metric_ids: MetricIds,
     /// This core's part of the access log.
     pub access_log: RefCell<CoreLog>,
+    /// This core's long-lived responses.
+    pub long_lived: LongLived,
     /// Where request ids come from.
     pub ids: RefCell<IdGenerator>,
 }
@@ -108,10 +111,17 @@ impl Gateway {
         let mut exchange = Box::new(Exchange::begin(&self.0, peer, &request));
         let outcome = match inbound.violation() {
             Some(rejection) => Err(rejection),
-            None => serve(&self.0, peer, request, &mut exchange).await,
+            None => serve(&self.0, peer, request, &inbound, &mut exchange).await,
         };
-        let outcome = outcome.map_err(|rejection| inbound.blame(rejection));
-        self.answer(peer, form, outcome, exchange)
+        match outcome.map_err(|rejection| inbound.blame(rejection)) {
+            Ok(Served { response, websocket: Some(ends) }) if inbound.tunnel() => {
+                exchange.answered(response.status(), None);
+                ends.carry(exchange);
+                response
+            }
+            Ok(Served { response, .. }) => self.answer(peer, form, Ok(response), exchange),
+            Err(rejection) => self.answer(peer, form, Err(rejection), exchange),
+        }
     }
 
     /// Sends a request on to the same URL with `https` on this port (RFC 9110 section 15.4.9).
@@ -178,15 +188,15 @@ async fn serve(
     core: &Core,
     peer: &Peer,
     request: Request<Incoming>,
+    inbound: &Inbound,
     exchange: &mut Exchange,
-) -> Result<Response<ResponseBody>, Rejection> {
+) -> Result<Served, Rejection> {
     let request = CleanRequest::sanitize(request, core.limits.uri)?;
     check_direction(core, peer, &request)?;
     let route = core.routes.find(&request)?;
     exchange.route = Some(Arc::clone(route));
     let permit = permit(core, peer, route, &request, exchange).await?;
-    let response = forward(core, route, permit, request, peer, exchange).await?;
-    Ok(response.map(ResponseBody::upstream))
+    forward(core, route, permit, request, peer, inbound, exchange).await
 }
 
 /// Leave to be forwarded: by the operator's word for a public route, by a live token that the policy accepts for

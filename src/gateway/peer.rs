@@ -84,6 +84,19 @@ impl Inbound {
         }
     }
 
+    /// Whether the connection could become something else after this request.
+    pub(super) fn offers_upgrade(&self) -> bool {
+        matches!(self, Self::Http1(turn) if turn.offers_upgrade())
+    }
+
+    /// From the end of this request on, the connection is no longer HTTP. False if it cannot be.
+    pub(super) fn tunnel(self) -> bool {
+        match self {
+            Self::Http1(turn) => turn.tunnel(),
+            Self::Http2 | Self::Refused(_) => false,
+        }
+    }
+
     /// The truth about a request that failed because its body did: the client's framing, if that was to blame.
     pub(super) fn blame(&self, rejection: Rejection) -> Rejection {
         match self {

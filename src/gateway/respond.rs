@@ -197,6 +197,14 @@ fn quotable(text: &str) -> String {
         .collect()
 }
 
+/// The trailers that end a gRPC stream with this reason.
+pub fn grpc_trailers(reason: Reason) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    put(&mut trailers, GRPC_STATUS, &reason.grpc_status().to_string());
+    put(&mut trailers, GRPC_MESSAGE, &grpc_encoded(&format!("{}: {}", reason.code(), reason.cause())));
+    trailers
+}
+
 /// The percent-encoding of `grpc-message` (the gRPC over HTTP/2 specification).
 fn grpc_encoded(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {

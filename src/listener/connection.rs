@@ -132,11 +132,13 @@ impl Connection {
         if let Err(error) = outcome {
             self.note(is_http2, &error);
         }
+        // A connection that was upgraded goes on in a task of its own, and keeps its place.
+        self.member.activity().quiet().await;
     }
 
     async fn speak_http1<S>(&self, stream: S, peer: Rc<Peer>, mut drain: DrainSignal) -> hyper::Result<()>
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (guard, handle) = Guard::new(stream, self.http.guard);
         let service = service_fn(|request| {
@@ -148,7 +150,8 @@ impl Connection {
                 )
             }
         });
-        let mut connection = pin!(self.http.http1.serve_connection(TokioIo::new(guard), service));
+        let mut connection =
+            pin!(self.http.http1.serve_connection(TokioIo::new(guard), service).with_upgrades());
         tokio::select! {
             biased;
             outcome = connection.as_mut() => return outcome,

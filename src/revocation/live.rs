@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::facts::{FactHasher, FactKeys, TokenFacts};
 use super::guard::{RevocationPolicy, RevocationVerdict};
+use super::index::Hit;
 use crate::catalogue::Reason;
 use crate::clock::Clock;
 use crate::rejection::Rejection;
@@ -93,6 +94,21 @@ impl RevocationPolicies {
                 Err(Rejection::new(Reason::Revoked).log(format!("revoked by {}", hit.kind.name())))
             }
             RevocationVerdict::Unavailable(why) => Err(Rejection::new(why.reason()).retry_after(FEED_RETRY)),
+        }
+    }
+
+    /// Whether a token that was live as of `generation` still is: the generation to ask with next time, or the fact
+    /// that revokes it. Costs a comparison while no feed has changed. Staleness is not looked at: what was let in
+    /// stays until something is known against it.
+    pub fn recheck(&self, token: &LiveToken, generation: u64, clock: &Clock) -> Result<u64, Option<Hit>> {
+        let policy = self.policy(token.issuer().id).map_err(|_| None)?;
+        if policy.generation() == generation {
+            return Ok(generation);
+        }
+        match policy.check(&token.candidate.facts, token.issued_at(), clock) {
+            RevocationVerdict::Live { generation, .. } => Ok(generation),
+            RevocationVerdict::Revoked(hit) => Err(Some(hit)),
+            RevocationVerdict::Unavailable(_) => Ok(generation),
         }
     }
 

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use super::body::{BodyProgress, RequestBody, UpstreamBody, stalled};
 use super::connect::{Connected, connect};
 use super::error::UpstreamError;
-use super::pool::EndpointPool;
+use super::pool::{EndpointPool, Lease};
 use super::settings::{Endpoint, Protocol, Upstream};
 use crate::clock::Clock;
 
@@ -54,14 +54,45 @@ impl Client {
         progress: &BodyProgress,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let (Some(endpoint), Some(pool)) = (self.endpoint(place), self.pools.get(place)) else {
-            return Err(UpstreamError::Connect {
-                endpoint: self.upstream.name.to_string(),
-                cause: std::io::Error::other("the upstream has no endpoint"),
-            });
+            return Err(self.no_endpoint());
         };
         let exchange = self.exchange(endpoint, pool, request, progress);
         // A failure of the request's own body shows as an error of the connection that it was sent on.
         exchange.await.map_err(|error| progress.failure().map_or(error, UpstreamError::RequestBody))
+    }
+
+    /// Sends a request that asks to switch protocols, which HTTP/1.1 alone can, on a connection of its own.
+    pub async fn send_upgrade(
+        &self,
+        place: usize,
+        request: Request<RequestBody>,
+        progress: &BodyProgress,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let (Some(endpoint), Some(pool)) = (self.endpoint(place), self.pools.get(place)) else {
+            return Err(self.no_endpoint());
+        };
+        match connect(&self.upstream, endpoint, Protocol::Http1).await? {
+            Connected::Http1(sender) => self.send_on(pool.lease(sender), request, progress).await,
+            Connected::Http2(_) => Err(UpstreamError::NoUpgrade),
+        }
+    }
+
+    async fn send_on(
+        &self,
+        mut lease: Lease,
+        request: Request<RequestBody>,
+        progress: &BodyProgress,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let sending = lease.sender.send_request(to_http1(request));
+        let response = self.in_time(progress, sending).await??;
+        Ok(response.map(|body| UpstreamBody::new(body, Some(lease))))
+    }
+
+    fn no_endpoint(&self) -> UpstreamError {
+        UpstreamError::Connect {
+            endpoint: self.upstream.name.to_string(),
+            cause: std::io::Error::other("the upstream has no endpoint"),
+        }
     }
 
     async fn exchange(
@@ -93,12 +124,7 @@ impl Client {
             }
         }
         match self.connect(endpoint, pool).await? {
-            Connected::Http1(sender) => {
-                let mut lease = pool.lease(sender);
-                let sending = lease.sender.send_request(to_http1(request));
-                let response = self.in_time(progress, sending).await??;
-                Ok(response.map(|body| UpstreamBody::new(body, Some(lease))))
-            }
+            Connected::Http1(sender) => self.send_on(pool.lease(sender), request, progress).await,
             Connected::Http2(mut sender) => {
                 let sending = sender.send_request(to_http2(request, endpoint));
                 let response = self.in_time(progress, sending).await??;
@@ -125,7 +151,7 @@ impl Client {
         if let Some(sender) = self.open_http2(pool) {
             return Ok(Connected::Http2(sender));
         }
-        let connected = connect(&self.upstream, endpoint).await?;
+        let connected = connect(&self.upstream, endpoint, self.upstream.protocol).await?;
         if let Connected::Http2(sender) = &connected {
             *pool.http2.borrow_mut() = Some(sender.clone());
         }

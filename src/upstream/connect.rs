@@ -23,20 +23,26 @@ pub(super) enum Connected {
 }
 
 /// Connects to the endpoint within the upstream's connect time-out.
-pub(super) async fn connect(upstream: &Upstream, endpoint: &Endpoint) -> Result<Connected, UpstreamError> {
-    tokio::time::timeout(upstream.timeouts.connect, attempt(upstream, endpoint))
+pub(super) async fn connect(
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    protocol: Protocol,
+) -> Result<Connected, UpstreamError> {
+    tokio::time::timeout(upstream.timeouts.connect, attempt(endpoint, protocol))
         .await
         .unwrap_or_else(|_| Err(UpstreamError::ConnectTimeout { endpoint: name(endpoint) }))
 }
 
-async fn attempt(upstream: &Upstream, endpoint: &Endpoint) -> Result<Connected, UpstreamError> {
+async fn attempt(endpoint: &Endpoint, protocol: Protocol) -> Result<Connected, UpstreamError> {
     let failed = |cause| UpstreamError::Connect { endpoint: name(endpoint), cause };
     let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
     let (stream, negotiated_http2) = match &endpoint.tls {
         None => (Stream::Plain(tcp), false),
         Some((config, server_name)) => {
+            let alpn = (protocol == Protocol::Http1).then(|| vec![b"http/1.1".to_vec()]);
             let tls = TlsConnector::from(config.clone())
+                .with_alpn(alpn.unwrap_or_else(|| config.alpn_protocols.clone()))
                 .connect(server_name.clone(), tcp)
                 .await
                 .map_err(|cause| UpstreamError::Tls { endpoint: name(endpoint), cause })?;
@@ -45,7 +51,7 @@ async fn attempt(upstream: &Upstream, endpoint: &Endpoint) -> Result<Connected, 
         }
     };
     let io = TokioIo::new(stream);
-    if upstream.protocol == Protocol::Http2 || negotiated_http2 {
+    if protocol == Protocol::Http2 || negotiated_http2 {
         let (sender, connection) = http2::Builder::new(CoreExecutor)
             .timer(TokioTimer::new())
             .adaptive_window(true)
@@ -55,7 +61,7 @@ async fn attempt(upstream: &Upstream, endpoint: &Endpoint) -> Result<Connected, 
         Ok(Connected::Http2(sender))
     } else {
         let (sender, connection) = http1::Builder::new().handshake(io).await?;
-        tokio::task::spawn_local(connection);
+        tokio::task::spawn_local(connection.with_upgrades());
         Ok(Connected::Http1(sender))
     }
 }

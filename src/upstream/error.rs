@@ -36,6 +36,9 @@ pub enum UpstreamError {
     /// Bytes that are not an HTTP response.
     #[error("not a valid HTTP response: {0}")]
     BadResponse(hyper::Error),
+    /// The upstream speaks only HTTP/2, which cannot switch protocols.
+    #[error("the upstream speaks only HTTP/2, over which a WebSocket cannot be opened")]
+    NoUpgrade,
     /// The request's own body failed; the upstream is not at fault.
     #[error("the request's body failed: {0:?}")]
     RequestBody(Reason),
@@ -50,7 +53,7 @@ impl UpstreamError {
             Self::Tls { .. } => Reason::UpstreamTls,
             Self::Reset(_) => Reason::UpstreamReset,
             Self::ResponseTimeout => Reason::UpstreamResponseTimeout,
-            Self::BadResponse(_) => Reason::BadResponse,
+            Self::BadResponse(_) | Self::NoUpgrade => Reason::BadResponse,
             Self::RequestBody(reason) => *reason,
         }
     }

@@ -1,0 +1,250 @@
+//! WebSocket connections (RFC 6455): carried as they are, watched only for where a frame ends, so that a close frame
+//! can be put between two of them when the token ends.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderName, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::body::ResponseBody;
+use super::exchange::Exchange;
+use super::long_lived::{Ending, Stream};
+use super::peer::Inbound;
+use super::sanitize::CleanRequest;
+
+/// Whether the request asks for a WebSocket and nothing else (RFC 6455 section 4.1). Other upgrades are not carried:
+/// without the header the request is an ordinary one (RFC 9110 section 7.8).
+pub fn is_asked_for(request: &CleanRequest, inbound: &Inbound) -> bool {
+    let headers = request.headers();
+    let mut upgrades = headers.get_all(UPGRADE).iter();
+    let asks = upgrades.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    asks && upgrades.next().is_none()
+        && request.method() == Method::GET
+        && headers.contains_key(HeaderName::from_static("sec-websocket-key"))
+        && inbound.offers_upgrade()
+}
+
+/// Puts the headers of the handshake back, which are otherwise removed as concerning one connection only.
+pub fn mark(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+/// The two ends of a WebSocket connection, before either side is ready.
+pub struct Ends {
+    /// Towards the client.
+    pub client: OnUpgrade,
+    /// Towards the upstream.
+    pub upstream: OnUpgrade,
+}
+
+impl Ends {
+    /// The upstream's end of an accepted handshake, together with the client's.
+    pub fn join<B>(client: OnUpgrade, response: &mut Response<B>) -> Self {
+        Self { client, upstream: hyper::upgrade::on(response) }
+    }
+
+    /// Carries the connection to its end in a task of its own.
+    pub fn carry(self, exchange: Box<Exchange>) {
+        tokio::task::spawn_local(async move {
+            let stream = exchange.watch();
+            match tokio::try_join!(self.client, self.upstream) {
+                Ok((client, upstream)) => {
+                    carry(TokioIo::new(client), TokioIo::new(upstream), stream, exchange).await;
+                }
+                Err(error) => tracing::debug!(%error, "a WebSocket handshake was not completed"),
+            }
+        });
+    }
+}
+
+/// An accepted handshake as the client gets it.
+pub fn accepted<B>(response: Response<B>) -> Response<ResponseBody> {
+    let mut response = response.map(|_| ResponseBody::full(bytes::Bytes::new()));
+    mark(response.headers_mut());
+    response
+}
+
+/// How long the frame at hand may take to end once the connection has to.
+const LAST_FRAME: Duration = Duration::from_millis(500);
+
+/// How long an upstream may take to close after the client has.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+async fn carry<C, U>(client: C, upstream: U, stream: Option<Rc<Stream>>, mut exchange: Box<Exchange>)
+where
+    C: AsyncRead + AsyncWrite,
+    U: AsyncRead + AsyncWrite,
+{
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
+    let stream = stream.as_deref();
+    let up = async {
+        tokio::select! {
+            _ = tokio::io::copy(&mut from_client, &mut to_upstream) => {}
+            _ = ended(stream) => {}
+        }
+        let _ = to_upstream.shutdown().await;
+    };
+    let mut passed = 0;
+    let ending = {
+        let mut down = pin!(pump(&mut from_upstream, &mut to_client, stream, &mut passed));
+        tokio::select! {
+            biased;
+            ending = down.as_mut() => ending,
+            () = up => tokio::time::timeout(LAST_WORDS, down).await.unwrap_or_default(),
+        }
+    };
+    exchange.sent(passed);
+    match ending {
+        Some(ending) => exchange.cut(ending),
+        None => exchange.completed(),
+    }
+}
+
+async fn ended(stream: Option<&Stream>) -> Ending {
+    match stream {
+        Some(stream) => stream.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Copies from the upstream to the client until either closes or fails, or the token ends: then, at the end of the
+/// frame at hand, a close frame follows. Only reading is ever given up, so that no frame is cut in two.
+async fn pump<R, W>(from: &mut R, to: &mut W, stream: Option<&Stream>, passed: &mut usize) -> Option<Ending>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut frames = Frames::default();
+    let mut buffer = vec![0; 16 * 1024];
+    let mut ending = None;
+    let mut last_frame = pin!(tokio::time::sleep(LAST_FRAME));
+    loop {
+        if let Some(ending) = ending.filter(|_| frames.at_boundary()) {
+            let _ = to.write_all(&close_frame(ending)).await;
+            break;
+        }
+        let most = if ending.is_some() { frames.rest_of_frame().min(buffer.len()) } else { buffer.len() };
+        let read = tokio::select! {
+            biased;
+            why = ended(stream), if ending.is_none() => {
+                ending = Some(why);
+                last_frame.set(tokio::time::sleep(LAST_FRAME));
+                continue;
+            }
+            () = last_frame.as_mut(), if ending.is_some() => break,
+            read = from.read(buffer.get_mut(..most).unwrap_or_default()) => read.unwrap_or_default(),
+        };
+        let data = buffer.get(..read).unwrap_or_default();
+        if data.is_empty() || to.write_all(data).await.is_err() || to.flush().await.is_err() {
+            break;
+        }
+        frames.advance(data);
+        *passed = passed.saturating_add(read);
+    }
+    let _ = to.shutdown().await;
+    ending
+}
+
+/// Status 1008, policy violation, with the code in words (RFC 6455 sections 5.5.1 and 7.4.1).
+fn close_frame(ending: Ending) -> Vec<u8> {
+    let reason = ending.reason();
+    let text = format!("{}: {}", reason.code(), reason.name());
+    let mut payload = 1008_u16.to_be_bytes().to_vec();
+    payload.extend(text.bytes().take(123));
+    let mut frame = vec![0x88, u8::try_from(payload.len()).unwrap_or(125)];
+    frame.append(&mut payload);
+    frame
+}
+
+/// Where in the sequence of frames a stream of bytes is (RFC 6455 section 5.2).
+#[derive(Debug, Default)]
+struct Frames {
+    head: Vec<u8>,
+    payload_left: u64,
+}
+
+impl Frames {
+    fn at_boundary(&self) -> bool {
+        self.head.is_empty() && self.payload_left == 0
+    }
+
+    /// How many bytes may be read without going beyond the frame at hand; at least one.
+    fn rest_of_frame(&self) -> usize {
+        if self.payload_left > 0 { usize::try_from(self.payload_left).unwrap_or(usize::MAX) } else { 1 }
+    }
+
+    fn advance(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            if self.payload_left > 0 {
+                let take = usize::try_from(self.payload_left).unwrap_or(usize::MAX).min(data.len());
+                self.payload_left -= take as u64;
+                data = data.get(take..).unwrap_or_default();
+                continue;
+            }
+            if let Some((byte, rest)) = data.split_first() {
+                self.head.push(*byte);
+                data = rest;
+            }
+            if let Some(length) = payload_length(&self.head) {
+                self.payload_left = length;
+                self.head.clear();
+            }
+        }
+    }
+}
+
+/// The length of the payload, once the head is complete.
+fn payload_length(head: &[u8]) -> Option<u64> {
+    let second = *head.get(1)?;
+    let mask = if second & 0x80 != 0 { 4 } else { 0 };
+    let (extra, length) = match second & 0x7f {
+        126 => (2, u64::from(u16::from_be_bytes(head.get(2..4)?.try_into().ok()?))),
+        127 => (8, u64::from_be_bytes(head.get(2..10)?.try_into().ok()?)),
+        short => (0, u64::from(short)),
+    };
+    (head.len() == 2 + extra + mask).then_some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ending, Frames, close_frame};
+
+    #[test]
+    fn frames_are_followed_whatever_the_split() {
+        let mut bytes = vec![0x81, 0x05];
+        bytes.extend(b"hello");
+        bytes.extend([0x82, 126, 0x01, 0x00]);
+        bytes.extend([7; 256]);
+        bytes.extend([0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        bytes.extend(vec![8; 65536]);
+        bytes.extend([0x89, 0x00, 0x81, 0x81, 1, 2, 3, 4, 9]);
+        let boundaries = [7, 267, 65813, 65815, 65822];
+        for size in [1, 2, 3, 1000, 100_000] {
+            let mut frames = Frames::default();
+            let mut position = 0;
+            for chunk in bytes.chunks(size) {
+                frames.advance(chunk);
+                position += chunk.len();
+                assert_eq!(frames.at_boundary(), boundaries.contains(&position), "at {position}, by {size}");
+            }
+            assert!(frames.at_boundary());
+        }
+    }
+
+    #[test]
+    fn the_close_frame_is_one_whole_frame() {
+        let frame = close_frame(Ending::Revoked);
+        let mut frames = Frames::default();
+        frames.advance(&frame);
+        assert!(frames.at_boundary());
+        assert_eq!(&frame[2..4], &[0x03, 0xF0]);
+        assert!(String::from_utf8_lossy(&frame[4..]).starts_with("VAL-020"));
+    }
+}
