@@ -82,7 +82,7 @@ type Read = fn(&RevocationFeedStats) -> &AtomicU64;
 fn register(
     feed: &str,
     state: &Arc<FeedState>,
-    stats: &Arc<RevocationFeedStats>,
+    counts: &Arc<RevocationFeedStats>,
     metrics: &Metrics,
     clock: &Clock,
 ) -> Vec<Registration> {
@@ -105,8 +105,8 @@ fn register(
     let mut registrations: Vec<Registration> = counters
         .into_iter()
         .map(|(name, help, read)| {
-            let stats = Arc::clone(stats);
-            metrics.register_counter(name, help, &labels, move || read(&stats).load(Ordering::Relaxed))
+            let counts = Arc::clone(counts);
+            metrics.register_counter(name, help, &labels, move || read(&counts).load(Ordering::Relaxed))
         })
         .collect();
     let entries = Arc::clone(state);
