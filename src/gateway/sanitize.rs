@@ -174,7 +174,10 @@ fn host_of(authority: &HeaderValue) -> Result<Box<str>, Rejection> {
                 && digits.parse::<u16>().is_ok()
         }
     };
+    // The dot that DNS lets stand at the end makes no other host of it, so it must not make other rules apply.
+    let name = name.strip_suffix('.').unwrap_or(name);
     let name_is_good = !name.is_empty()
+        && name.split('.').all(|label| !label.is_empty())
         && name.len() <= 255
         && (name.starts_with('[')
             || name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')));
@@ -196,6 +199,7 @@ mod tests {
             ("[::1]:443", "[::1]"),
             ("[2001:DB8::1]", "[2001:db8::1]"),
             ("a_b.c", "a_b.c"),
+            ("A.b.:80", "a.b"),
         ] {
             assert_eq!(&*host_of(&HeaderValue::from_static(text)).unwrap(), host);
         }
@@ -222,6 +226,10 @@ mod tests {
             "[::1]x",
             "a:80:80",
             "a%41",
+            ".",
+            "a..",
+            ".a",
+            "a..b",
             "[::1%25eth0]",
         ] {
             assert!(host_of(&HeaderValue::from_static(text)).is_err(), "{text:?}");
