@@ -12,3 +12,7 @@ mod setup;
 mod wire;
 
 mod framing;
+mod h2wire;
+mod http2;
+mod paths;
+mod routing;
