@@ -11,8 +11,10 @@ mod recorder;
 mod setup;
 mod wire;
 
+mod bodies;
 mod framing;
 mod h2wire;
+mod headers;
 mod http2;
 mod paths;
 mod routing;
