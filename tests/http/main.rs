@@ -9,12 +9,16 @@
 #[path = "../support/recorder.rs"]
 mod recorder;
 mod setup;
+mod upstream;
 mod wire;
 
 mod bodies;
+mod floods;
 mod framing;
 mod h2wire;
 mod headers;
 mod http2;
+mod limits;
 mod paths;
+mod process;
 mod routing;
