@@ -111,6 +111,7 @@ fn build_core(shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
         reserved: Arc::clone(&shared.reserved),
         limits: RequestLimits {
             uri: shared.limits.uri,
+            header_count: shared.limits.header_count,
             token: shared.limits.token,
             body_idle: shared.body_idle,
         },

@@ -72,6 +72,8 @@ pub struct Core {
 pub struct RequestLimits {
     /// The longest path and query, in bytes.
     pub uri: usize,
+    /// The most headers.
+    pub header_count: usize,
     /// The largest token, in bytes.
     pub token: usize,
     /// How long a client may pause in a body.
@@ -136,9 +138,7 @@ impl Gateway {
         let exchange = Box::new(Exchange::begin(&self.0, peer, &request));
         let outcome = match inbound.violation() {
             Some(rejection) => Err(rejection),
-            None => {
-                CleanRequest::sanitize(request, self.0.limits.uri).and_then(|clean| to_https(&clean, port))
-            }
+            None => CleanRequest::sanitize(request, self.0.limits).and_then(|clean| to_https(&clean, port)),
         };
         self.answer(peer, form, outcome, exchange)
     }
@@ -191,7 +191,7 @@ async fn serve(
     inbound: &Inbound,
     exchange: &mut Exchange,
 ) -> Result<Served, Rejection> {
-    let request = CleanRequest::sanitize(request, core.limits.uri)?;
+    let request = CleanRequest::sanitize(request, core.limits)?;
     check_direction(core, peer, &request)?;
     let route = core.routes.find(&request)?;
     exchange.route = Some(Arc::clone(route));

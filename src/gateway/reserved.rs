@@ -50,8 +50,9 @@ const ALWAYS: [&str; 33] = [
 ];
 
 /// RFC 9110 section 7.6.1 and its older kin: about one connection, never forwarded.
-const HOP_BY_HOP: [&str; 9] = [
+const HOP_BY_HOP: [&str; 10] = [
     "connection",
+    "http2-settings",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",

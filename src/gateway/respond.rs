@@ -128,7 +128,15 @@ impl InStatus for (&'static str, String) {
 /// What is wrong, and what to do.
 fn sentence(rejection: &Rejection) -> String {
     let reason = rejection.reason();
-    format!("{} {}", rejection.hint_text().unwrap_or(reason.cause()), reason.remedy())
+    format!("{} {}", as_sentence(rejection.hint_text().unwrap_or(reason.cause())), reason.remedy())
+}
+
+/// A hint may be a mere clause.
+fn as_sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_ascii_uppercase());
+    let end = if text.ends_with('.') { "" } else { "." };
+    first.into_iter().chain(chars).chain(end.chars()).collect()
 }
 
 fn problem(rejection: &Rejection, sentence: Option<&str>, detail: ErrorDetail, request_id: &str) -> String {

@@ -4,11 +4,12 @@
 //! host and the headers whose meaning must be single. What only the gateway may say is removed by [`super::forward`],
 //! which works from [`CleanRequest`] alone.
 
-use http::header::{EXPECT, HOST};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use hyper::body::Incoming;
 
+use super::handle::RequestLimits;
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
 
@@ -23,12 +24,13 @@ pub struct CleanRequest {
 
 impl CleanRequest {
     /// Checks a request, or says why it is refused.
-    pub fn sanitize(request: Request<Incoming>, max_uri: usize) -> Result<Self, Rejection> {
+    pub fn sanitize(request: Request<Incoming>, limits: RequestLimits) -> Result<Self, Rejection> {
         let (parts, body) = request.into_parts();
         check_method(&parts.method)?;
-        if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > max_uri) {
+        if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > limits.uri) {
             return Err(Reason::UriTooLong.into());
         }
+        check_headers(&parts.headers, limits.header_count)?;
         check_target(&parts)?;
         check_expectation(&parts.headers)?;
         let authority = authority(&parts)?;
@@ -76,6 +78,23 @@ fn check_method(method: &Method) -> Result<(), Rejection> {
     // A tunnel would carry what nobody has authorized; TRACE would show the client what the gateway added.
     if matches!(*method, Method::CONNECT | Method::TRACE) {
         return Err(Reason::MethodNotSupported.into());
+    }
+    Ok(())
+}
+
+/// What the guard has already seen to on HTTP/1.1, and nobody on HTTP/2.
+fn check_headers(headers: &HeaderMap, most: usize) -> Result<(), Rejection> {
+    // HTTP/2 may split one Cookie header into many (RFC 9113 section 8.2.3).
+    let crumbs = headers.get_all(COOKIE).iter().count();
+    if headers.len() - crumbs.saturating_sub(1) > most {
+        return Err(Reason::HeadersTooLarge.into());
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next().map(HeaderValue::as_bytes);
+    let is_plain = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    if lengths.next().is_some() || !length.is_none_or(is_plain) {
+        return Err(Rejection::new(Reason::AmbiguousFraming)
+            .hint("The request's Content-Length is not one plain decimal number."));
     }
     Ok(())
 }
@@ -155,7 +174,10 @@ fn host_of(authority: &HeaderValue) -> Result<Box<str>, Rejection> {
                 && digits.parse::<u16>().is_ok()
         }
     };
+    // The dot that DNS lets stand at the end makes no other host of it, so it must not make other rules apply.
+    let name = name.strip_suffix('.').unwrap_or(name);
     let name_is_good = !name.is_empty()
+        && name.split('.').all(|label| !label.is_empty())
         && name.len() <= 255
         && (name.starts_with('[')
             || name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')));
@@ -177,6 +199,7 @@ mod tests {
             ("[::1]:443", "[::1]"),
             ("[2001:DB8::1]", "[2001:db8::1]"),
             ("a_b.c", "a_b.c"),
+            ("A.b.:80", "a.b"),
         ] {
             assert_eq!(&*host_of(&HeaderValue::from_static(text)).unwrap(), host);
         }
@@ -203,6 +226,10 @@ mod tests {
             "[::1]x",
             "a:80:80",
             "a%41",
+            ".",
+            "a..",
+            ".a",
+            "a..b",
             "[::1%25eth0]",
         ] {
             assert!(host_of(&HeaderValue::from_static(text)).is_err(), "{text:?}");

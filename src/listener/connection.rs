@@ -61,28 +61,41 @@ pub struct Connection {
 
 impl Connection {
     /// Serves the connection to its end.
-    pub async fn run(mut self, stream: TcpStream, drain: DrainSignal) {
+    pub async fn run(mut self, stream: TcpStream, mut drain: DrainSignal) {
         if stream.set_nodelay(true).is_err() {
             return;
         }
         match self.settings.role.clone() {
             Role::Tls(config) => {
-                let Some(tls) = self.handshake(TlsAcceptor::from(config), stream).await else { return };
+                let handshake = self.handshake(TlsAcceptor::from(config), stream, &mut drain);
+                let Some(tls) = handshake.await else { return };
                 let (_, session) = tls.get_ref();
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
                 let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
                 self.speak(tls, is_http2, Some(PeerTls { server_name }), drain).await;
             }
             Role::Plaintext | Role::RedirectToHttps(_) => {
-                let asked = begins_with_http2_preface(&stream);
-                let in_time = tokio::time::timeout(self.settings.idle, asked);
-                let is_http2 = tokio::select! {
-                    biased;
-                    () = self.member.asked_to_leave() => return,
-                    asked = in_time => matches!(asked, Ok(Ok(true))),
-                };
+                let Some(is_http2) = self.choose(&stream, &mut drain).await else { return };
                 self.speak(stream, is_http2, None, drain).await;
             }
+        }
+    }
+
+    /// Whether a connection without TLS speaks HTTP/2; `None` if it says nothing for too long, or is not waited for.
+    async fn choose(&self, stream: &TcpStream, drain: &mut DrainSignal) -> Option<bool> {
+        let choice = async {
+            let begun = tokio::time::timeout(self.settings.idle, stream.readable()).await;
+            begun.ok()?.ok()?;
+            // What has begun like a preface and goes no further is left to the time-out of heads.
+            let asked = begins_with_http2_preface(stream);
+            let asked = tokio::time::timeout(self.settings.guard.head_timeout, asked).await;
+            Some(matches!(asked, Ok(Ok(true))))
+        };
+        tokio::select! {
+            biased;
+            () = self.member.asked_to_leave() => None,
+            choice = choice => choice,
+            () = drain.begun() => None,
         }
     }
 
@@ -90,12 +103,14 @@ impl Connection {
         &self,
         acceptor: TlsAcceptor,
         stream: TcpStream,
+        drain: &mut DrainSignal,
     ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
         let in_time = tokio::time::timeout(self.settings.handshake, acceptor.accept(stream));
         let outcome = tokio::select! {
             biased;
             () = self.member.asked_to_leave() => return None,
             outcome = in_time => outcome,
+            () = drain.begun() => return None,
         };
         let (result, stream) = match outcome {
             Ok(Ok(stream)) => (TlsResult::Ok, Some(stream)),

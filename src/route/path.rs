@@ -151,25 +151,23 @@ fn check_segment(raw: &str) -> Result<u8, PathRefused> {
 
 /// Decodes once, refusing what does not decode cleanly and what would decode again.
 fn checked_decode(raw: &str) -> Result<Cow<'_, str>, PathRefused> {
-    let bytes = raw.as_bytes();
-    for (at, _) in raw.match_indices('%') {
-        let digits = bytes.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        match digits {
-            None => {
-                return Err(PathRefused("The path contains a '%' that is not followed by two hex digits."));
-            }
-            Some(b"25") => {
-                let next = bytes.get(at + 3..at + 5).unwrap_or_default();
-                if next.len() == 2 && next.iter().all(u8::is_ascii_hexdigit) {
-                    return Err(PathRefused("The path is percent-encoded twice."));
-                }
-            }
-            Some(_) => {}
-        }
+    if has_percent(raw, |digits| digits.is_none()) {
+        return Err(PathRefused("The path contains a '%' that is not followed by two hex digits."));
     }
-    percent_encoding::percent_decode_str(raw)
+    let decoded = percent_encoding::percent_decode_str(raw)
         .decode_utf8()
-        .map_err(|_| PathRefused("The path does not decode to valid UTF-8."))
+        .map_err(|_| PathRefused("The path does not decode to valid UTF-8."))?;
+    if has_percent(&decoded, |digits| digits.is_some()) {
+        return Err(PathRefused("The path is percent-encoded twice."));
+    }
+    Ok(decoded)
+}
+
+/// Whether there is a '%' of which this holds, given the two hex digits behind it if there are any.
+fn has_percent(text: &str, is: impl Fn(Option<&[u8]>) -> bool) -> bool {
+    let behind = |at: usize| text.as_bytes().get(at + 1..at + 3);
+    text.match_indices('%')
+        .any(|(at, _)| is(behind(at).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))))
 }
 
 /// Decodes a segment that [`check_segment`] has passed.

@@ -72,6 +72,12 @@ impl RequestBody {
         (Self { incoming, limits, progress: Rc::clone(&progress), pause: None }, progress)
     }
 
+    /// The same again, for a request without a body; `None` if it has one.
+    pub(super) fn repeated(&self) -> Option<Self> {
+        let Self { incoming: None, limits, progress, .. } = self else { return None };
+        Some(Self { incoming: None, limits: *limits, progress: Rc::clone(progress), pause: None })
+    }
+
     fn fail(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, RequestBodyFailed>>> {
         self.progress.failed.set(Some(reason));
         self.incoming = None;

@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
 
 use super::body::{BodyProgress, RequestBody, UpstreamBody, stalled};
 use super::connect::{Connected, connect};
@@ -56,9 +58,12 @@ impl Client {
         let (Some(endpoint), Some(pool)) = (self.endpoint(place), self.pools.get(place)) else {
             return Err(self.no_endpoint());
         };
-        let exchange = self.exchange(endpoint, pool, request, progress);
+        let exchange = self.exchange(endpoint, pool, with_framing(request), progress);
         // A failure of the request's own body shows as an error of the connection that it was sent on.
-        exchange.await.map_err(|error| progress.failure().map_or(error, UpstreamError::RequestBody))
+        let response =
+            exchange.await.map_err(|error| progress.failure().map_or(error, UpstreamError::RequestBody))?;
+        check_head(&response)?;
+        Ok(response)
     }
 
     /// Sends a request that asks to switch protocols, which HTTP/1.1 alone can, on a connection of its own.
@@ -105,12 +110,18 @@ impl Client {
         let mut request = request;
         // Idle connections may turn out to be closed; what was not sent comes back and goes to the next one.
         while let Some(mut lease) = pool.take() {
+            let repeated = repeatable(&request);
             let sending = lease.sender.try_send_request(request);
             match self.in_time(progress, sending).await? {
                 Ok(response) => return Ok(response.map(|body| UpstreamBody::new(body, Some(lease)))),
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(error.into_error().into()),
+                Err(mut error) => match (error.take_message(), repeated) {
+                    (Some(unsent), _) => request = unsent,
+                    (None, Some(repeated)) if has_died(error.error()) => {
+                        // Once, and on a new connection: the other idle ones are likely to be dead too.
+                        request = repeated;
+                        break;
+                    }
+                    (None, _) => return Err(error.into_error().into()),
                 },
             }
         }
@@ -178,8 +189,62 @@ impl Client {
     }
 }
 
+/// A copy of a request that may be sent a second time: safe (RFC 9110 section 9.2.1) and without a body. An upstream
+/// may close an idle connection in the very moment in which a request is sent on it, which is nobody's fault and
+/// none of the client's business.
+fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !request.method().is_safe() {
+        return None;
+    }
+    let mut copy = Request::new(request.body().repeated()?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    Some(copy)
+}
+
+/// Whether the connection ended, as opposed to an answer that makes no sense.
+fn has_died(error: &hyper::Error) -> bool {
+    error.is_incomplete_message() || error.is_closed() || error.is_canceled() || UpstreamError::is_io(error)
+}
+
+/// Says how a body of unknown length is framed. hyper would leave the body of a GET or HEAD away without a word.
+fn with_framing(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    let body = request.body();
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    request
+}
+
+/// What hyper lets pass in a response, but would come out at the client as something else.
+fn check_head(response: &Response<UpstreamBody>) -> Result<(), UpstreamError> {
+    if response.status().is_informational() {
+        return Err(UpstreamError::UnfitResponse("101 although no upgrade was asked for"));
+    }
+    let headers = response.headers();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => {
+            let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+            if lengths.next().is_some() && lengths.next().is_some() {
+                return Err(UpstreamError::UnfitResponse("more than one Content-Length"));
+            }
+            Ok(())
+        }
+        // RFC 9112 section 6.3: a sign of response splitting.
+        (Some(_), _) if headers.contains_key(CONTENT_LENGTH) => {
+            Err(UpstreamError::UnfitResponse("both Content-Length and Transfer-Encoding"))
+        }
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(_), _) => Err(UpstreamError::UnfitResponse("a Transfer-Encoding other than chunked")),
+    }
+}
+
 /// HTTP/2 names scheme and authority in pseudo-headers (RFC 9113 section 8.3.1), which hyper takes from the URI.
 fn to_http2(mut request: Request<RequestBody>, endpoint: &Endpoint) -> Request<RequestBody> {
+    request.headers_mut().remove(TRANSFER_ENCODING);
     let host = request.headers_mut().remove(http::header::HOST);
     let authority = host.as_ref().unwrap_or(&endpoint.authority).as_bytes().to_owned();
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
@@ -203,5 +268,5 @@ fn to_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
         *request.uri_mut() = target.map(http::Uri::from).unwrap_or_default();
     }
     *request.version_mut() = http::Version::HTTP_11;
-    request
+    with_framing(request)
 }

@@ -39,6 +39,9 @@ pub enum UpstreamError {
     /// The upstream speaks only HTTP/2, which cannot switch protocols.
     #[error("the upstream speaks only HTTP/2, over which a WebSocket cannot be opened")]
     NoUpgrade,
+    /// An HTTP response whose head cannot be passed on.
+    #[error("not an acceptable HTTP response: {0}")]
+    UnfitResponse(&'static str),
     /// The request's own body failed; the upstream is not at fault.
     #[error("the request's body failed: {0:?}")]
     RequestBody(Reason),
@@ -53,9 +56,16 @@ impl UpstreamError {
             Self::Tls { .. } => Reason::UpstreamTls,
             Self::Reset(_) => Reason::UpstreamReset,
             Self::ResponseTimeout => Reason::UpstreamResponseTimeout,
-            Self::BadResponse(_) | Self::NoUpgrade => Reason::BadResponse,
+            Self::BadResponse(_) | Self::UnfitResponse(_) | Self::NoUpgrade => Reason::BadResponse,
             Self::RequestBody(reason) => *reason,
         }
+    }
+}
+
+impl UpstreamError {
+    /// Whether the operating system or TLS reported an error, rather than hyper itself.
+    pub(super) fn is_io(error: &hyper::Error) -> bool {
+        std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
     }
 }
 

@@ -1,0 +1,24 @@
+//! HTTP end to end: raw bytes in at the front, and what a recording backend got of them.
+//!
+//! A test judges by the backend, not only by the status that the client saw.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(missing_docs, reason = "the names of tests say what they are")]
+#![allow(clippy::too_many_lines, reason = "tables")]
+
+#[path = "../support/recorder.rs"]
+mod recorder;
+mod setup;
+mod upstream;
+mod wire;
+
+mod bodies;
+mod floods;
+mod framing;
+mod h2wire;
+mod headers;
+mod http2;
+mod limits;
+mod paths;
+mod process;
+mod routing;
