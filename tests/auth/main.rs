@@ -14,4 +14,8 @@
 mod support;
 
 mod bench;
+mod credentials;
+mod identity;
+mod policy;
+mod refusals;
 mod tokens;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, PASSES};
 use crate::support::{Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, jws, now};
 
 const MALFORMED: &str = "401 VAL-020 malformed";
@@ -45,7 +45,7 @@ async fn claims_are_required_typed_and_judged() {
     let token = Token::new;
     let far = json!(now() + 600);
     let rows = [
-        ("as it should be", token(), "200"),
+        ("as it should be", token(), PASSES),
         ("no exp", token().without("exp"), MISSING),
         ("exp null", token().claim("exp", Value::Null), INVALID),
         ("exp a string", token().claim("exp", far.to_string()), INVALID),
@@ -56,21 +56,21 @@ async fn claims_are_required_typed_and_judged() {
         ("exp as large as can be", token().claim("exp", u64::MAX), INVALID),
         ("exp i64::MAX", token().claim("exp", i64::MAX), INVALID),
         ("exp 1e300", token().claim("exp", 1e300), INVALID),
-        ("exp 2^53", token().claim("exp", 1_i64 << 53), "200"),
-        ("exp with a fraction", token().claim("exp", f64::from(i32::MAX) + 0.5), "200"),
+        ("exp 2^53", token().claim("exp", 1_i64 << 53), PASSES),
+        ("exp with a fraction", token().claim("exp", f64::from(i32::MAX) + 0.5), PASSES),
         ("exp 0", token().claim("exp", 0), EXPIRED),
         ("exp long ago", token().claim("exp", now() - 3600), EXPIRED),
-        ("exp in milliseconds", token().claim("exp", (now() + 600) * 1000), "200"),
-        ("expired within the leeway", token().claim("exp", now() - 15), "200"),
+        ("exp in milliseconds", token().claim("exp", (now() + 600) * 1000), PASSES),
+        ("expired within the leeway", token().claim("exp", now() - 15), PASSES),
         ("expired beyond the leeway", token().claim("exp", now() - 45), EXPIRED),
         ("nbf ahead", token().claim("nbf", now() + 60), EARLY),
-        ("nbf ahead within the leeway", token().claim("nbf", now() + 15), "200"),
+        ("nbf ahead within the leeway", token().claim("nbf", now() + 15), PASSES),
         ("nbf a string", token().claim("nbf", "0"), INVALID),
         ("nbf null", token().claim("nbf", Value::Null), INVALID),
         ("iat ahead", token().claim("iat", now() + 60), EARLY),
-        ("iat ahead within the leeway", token().claim("iat", now() + 15), "200"),
+        ("iat ahead within the leeway", token().claim("iat", now() + 15), PASSES),
         ("iat a string", token().claim("iat", now().to_string()), INVALID),
-        ("no iat", token().without("iat"), "200"),
+        ("no iat", token().without("iat"), PASSES),
         ("no iss", token().without("iss"), MISSING),
         ("iss null", token().claim("iss", Value::Null), INVALID),
         ("iss an array", token().claim("iss", json!([ISSUER])), INVALID),
@@ -89,8 +89,8 @@ async fn claims_are_required_typed_and_judged() {
         ("aud another API", token().claim("aud", "billing-api"), AUDIENCE),
         ("aud empty", token().claim("aud", ""), AUDIENCE),
         ("aud no entries", token().claim("aud", json!([])), AUDIENCE),
-        ("aud an array with ours", token().claim("aud", json!(["billing-api", "orders-api"])), "200"),
-        ("aud the second of ours", token().claim("aud", "orders-v2"), "200"),
+        ("aud an array with ours", token().claim("aud", json!(["billing-api", "orders-api"])), PASSES),
+        ("aud the second of ours", token().claim("aud", "orders-v2"), PASSES),
         ("aud an array with ours and a number", token().claim("aud", json!(["orders-api", 1])), INVALID),
         ("aud nested", token().claim("aud", json!([["orders-api"]])), INVALID),
         ("aud with a blank", token().claim("aud", "orders-api "), AUDIENCE),
@@ -100,7 +100,7 @@ async fn claims_are_required_typed_and_judged() {
         ("aud with a NUL", token().claim("aud", "orders-api\0"), AUDIENCE),
         ("sub a number", token().claim("sub", 7), INVALID),
         ("sub an array", token().claim("sub", json!(["alice"])), INVALID),
-        ("no sub", token().without("sub"), "200"),
+        ("no sub", token().without("sub"), PASSES),
         ("jti a number", token().claim("jti", 7), INVALID),
         ("jti null", token().claim("jti", Value::Null), INVALID),
         ("sid an object", token().claim("sid", json!({})), INVALID),
@@ -109,7 +109,7 @@ async fn claims_are_required_typed_and_judged() {
         ("scope an array", token().claim("scope", json!(["orders:read"])), INVALID),
         ("scp a number", token().claim("scp", 7), INVALID),
         ("scp with a number", token().claim("scp", json!(["a", 7])), INVALID),
-        ("claims nobody knows", token().claim("x", json!({ "deep": [1, null, { "y": "z" }] })), "200"),
+        ("claims nobody knows", token().claim("x", json!({ "deep": [1, null, { "y": "z" }] })), PASSES),
     ];
     for (name, token, expected) in rows {
         bench.token(&gateway, "/orders", name, &token.sign(&signer), expected).await;
@@ -130,13 +130,13 @@ async fn the_header_decides_nothing_that_the_configuration_has_not_allowed() {
     let mut bench = Bench::default();
     let token = Token::new;
     let rows = [
-        ("no typ", token(), "200"),
-        ("typ JWT", token().header("typ", "JWT"), "200"),
-        ("typ jwt", token().header("typ", "jwt"), "200"),
-        ("typ at+jwt", token().header("typ", "at+jwt"), "200"),
-        ("typ AT+JWT", token().header("typ", "AT+JWT"), "200"),
-        ("typ application/at+jwt", token().header("typ", "application/at+jwt"), "200"),
-        ("typ Application/JWT", token().header("typ", "Application/JWT"), "200"),
+        ("no typ", token(), PASSES),
+        ("typ JWT", token().header("typ", "JWT"), PASSES),
+        ("typ jwt", token().header("typ", "jwt"), PASSES),
+        ("typ at+jwt", token().header("typ", "at+jwt"), PASSES),
+        ("typ AT+JWT", token().header("typ", "AT+JWT"), PASSES),
+        ("typ application/at+jwt", token().header("typ", "application/at+jwt"), PASSES),
+        ("typ Application/JWT", token().header("typ", "Application/JWT"), PASSES),
         ("typ empty", token().header("typ", ""), TYPE),
         ("typ JOSE", token().header("typ", "JOSE"), TYPE),
         ("typ logout+jwt", token().header("typ", "logout+jwt"), TYPE),
@@ -148,7 +148,7 @@ async fn the_header_decides_nothing_that_the_configuration_has_not_allowed() {
         ("typ application/application/jwt", token().header("typ", "application/application/jwt"), TYPE),
         ("typ at+jwt;v=1", token().header("typ", "at+jwt;v=1"), TYPE),
         ("typ a number", token().header("typ", 7), MALFORMED),
-        ("no kid, one key that fits", token().header("kid", Value::Null), "200"),
+        ("no kid, one key that fits", token().header("kid", Value::Null), PASSES),
         ("kid unknown", token().header("kid", "k2"), KEY),
         ("kid empty", token().header("kid", ""), KEY),
         ("kid in another case", token().header("kid", "K1"), KEY),
@@ -156,7 +156,7 @@ async fn the_header_decides_nothing_that_the_configuration_has_not_allowed() {
         ("kid a path", token().header("kid", "../../../dev/null"), KEY),
         ("kid a query", token().header("kid", "k1' OR '1'='1"), KEY),
         ("kid a URL", token().header("kid", evil.url("/jwks")), KEY),
-        ("kid of a key for another algorithm", token().header("kid", "r1"), ALGORITHM),
+        ("kid of a key for an algorithm that is not configured", token().header("kid", "r1"), KEY),
         ("kid a number", token().header("kid", 1), MALFORMED),
         ("kid an array", token().header("kid", json!(["k1"])), MALFORMED),
         ("no alg", token().header("alg", Value::Null), MALFORMED),
@@ -178,9 +178,9 @@ async fn the_header_decides_nothing_that_the_configuration_has_not_allowed() {
         ("b64 false", token().header("b64", false).header("crit", json!(["b64"])), MALFORMED),
         ("b64 false, not critical", token().header("b64", false), MALFORMED),
         ("enc", token().header("enc", "A256GCM"), MALFORMED),
-        ("jwk, not used", token().header("jwk", other.jwk()), "200"),
-        ("jku, not fetched", token().header("jku", evil.url("/jwks")), "200"),
-        ("x5u, not fetched", token().header("x5u", evil.url("/jwks")), "200"),
+        ("jwk, not used", token().header("jwk", other.jwk()), PASSES),
+        ("jku, not fetched", token().header("jku", evil.url("/jwks")), PASSES),
+        ("x5u, not fetched", token().header("x5u", evil.url("/jwks")), PASSES),
     ];
     for (name, token, expected) in rows {
         bench.token(&gateway, "/orders", name, &token.sign(&signer), expected).await;
@@ -267,7 +267,7 @@ async fn one_token_has_one_form_and_its_signature_is_over_all_of_it() {
         String::from_utf8(bytes).unwrap()
     };
     let rows = [
-        ("as it should be", good.clone(), "200"),
+        ("as it should be", good.clone(), PASSES),
         ("claims changed", format!("{header}.{admin}.{signature}"), SIGNATURE),
         ("header changed", format!("{other_header}.{claims}.{signature}"), SIGNATURE),
         ("signature of zeros", with(&[0; 64]), SIGNATURE),
@@ -311,7 +311,7 @@ async fn one_token_has_one_form_and_its_signature_is_over_all_of_it() {
         ("something after it", format!("{good} x"), "400 VAL-011 illegal_characters"),
         ("in quotes", format!("\"{good}\""), "400 VAL-011 illegal_characters"),
         ("a percent sign", format!("{good}%20"), "400 VAL-011 illegal_characters"),
-        ("beyond ASCII", format!("{good}\u{e9}"), "400 VAL-011 illegal_characters"),
+        ("beyond ASCII", format!("{good}\u{e9}"), "400 VAL-042 illegal_header"),
         ("flattened JSON serialization", base64url(br#"{"payload":"x"}"#), MALFORMED),
     ];
     for (name, token, expected) in rows {
@@ -323,7 +323,7 @@ async fn one_token_has_one_form_and_its_signature_is_over_all_of_it() {
     let deep = format!("{{\"x\":{}{},{inner}", "[".repeat(2000), "]".repeat(2000));
     let header = r#"{"alg":"ES256","kid":"k1"}"#;
     let rows: Vec<(&str, String, Vec<u8>, &str)> = vec![
-        ("blanks around the JSON", header.into(), format!(" {claims}\n").into(), "200"),
+        ("blanks around the JSON", header.into(), format!(" {claims}\n").into(), PASSES),
         ("exp twice", header.into(), format!("{{\"exp\":1,{inner}").into(), MALFORMED),
         ("exp twice, alike", header.into(), format!("{{\"sub\":\"alice\",{inner}").into(), MALFORMED),
         (
@@ -378,7 +378,7 @@ async fn a_token_may_have_16_kib_and_not_a_byte_more() {
     let signer = Signer::es256("k1");
     let gateway = gateway(&signer.jwks(), USUAL).await;
     let mut bench = Bench::default();
-    for (size, expected) in [(16 * 1024, "200"), (16 * 1024 + 1, "431 VAL-043 token")] {
+    for (size, expected) in [(16 * 1024, PASSES), (16 * 1024 + 1, "431 VAL-043 token")] {
         let token = token_of_size(&signer, size);
         bench.token(&gateway, "/orders", &format!("{size} bytes"), &token, expected).await;
     }
@@ -434,7 +434,7 @@ routes:
                 || (configured.starts_with("Ed") && signer.algorithm.starts_with("Ed"));
             let token = Token::new().claim("iss", format!("https://{configured}.example.com")).sign(signer);
             let name = format!("{} where {configured} is configured", signer.algorithm);
-            bench.token(&gateway, "/orders", &name, &token, if same { "200" } else { ALGORITHM }).await;
+            bench.token(&gateway, "/orders", &name, &token, if same { PASSES } else { ALGORITHM }).await;
         }
     }
     bench.finish();
@@ -463,12 +463,12 @@ routes:
     let (good_a, good_b) = (a().sign(&ours), b().sign(&theirs));
     let mut bench = Bench::default();
     for (name, base, token, expected) in [
-        ("a's at both", "/both", &good_a, "200"),
-        ("b's at both", "/both", &good_b, "200"),
+        ("a's at both", "/both", &good_a, PASSES),
+        ("b's at both", "/both", &good_b, PASSES),
         ("a's at b, warm from another route", "/b", &good_a, ISSUER_UNKNOWN),
-        ("a's at a", "/a", &good_a, "200"),
+        ("a's at a", "/a", &good_a, PASSES),
         ("b's at a, warm from another route", "/a", &good_b, ISSUER_UNKNOWN),
-        ("b's at both again", "/both", &good_b, "200"),
+        ("b's at both again", "/both", &good_b, PASSES),
         ("a's claims with b's key of the same kid", "/both", &a().sign(&theirs), SIGNATURE),
         ("b's claims with a's key of the same kid", "/both", &b().sign(&ours), SIGNATURE),
         ("a's claims with a key that b alone has", "/both", &a().sign(&extra), KEY),
@@ -486,10 +486,12 @@ async fn without_a_kid_exactly_one_key_must_fit() {
     let gateway = gateway(&keys, "audiences: [orders-api]").await;
     let token = || Token::new().header("kid", Value::Null);
     let mut bench = Bench::default();
-    bench.token(&gateway, "/orders", "the only RSA key", &token().sign(&rsa), "200").await;
+    bench.token(&gateway, "/orders", "the only RSA key", &token().sign(&rsa), PASSES).await;
     bench.token(&gateway, "/orders", "one of two", &token().sign(&one), KEY).await;
     bench.token(&gateway, "/orders", "the other of two", &token().sign(&other), KEY).await;
-    bench.token(&gateway, "/orders", "named", &Token::new().sign(&other), "200").await;
+    bench.token(&gateway, "/orders", "named", &Token::new().sign(&other), PASSES).await;
+    let crossed = Token::new().header("kid", "r1").sign(&one);
+    bench.token(&gateway, "/orders", "named, of another family", &crossed, ALGORITHM).await;
     bench.finish();
 }
 
@@ -517,7 +519,7 @@ async fn keys_that_are_not_for_this_or_too_weak_are_not_used() {
     keys.push(good.jwk());
     let gateway = gateway(&json!({ "keys": keys }), "audiences: [orders-api]").await;
     let mut bench = Bench::default();
-    bench.token(&gateway, "/orders", "the one good key", &Token::new().sign(&good), "200").await;
+    bench.token(&gateway, "/orders", "the one good key", &Token::new().sign(&good), PASSES).await;
     for (signer, _) in &weak {
         bench.token(&gateway, "/orders", &signer.kid, &Token::new().sign(signer), KEY).await;
     }
@@ -535,8 +537,8 @@ async fn the_profile_for_access_tokens_demands_what_the_standard_does() {
     let mut bench = Bench::default();
     let token = || Token::new().header("typ", "at+jwt");
     let rows = [
-        ("as it should be", token(), "200"),
-        ("typ in full", token().header("typ", "application/at+jwt"), "200"),
+        ("as it should be", token(), PASSES),
+        ("typ in full", token().header("typ", "application/at+jwt"), PASSES),
         ("typ JWT", token().header("typ", "JWT"), TYPE),
         ("no typ", Token::new(), TYPE),
         ("no sub", token().without("sub"), MISSING),
@@ -562,13 +564,13 @@ async fn what_the_operator_demands_beyond_that_is_demanded() {
     let mut bench = Bench::default();
     let token = || Token::new().claim("tenant", "acme").claim("exp", now() + 600);
     let rows = [
-        ("as it should be", token(), "200"),
-        ("any value will do", token().claim("tenant", json!([1])), "200"),
+        ("as it should be", token(), PASSES),
+        ("any value will do", token().claim("tenant", json!([1])), PASSES),
         ("no tenant", token().without("tenant"), MISSING),
         ("tenant null", token().claim("tenant", Value::Null), MISSING),
         ("no sub", token().without("sub"), MISSING),
         ("expired just now, no leeway", token().claim("exp", now() - 2), EXPIRED),
-        ("lives for exactly an hour", token().claim("iat", now() - 100).claim("exp", now() + 3500), "200"),
+        ("lives for exactly an hour", token().claim("iat", now() - 100).claim("exp", now() + 3500), PASSES),
         ("lives for longer", token().claim("iat", now() - 100).claim("exp", now() + 3501), INVALID),
         ("lives for who knows how long", token().without("iat"), MISSING),
     ];
@@ -584,8 +586,8 @@ async fn a_waived_audience_need_not_be_there_but_must_be_one() {
     let gateway = gateway(&signer.jwks(), "insecure_accept_any_audience: true").await;
     let mut bench = Bench::default();
     let rows = [
-        ("none", Token::new().without("aud"), "200"),
-        ("any", Token::new().claim("aud", "billing-api"), "200"),
+        ("none", Token::new().without("aud"), PASSES),
+        ("any", Token::new().claim("aud", "billing-api"), PASSES),
         ("of the wrong type", Token::new().claim("aud", 7), INVALID),
     ];
     for (name, token, expected) in rows {
