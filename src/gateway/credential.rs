@@ -1,7 +1,7 @@
 //! The credential step: exactly one bearer token, from where the route says it is.
 
 use http::header::{AUTHORIZATION, COOKIE, ORIGIN};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
@@ -74,7 +74,8 @@ fn from_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>
         let text = value.to_str().map_err(|_| Rejection::new(Reason::IllegalCharacters))?;
         for pair in text.split(';') {
             let Some((key, value)) = pair.trim_matches([' ', '\t']).split_once('=') else { continue };
-            if key != name {
+            // Servers differ in whether a blank before the equals sign is part of the name: here it is not.
+            if key.trim_end_matches([' ', '\t']) != name {
                 continue;
             }
             if found.replace(value).is_some() {
@@ -99,17 +100,25 @@ fn check_same_origin(request: &CleanRequest, is_tls: bool) -> Result<(), Rejecti
     if is_safe && !headers.contains_key(http::header::UPGRADE) {
         return Ok(());
     }
-    let fetch_site = headers.get("sec-fetch-site").map(|site| site.as_bytes() == b"same-origin");
-    let origin = headers.get(ORIGIN).map(|origin| {
-        let scheme = if is_tls { "https://" } else { "http://" };
-        origin.to_str().ok().and_then(|origin| origin.strip_prefix(scheme)).is_some_and(|authority| {
+    let scheme = if is_tls { "https://" } else { "http://" };
+    let is_ours = |origin: &str| {
+        let authority = origin.strip_prefix(scheme);
+        authority.is_some_and(|authority| {
             request.authority().as_bytes().eq_ignore_ascii_case(authority.as_bytes())
         })
-    });
+    };
+    let fetch_site = every(headers, "sec-fetch-site", |site| site == "same-origin");
+    let origin = every(headers, ORIGIN.as_str(), is_ours);
     match (fetch_site, origin) {
         (Some(true), None | Some(true)) | (None, Some(true)) => Ok(()),
         _ => Err(Reason::CrossOrigin.into()),
     }
+}
+
+/// Whether all headers of this name hold what they should; `None` if there are none.
+fn every(headers: &HeaderMap, name: &str, holds: impl Fn(&str) -> bool) -> Option<bool> {
+    let good = |value: &HeaderValue| value.to_str().is_ok_and(&holds);
+    headers.contains_key(name).then(|| headers.get_all(name).iter().all(good))
 }
 
 #[cfg(test)]
@@ -162,6 +171,7 @@ mod tests {
         assert_eq!(cookie("a=b; __Host-token=x.y.z; c=d"), Ok(Some("x.y.z".to_owned())));
         assert_eq!(cookie("__host-token=x; x__Host-token=y"), Ok(None));
         assert_eq!(cookie("__Host-token=x; __Host-token=x"), Err(Reason::Multiple));
+        assert_eq!(cookie("__Host-token=x; __Host-token =y"), Err(Reason::Multiple));
         assert_eq!(cookie("__Host-token="), Err(Reason::Empty));
     }
 }

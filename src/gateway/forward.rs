@@ -164,8 +164,11 @@ fn remove_credential(route: &Route, headers: &mut HeaderMap) {
         .iter()
         .filter_map(|value| {
             let pairs = value.to_str().ok()?.split(';').map(|pair| pair.trim_matches([' ', '\t']));
-            let others: Vec<&str> =
-                pairs.filter(|pair| pair.split_once('=').is_none_or(|(key, _)| key != &**name)).collect();
+            let others: Vec<&str> = pairs
+                .filter(|pair| {
+                    pair.split_once('=').is_none_or(|(key, _)| key.trim_end_matches([' ', '\t']) != &**name)
+                })
+                .collect();
             HeaderValue::from_str(&others.join("; ")).ok().filter(|value| !value.is_empty())
         })
         .collect();

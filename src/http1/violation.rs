@@ -61,6 +61,6 @@ impl std::error::Error for Violation {}
 
 impl From<Violation> for Rejection {
     fn from(violation: Violation) -> Self {
-        Self::new(violation.reason).hint(violation.detail)
+        Self::new(violation.reason).hint(format!("The request cannot be accepted: {}.", violation.detail))
     }
 }

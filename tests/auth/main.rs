@@ -1,0 +1,21 @@
+//! Authentication from outside: tokens, credentials, refusals, identity, keys, revocation.
+//!
+//! Every test starts a whole gateway and judges it by what its API received, not only by what the client was told.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "these are tests"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bench;
+mod credentials;
+mod identity;
+mod policy;
+mod refusals;
+mod tokens;

@@ -1,0 +1,155 @@
+//! A gateway from YAML, with the sample API behind it and a directory of its own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::Value;
+use tempfile::TempDir;
+use valgate::app::{self, Running};
+use valgate::config;
+use valgate::demo::api::{Received, SampleApi};
+
+use super::{Connection, PATIENCE, Reply, eventually, get};
+
+/// A running gateway. Listens without TLS at [`Self::plain`] and with TLS (for `localhost`) at [`Self::tls`], and
+/// forwards to the upstream `api`.
+pub struct TestGateway {
+    /// The listener without TLS; speaks HTTP/1.1 and h2c.
+    pub plain: SocketAddr,
+    /// The listener with TLS.
+    pub tls: SocketAddr,
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub health: SocketAddr,
+    /// What stands behind it, and remembers what it received.
+    pub api: SampleApi,
+    ca: String,
+    dir: Arc<TempDir>,
+    running: Running,
+}
+
+impl TestGateway {
+    /// Starts a gateway and waits until it is ready. `yaml` has at least `routes`; what it does not have of
+    /// `listeners`, `health`, `access_log`, `upstreams` and `workers` is added. `$API` stands for the sample API's
+    /// address, `$DIR` for the gateway's directory.
+    pub async fn start(yaml: &str) -> Self {
+        let gateway = Self::start_unready(yaml).await;
+        gateway.wait_until_ready().await;
+        gateway
+    }
+
+    /// The same, without waiting: for sources that are down.
+    pub async fn start_unready(yaml: &str) -> Self {
+        Self::start_in(Arc::new(TempDir::new().unwrap()), yaml).await
+    }
+
+    /// The same in a directory that there is already: for a restart, or for files that the configuration names.
+    pub async fn start_in(dir: Arc<TempDir>, yaml: &str) -> Self {
+        let api = SampleApi::start().await.unwrap();
+        let ca = write_certificates(dir.path());
+        let text = complete(yaml)
+            .replace("$API", &api.address().to_string())
+            .replace("$DIR", dir.path().to_str().unwrap());
+        let config = config::parse(&text, "test.yaml", dir.path(), &|_| None)
+            .unwrap_or_else(|mistakes| panic!("{mistakes}\n{text}"));
+        let running = app::start(config).await.unwrap();
+        Self {
+            plain: running.listener_address(0).unwrap(),
+            tls: running.listener_address(1).unwrap_or(running.listener_address(0).unwrap()),
+            health: running.health_address().unwrap(),
+            api,
+            ca,
+            dir,
+            running,
+        }
+    }
+
+    /// Waits until the gateway says that it is ready.
+    pub async fn wait_until_ready(&self) {
+        eventually("ready", || async { self.running.readiness().report().ready }).await;
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> Arc<TempDir> {
+        Arc::clone(&self.dir)
+    }
+
+    /// A connection without TLS.
+    pub async fn connect(&self) -> Connection {
+        Connection::open(self.plain).await
+    }
+
+    /// A connection with TLS, for this protocol by ALPN.
+    pub async fn connect_tls(&self, alpn: &[u8]) -> Connection {
+        Connection::open_tls(self.tls, "localhost", &self.ca, alpn).await
+    }
+
+    /// `GET` with a bearer token and these headers besides.
+    pub async fn get(&self, path: &str, token: &str, headers: &[(&str, &str)]) -> Reply {
+        let authorization = format!("Bearer {token}");
+        let headers: Vec<_> = [("Authorization", authorization.as_str())]
+            .into_iter()
+            .filter(|_| !token.is_empty())
+            .chain(headers.iter().copied())
+            .collect();
+        get(self.plain, path, &headers).await
+    }
+
+    /// The requests to this path (without query) that reached the API.
+    pub fn received(&self, path: &str) -> Vec<Received> {
+        let same = |received: &Received| received.path.split('?').next() == Some(path);
+        self.api.received().into_iter().filter(same).collect()
+    }
+
+    /// The value of a metric, by its exact series (`valgate_x_total{a="b"}`); 0 if it is not on the page.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let page = get(self.health, "/metrics", &[]).await.text();
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.trim().parse().ok();
+        page.lines().find_map(value).unwrap_or_default()
+    }
+
+    /// Stops the gateway and gives the lines of its access log.
+    pub async fn stop(self) -> Vec<Value> {
+        let stopped = tokio::time::timeout(PATIENCE, self.running.shutdown()).await;
+        assert!(stopped.is_ok(), "the gateway does not stop");
+        let log = std::fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default();
+        log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn complete(yaml: &str) -> String {
+    let defaults = [
+        ("workers:", "workers: 2"),
+        (
+            "listeners:",
+            "listeners:
+  - { address: 127.0.0.1:0, plaintext: true }
+  - { address: 127.0.0.1:0, tls: { certificates: [{ certificate: $DIR/tls.crt, private_key: $DIR/tls.key }] } }",
+        ),
+        ("health:", "health: { address: 127.0.0.1:0, metrics: true }"),
+        ("access_log:", "access_log: { output: { file: $DIR/access.log } }"),
+        ("upstreams:", "upstreams: [{ name: api, endpoints: [\"http://$API\"] }]"),
+    ];
+    let mut text = "version: 1\n".to_owned();
+    for (key, default) in defaults {
+        if !yaml.lines().any(|line| line.starts_with(key)) {
+            text.push_str(default);
+            text.push('\n');
+        }
+    }
+    text + yaml
+}
+
+/// Writes `tls.crt` and `tls.key` for `localhost` and gives the authority's certificate in PEM.
+fn write_certificates(dir: &Path) -> String {
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
+    std::fs::write(dir.join("tls.crt"), certificate.pem()).unwrap();
+    std::fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
+    ca.pem()
+}

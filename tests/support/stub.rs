@@ -1,0 +1,130 @@
+//! A server whose answers a test sets by path: keys, metadata, revocations, good or as bad as they come.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// What a path answers.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// This status with these headers and this body.
+    Status(u16, Vec<(String, String)>, Vec<u8>),
+    /// Nothing, ever.
+    Hang,
+    /// The connection is closed.
+    Close,
+}
+
+impl Answer {
+    /// 200 with a JSON document.
+    pub fn json(document: &Value) -> Self {
+        Self::body("application/json", document.to_string())
+    }
+
+    /// 200 with this body.
+    pub fn body(kind: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self::Status(200, vec![("Content-Type".to_owned(), kind.to_owned())], body.into())
+    }
+
+    /// This status with a page that is not JSON.
+    pub fn error(status: u16) -> Self {
+        Self::Status(status, Vec::new(), b"<h1>Out of order</h1>".to_vec())
+    }
+}
+
+#[derive(Default)]
+struct State {
+    answers: HashMap<String, Answer>,
+    requests: Vec<String>,
+}
+
+/// A running server; dropping it closes its socket and its connections.
+pub struct Stub {
+    /// Where it listens.
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    task: JoinHandle<()>,
+}
+
+impl Stub {
+    /// A server on a free port that answers 404 to everything.
+    pub async fn start() -> Self {
+        Self::start_on(([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// The same at this address: for a server that comes back.
+    pub async fn start_on(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let state = Arc::<Mutex<State>>::default();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(serve(listener, Arc::clone(&state)));
+        Self { address, state, task }
+    }
+
+    /// The URL of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// What the path (without query) answers from now on.
+    pub fn set(&self, path: &str, answer: Answer) {
+        self.state.lock().unwrap().answers.insert(path.to_owned(), answer);
+    }
+
+    /// How often the path (without query) was asked for.
+    pub fn hits(&self, path: &str) -> usize {
+        let is = |target: &&String| target.split('?').next() == Some(path);
+        self.state.lock().unwrap().requests.iter().filter(is).count()
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        connections.spawn(answer(stream, Arc::clone(&state)));
+    }
+}
+
+/// One request a connection.
+async fn answer(mut stream: TcpStream, state: Arc<Mutex<State>>) {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+        if !matches!(stream.read_buf(&mut head).await, Ok(1..)) {
+            return;
+        }
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    let path = target.split('?').next().unwrap_or_default().to_owned();
+    let answer = {
+        let mut state = state.lock().unwrap();
+        state.requests.push(target);
+        state.answers.get(&path).cloned().unwrap_or_else(|| Answer::error(404))
+    };
+    let (status, headers, body) = match answer {
+        Answer::Status(status, headers, body) => (status, headers, body),
+        Answer::Hang => return std::future::pending().await,
+        Answer::Close => return,
+    };
+    let mut response = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: {}\r\n", body.len());
+    for (name, value) in headers {
+        response.push_str(&format!("{name}: {value}\r\n"));
+    }
+    response.push_str("Connection: close\r\n\r\n");
+    let mut bytes = response.into_bytes();
+    bytes.extend(body);
+    // The client may have seen enough.
+    drop(stream.write_all(&bytes).await);
+    drop(stream.shutdown().await);
+}
