@@ -6,7 +6,8 @@
 Blocks of the page, by the first line of their fence:
 
     ```js provider.mjs    a file of that name (any language)
-    ```sh                 pasted into one bash shell, in order; must end with status 0
+    ```sh                 pasted into one bash shell, in order; must end with status 0, and print nothing
+                          unless a ```console block follows
     ```console            what the block before it printed: `...` alone on a line stands for any lines,
                           within a line for any text
 
