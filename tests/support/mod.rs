@@ -19,7 +19,7 @@ pub use reply::{Reply, refused, verdict};
 pub use signer::Signer;
 pub use stub::{Answer, Stub};
 pub use token::{ISSUER, Token, base64url, jws, now};
-pub use wire::{Connection, get, http2, send};
+pub use wire::{Connection, Duplex, get, http2, send};
 
 /// Longer than anything takes on a busy machine; what takes longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);

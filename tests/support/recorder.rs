@@ -3,6 +3,8 @@
 //! It reads requests as strictly as it can: what it cannot read as exactly one request is `garbage`, which no test
 //! ever expects. So a request that two servers could read differently shows up here, whatever the gateway thought.
 
+#![allow(dead_code, reason = "no binary uses all of it")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -318,6 +320,17 @@ impl Conn {
     /// Reads until the other side closes.
     pub async fn until_closed(&mut self) {
         while self.more().await {}
+    }
+
+    /// Sends back whatever comes, until the other side closes.
+    pub async fn echo(&mut self) {
+        loop {
+            let bytes = std::mem::take(&mut self.buffer);
+            self.send(&bytes).await;
+            if !self.more().await {
+                return;
+            }
+        }
     }
 
     /// Sends bytes; that the other side has gone is no error of the test.
