@@ -55,7 +55,7 @@ log: {{ format: text }}
                 }
             }
         });
-        let mut next = || addresses.recv_timeout(PATIENCE).expect("no listener in the log");
+        let next = || addresses.recv_timeout(PATIENCE).expect("no listener in the log");
         let (plain, tls) = (next(), next());
         Self { child, plain, tls, _dir: dir }
     }

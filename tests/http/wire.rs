@@ -118,11 +118,6 @@ impl Wire {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
-    /// Ends our side.
-    pub async fn finish(&mut self) {
-        let _ = self.stream.shutdown().await;
-    }
-
     /// Reads one response to the end; `None` if the connection ends before its head is complete.
     pub async fn answer(&mut self) -> Option<Answer> {
         self.answer_to("GET").await
