@@ -179,11 +179,8 @@ impl Wire {
     }
 
     async fn chunked(&mut self, answer: &mut Answer) {
-        loop {
-            match self.chunk().await {
-                Some(data) => answer.body.extend(data),
-                None => break,
-            }
+        while let Some(data) = self.chunk().await {
+            answer.body.extend(data);
         }
         while let Some(end) = self.find(b"\r\n").await {
             let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
@@ -217,15 +214,8 @@ impl Wire {
     }
 
     async fn more(&mut self) -> bool {
-        let mut chunk = [0; 16 * 1024];
-        let read = timeout(PATIENCE, self.stream.read(&mut chunk)).await;
-        match read.expect("the gateway neither answered nor closed") {
-            Ok(0) | Err(_) => false,
-            Ok(count) => {
-                self.buffer.extend_from_slice(&chunk[..count]);
-                true
-            }
-        }
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
+        matches!(read.expect("the gateway neither answered nor closed"), Ok(1..))
     }
 
     /// Asserts that nothing more comes but the end.

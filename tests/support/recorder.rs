@@ -228,16 +228,14 @@ impl Conn {
             }
         };
         let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
-        match parse_head(&head[..end], self.place) {
-            Some(request) => {
-                self.log.lock().unwrap().requests.push(request.clone());
-                Some(request)
-            }
-            None => {
-                self.log.lock().unwrap().garbage.push(String::from_utf8_lossy(&head).into_owned());
-                None
-            }
+        let request = parse_head(&head[..end], self.place);
+        let mut log = self.log.lock().unwrap();
+        match &request {
+            Some(request) => log.requests.push(request.clone()),
+            None => log.garbage.push(String::from_utf8_lossy(&head).into_owned()),
         }
+        drop(log);
+        request
     }
 
     /// Reads the body that this head announces, writing it down as it comes. Whether it came to its end.
@@ -307,12 +305,11 @@ impl Conn {
 
     /// Reads more; whether there was any.
     pub async fn more(&mut self) -> bool {
-        let mut chunk = [0; 16 * 1024];
-        match self.stream.read(&mut chunk).await {
+        let start = self.buffer.len();
+        match self.stream.read_buf(&mut self.buffer).await {
             Ok(0) | Err(_) => false,
-            Ok(count) => {
-                self.buffer.extend_from_slice(&chunk[..count]);
-                self.log.lock().unwrap().connections[self.place].extend_from_slice(&chunk[..count]);
+            Ok(_) => {
+                self.log.lock().unwrap().connections[self.place].extend_from_slice(&self.buffer[start..]);
                 true
             }
         }
