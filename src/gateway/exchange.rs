@@ -11,7 +11,7 @@ use super::activity::Busy;
 use super::authenticate::Temperature;
 use super::handle::Core;
 use super::long_lived::{Ending, Stream};
-use super::peer::Peer;
+use super::peer::{Inbound, Peer};
 use super::route::Route;
 use crate::catalogue::Reason;
 use crate::clock::Monotonic;
@@ -34,6 +34,8 @@ pub struct Exchange {
     uri: Uri,
     host: Option<http::HeaderValue>,
     version: Version,
+    /// The guard refused the request; what is at hand only stands in for it.
+    is_stand_in: bool,
     /// The id that the client, the API and the log see.
     pub request_id: RequestId,
     /// The W3C trace context that is passed on.
@@ -60,7 +62,12 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins an exchange.
-    pub(super) fn begin<B>(core: &Rc<Core>, peer: &Peer, request: &http::Request<B>) -> Self {
+    pub(super) fn begin<B>(
+        core: &Rc<Core>,
+        peer: &Peer,
+        request: &http::Request<B>,
+        inbound: &Inbound,
+    ) -> Self {
         let headers: &HeaderMap = request.headers();
         let (request_id, trace) = core.identify(headers);
         Self {
@@ -73,6 +80,7 @@ impl Exchange {
             uri: request.uri().clone(),
             host: headers.get(http::header::HOST).cloned(),
             version: request.version(),
+            is_stand_in: inbound.violation().is_some(),
             request_id,
             trace,
             route: None,
@@ -158,10 +166,12 @@ impl Exchange {
             Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, self.client);
         record.trace_id = Some(self.trace.trace_id());
         record.protocol = Some(self.version);
-        record.method = Some(self.method.as_str().as_bytes());
-        let authority = self.uri.authority().map(|authority| authority.as_str().as_bytes());
-        record.host = self.host.as_ref().map(http::HeaderValue::as_bytes).or(authority);
-        record.path = Some(self.uri.path().as_bytes());
+        if !self.is_stand_in {
+            record.method = Some(self.method.as_str().as_bytes());
+            let authority = self.uri.authority().map(|authority| authority.as_str().as_bytes());
+            record.host = self.host.as_ref().map(http::HeaderValue::as_bytes).or(authority);
+            record.path = Some(self.uri.path().as_bytes());
+        }
         record.route = route.map(|route| &*route.name);
         record.upstream = upstream.map(|client| &*client.upstream().name);
         record.endpoint = endpoint.and_then(|endpoint| endpoint.authority.to_str().ok());

@@ -110,7 +110,7 @@ impl Gateway {
         inbound: Inbound,
     ) -> Response<ResponseBody> {
         let form = Form::of(request.headers());
-        let mut exchange = Box::new(Exchange::begin(&self.0, peer, &request));
+        let mut exchange = Box::new(Exchange::begin(&self.0, peer, &request, &inbound));
         let outcome = match inbound.violation() {
             Some(rejection) => Err(rejection),
             None => serve(&self.0, peer, request, &inbound, &mut exchange).await,
@@ -135,7 +135,7 @@ impl Gateway {
         port: u16,
     ) -> Response<ResponseBody> {
         let form = Form::of(request.headers());
-        let exchange = Box::new(Exchange::begin(&self.0, peer, &request));
+        let exchange = Box::new(Exchange::begin(&self.0, peer, &request, inbound));
         let outcome = match inbound.violation() {
             Some(rejection) => Err(rejection),
             None => CleanRequest::sanitize(request, self.0.limits).and_then(|clean| to_https(&clean, port)),

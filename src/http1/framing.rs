@@ -86,8 +86,15 @@ impl Framing {
                 Stop::Boundary
             }
             Progress::Refused(violation) => {
-                self.place = Place::Refused { violation, in_body: true };
-                Stop::Refused { violation, in_body: true }
+                let in_body = head_len == 0;
+                self.place = Place::Refused { violation, in_body };
+                if !in_body {
+                    // The head came together with its bad body and has not been released: nobody behind need ever
+                    // hear of this request.
+                    self.heads -= 1;
+                    return Cleared { len: 0, stop: Stop::Refused { violation, in_body } };
+                }
+                Stop::Refused { violation, in_body }
             }
         };
         Cleared { len: head_len + body_len, stop }

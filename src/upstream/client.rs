@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 
 use super::body::{BodyProgress, RequestBody, UpstreamBody, stalled};
@@ -77,7 +77,13 @@ impl Client {
             return Err(self.no_endpoint());
         };
         match connect(&self.upstream, endpoint, Protocol::Http1).await? {
-            Connected::Http1(sender) => self.send_on(pool.lease(sender), request, progress).await,
+            Connected::Http1(sender) => {
+                let response = self.send_on(pool.lease(sender), request, progress).await?;
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    check_head(&response)?;
+                }
+                Ok(response)
+            }
             Connected::Http2(_) => Err(UpstreamError::NoUpgrade),
         }
     }

@@ -65,7 +65,7 @@ impl UpstreamError {
 impl UpstreamError {
     /// Whether the operating system or TLS reported an error, rather than hyper itself.
     pub(super) fn is_io(error: &hyper::Error) -> bool {
-        std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
+        std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
     }
 }
 

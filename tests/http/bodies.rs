@@ -279,3 +279,87 @@ async fn a_slow_reader_does_not_make_the_gateway_hoard() {
         "{before} bytes were taken from the backend for a client that reads none"
     );
 }
+
+/// A gRPC server over HTTP/2, as the upstream: its status is in the trailers, or in a response of headers alone.
+#[tokio::test]
+async fn grpc_status_arrives_from_an_http2_upstream() {
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Frame;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service =
+                hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+                    assert_eq!(request.headers()["te"], "trailers");
+                    let only_trailers = request.uri().path() == "/a.B/Fails";
+                    let sent = request.into_body().collect().await.unwrap().to_bytes();
+                    let mut trailers = http::HeaderMap::new();
+                    trailers.insert("grpc-status", if only_trailers { "5" } else { "0" }.parse().unwrap());
+                    let mut response = http::Response::new(());
+                    response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+                    let mut frames = vec![Frame::data(sent), Frame::trailers(trailers.clone())];
+                    if only_trailers {
+                        frames.clear();
+                        response.headers_mut().extend(trailers);
+                    }
+                    Ok::<_, std::convert::Infallible>(response.map(|()| Frames(frames.into_iter())))
+                });
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let io = hyper_util::rt::TokioIo::new(stream);
+            tokio::spawn(hyper::server::conn::http2::Builder::new(executor).serve_connection(io, service));
+        }
+    });
+    let gateway = Gateway::start(&format!(
+        "upstreams: [{{ name: api, endpoints: ['http://{address}'], protocol: http2 }}]
+routes: [{{ match: {{ path: '/**' }}, public: true, upstream: api }}]
+"
+    ))
+    .await;
+    let stream = hyper_util::rt::TokioIo::new(gateway.wire().await.into_stream());
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+    tokio::spawn(connection);
+    for (path, status) in [("/a.B/Works", "0"), ("/a.B/Fails", "5")] {
+        let request = http::Request::post(format!("http://localhost{path}"))
+            .header("te", "trailers")
+            .header("content-type", "application/grpc")
+            .body(Full::new(bytes::Bytes::from_static(b"\0\0\0\0\x01x")));
+        let response = sender.send_request(request.unwrap()).await.unwrap();
+        let in_head = response.headers().get("grpc-status").cloned();
+        let collected = response.into_body().collect().await.unwrap();
+        let in_trailers = collected.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
+        assert_eq!(in_head.or(in_trailers).unwrap(), status, "{path}");
+        assert_eq!(collected.to_bytes().len(), if status == "0" { 6 } else { 0 });
+    }
+}
+
+/// Frames that are there already.
+struct Frames(std::vec::IntoIter<hyper::body::Frame<bytes::Bytes>>);
+
+impl hyper::body::Body for Frames {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, Self::Error>>> {
+        std::task::Poll::Ready(self.0.next().map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.len() == 0
+    }
+}
+
+/// HTTP/1.0 knows no chunks: its response ends with the connection.
+#[tokio::test]
+async fn an_http10_client_gets_no_chunks() {
+    let recorder =
+        Recorder::answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+            .await;
+    let gateway = Gateway::open(&recorder).await;
+    let answer = gateway.exchange("GET /a HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!((answer.status, &*answer.body, answer.header("transfer-encoding")), (200, &b"ok"[..], None));
+}

@@ -159,7 +159,7 @@ async fn hpack_bomb() {
         // Literal with incremental indexing, then its index over and over.
         bytes.extend([0x40, 1, b'x', 127, 0x81, 0x1e]);
         bytes.extend([b'y'; 127 + 1 + 0x1e * 128]);
-        bytes.extend([0x80 | 62; 8000]);
+        bytes.extend([0x80 | 0x3e; 8000]);
         h2.send(HEADERS, END_HEADERS | END_STREAM, 1, &bytes).await;
         let outcome = h2.outcome(1).await;
         assert!(outcome.is_refusal(), "{outcome:?}");

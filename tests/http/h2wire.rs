@@ -36,7 +36,9 @@ pub enum Outcome {
     /// `RST_STREAM` with this error code.
     Reset(u32),
     /// The connection ended, with a GOAWAY of this error code if there was one.
-    Closed(Option<u32>),
+    Closed {
+        _goaway: Option<u32>,
+    },
 }
 
 impl Outcome {
@@ -52,7 +54,7 @@ impl Outcome {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Answer(answer) => answer.status >= 400,
-            Self::Reset(_) | Self::Closed(_) => true,
+            Self::Reset(_) | Self::Closed { .. } => true,
         }
     }
 }
@@ -149,7 +151,7 @@ impl H2 {
                 return Outcome::Reset(code);
             }
             if self.step().await.is_none() {
-                return Outcome::Closed(self.goaway.map(|(code, _)| code));
+                return Outcome::Closed { _goaway: self.goaway.map(|(code, _)| code) };
             }
         }
     }

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(missing_docs, reason = "the names of tests say what they are")]
-#![allow(clippy::too_many_lines, reason = "tables")]
+#![allow(clippy::too_many_lines, clippy::format_collect, reason = "tables")]
 
 #[path = "../support/recorder.rs"]
 mod recorder;

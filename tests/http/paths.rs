@@ -98,7 +98,6 @@ const BY_OPT_IN: &[(&str, &str)] = &[
     // matrix parameters
     ("/public/x;v=1", "path_parameters"),
     ("/public/x;v=1/y", "path_parameters"),
-    ("/public/;x", "path_parameters"),
     ("/public/x%3bv=1", "path_parameters"),
 ];
 

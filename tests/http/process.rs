@@ -36,7 +36,7 @@ fn command(dir: &tempfile::TempDir, text: &str) -> Command {
 
 impl Process {
     /// Starts one in front of this address, with more lines of configuration.
-    async fn start(upstream: SocketAddr, more: &str) -> Self {
+    fn start(upstream: SocketAddr, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let text = yaml(&format!(
             "upstreams: [{{ name: api, endpoints: ['http://{upstream}'] }}]
@@ -55,7 +55,7 @@ log: {{ format: text }}
                 }
             }
         });
-        let mut next = || addresses.recv_timeout(PATIENCE).expect("no listener in the log");
+        let next = || addresses.recv_timeout(PATIENCE).expect("no listener in the log");
         let (plain, tls) = (next(), next());
         Self { child, plain, tls, _dir: dir }
     }
@@ -142,7 +142,7 @@ async fn bulk_backend(size: usize) -> SocketAddr {
 #[tokio::test]
 async fn a_hundred_mebibytes_each_way_pass_with_flat_memory() {
     let size = 100 * MIB;
-    let process = Process::start(bulk_backend(size).await, "").await;
+    let process = Process::start(bulk_backend(size).await, "");
     // Once small, so that everything that is made on first use is there.
     drop(Wire::plain(process.plain).await);
     let (before, _) = process.memory();
@@ -186,7 +186,7 @@ async fn sigterm_lets_what_is_in_flight_complete_and_takes_nothing_new() {
         }
     })
     .await;
-    let mut process = Process::start(recorder.address(), "").await;
+    let mut process = Process::start(recorder.address(), "");
     let mut wire = Wire::plain(process.plain).await;
     wire.send("GET /h1 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let mut h2 = H2::tls(process.tls).await;
@@ -227,7 +227,7 @@ async fn the_drain_ends_at_its_deadline() {
         conn.until_closed().await;
     })
     .await;
-    let mut process = Process::start(recorder.address(), "timeouts: { drain: 300ms }\n").await;
+    let mut process = Process::start(recorder.address(), "timeouts: { drain: 300ms }\n");
     let mut wire = Wire::plain(process.plain).await;
     wire.send("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     recorder.wait_for("the request", |_| true).await;

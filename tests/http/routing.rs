@@ -12,10 +12,10 @@ struct Backends {
 
 impl Backends {
     async fn start(names: &[&'static str]) -> Self {
-        let mut named = Vec::new();
+        let mut all = Vec::new();
         for name in names {
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
-            named.push((
+            all.push((
                 *name,
                 Recorder::scripted(move |mut conn| {
                     let answer = answer.clone();
@@ -33,7 +33,7 @@ impl Backends {
                 .await,
             ));
         }
-        Self { named }
+        Self { named: all }
     }
 
     fn upstreams(&self) -> String {

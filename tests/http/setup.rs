@@ -67,8 +67,8 @@ pub fn api(recorder: &Recorder) -> String {
 pub struct Gateway {
     pub plain: SocketAddr,
     pub tls: SocketAddr,
-    running: Option<Running>,
-    pub dir: tempfile::TempDir,
+    _running: Running,
+    _dir: tempfile::TempDir,
 }
 
 impl Gateway {
@@ -97,16 +97,7 @@ impl Gateway {
         let running = app::start(config).await.unwrap();
         let plain = running.listener_address(0).unwrap();
         let tls = running.listener_address(1).unwrap_or(plain);
-        Self { plain, tls, running: Some(running), dir }
-    }
-
-    pub fn running(&self) -> &Running {
-        self.running.as_ref().unwrap()
-    }
-
-    /// Drains and stops.
-    pub async fn shutdown(mut self) {
-        self.running.take().unwrap().shutdown().await;
+        Self { plain, tls, _running: running, _dir: dir }
     }
 
     pub async fn wire(&self) -> Wire {

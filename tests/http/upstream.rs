@@ -82,8 +82,7 @@ async fn a_connection_closed_before_the_response_is_a_reset() {
         conn.reset();
     })
     .await;
-    let at_once = Recorder::scripted(|conn| async move { conn.reset() }).await;
-    for recorder in [closing, resetting, at_once] {
+    for recorder in [closing, resetting] {
         let gateway = in_front_of(&recorder.url(), "").await;
         refused(&gateway.get("/a", "").await, 502, "VAL-060", "reset");
         let answer = H2::plain(gateway.plain).await.request(1, &get("/a")).await.answer();

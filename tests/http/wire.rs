@@ -118,11 +118,6 @@ impl Wire {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
-    /// Ends our side.
-    pub async fn finish(&mut self) {
-        let _ = self.stream.shutdown().await;
-    }
-
     /// Reads one response to the end; `None` if the connection ends before its head is complete.
     pub async fn answer(&mut self) -> Option<Answer> {
         self.answer_to("GET").await
@@ -184,11 +179,8 @@ impl Wire {
     }
 
     async fn chunked(&mut self, answer: &mut Answer) {
-        loop {
-            match self.chunk().await {
-                Some(data) => answer.body.extend(data),
-                None => break,
-            }
+        while let Some(data) = self.chunk().await {
+            answer.body.extend(data);
         }
         while let Some(end) = self.find(b"\r\n").await {
             let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
@@ -222,15 +214,8 @@ impl Wire {
     }
 
     async fn more(&mut self) -> bool {
-        let mut chunk = [0; 16 * 1024];
-        let read = timeout(PATIENCE, self.stream.read(&mut chunk)).await;
-        match read.expect("the gateway neither answered nor closed") {
-            Ok(0) | Err(_) => false,
-            Ok(count) => {
-                self.buffer.extend_from_slice(&chunk[..count]);
-                true
-            }
-        }
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
+        matches!(read.expect("the gateway neither answered nor closed"), Ok(1..))
     }
 
     /// Asserts that nothing more comes but the end.

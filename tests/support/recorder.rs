@@ -230,16 +230,14 @@ impl Conn {
             }
         };
         let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
-        match parse_head(&head[..end], self.place) {
-            Some(request) => {
-                self.log.lock().unwrap().requests.push(request.clone());
-                Some(request)
-            }
-            None => {
-                self.log.lock().unwrap().garbage.push(String::from_utf8_lossy(&head).into_owned());
-                None
-            }
+        let request = parse_head(&head[..end], self.place);
+        let mut log = self.log.lock().unwrap();
+        match &request {
+            Some(request) => log.requests.push(request.clone()),
+            None => log.garbage.push(String::from_utf8_lossy(&head).into_owned()),
         }
+        drop(log);
+        request
     }
 
     /// Reads the body that this head announces, writing it down as it comes. Whether it came to its end.
@@ -280,7 +278,6 @@ impl Conn {
             }
             let taken = length.min(self.buffer.len());
             let data: Vec<u8> = self.buffer.drain(..taken).collect();
-            // A large body is only counted, so that memory tests measure the gateway.
             self.update(|request| request.body.extend_from_slice(&data));
             length -= taken;
         }
@@ -301,17 +298,20 @@ impl Conn {
 
     fn update(&self, change: impl FnOnce(&mut Recorded)) {
         let mut log = self.log.lock().unwrap();
-        change(log.requests.iter_mut().rev().find(|request| request.connection == self.place).unwrap());
+        // It may have been forgotten in the meantime.
+        if let Some(request) = log.requests.iter_mut().rev().find(|request| request.connection == self.place)
+        {
+            change(request);
+        }
     }
 
     /// Reads more; whether there was any.
     pub async fn more(&mut self) -> bool {
-        let mut chunk = [0; 16 * 1024];
-        match self.stream.read(&mut chunk).await {
+        let start = self.buffer.len();
+        match self.stream.read_buf(&mut self.buffer).await {
             Ok(0) | Err(_) => false,
-            Ok(count) => {
-                self.buffer.extend_from_slice(&chunk[..count]);
-                self.log.lock().unwrap().connections[self.place].extend_from_slice(&chunk[..count]);
+            Ok(_) => {
+                self.log.lock().unwrap().connections[self.place].extend_from_slice(&self.buffer[start..]);
                 true
             }
         }
