@@ -16,6 +16,7 @@ mod support;
 mod bench;
 mod credentials;
 mod identity;
+mod keys;
 mod policy;
 mod refusals;
 mod tokens;

@@ -37,6 +37,7 @@ routes:
 
 const USUAL: &str = "audiences: [orders-api, orders-v2]\n    algorithms: [ES256]";
 
+/// CVE-2026-25537 (a date of the wrong type taken for absent), HeliosSoftware/hfs#206 (`aud` checked only if there).
 #[tokio::test]
 async fn claims_are_required_typed_and_judged() {
     let signer = Signer::es256("k1");
@@ -117,8 +118,8 @@ async fn claims_are_required_typed_and_judged() {
     bench.finish();
 }
 
-/// CVE-2020-28042 and its kin (`none` in any case), CVE-2016-10555 and GHSA-ffqj-6fqr-9h24 (a public key taken for a
-/// shared secret), CVE-2018-0114 (a key that the token brings), GHSA-f7cc-v54f-8gf5 (`b64` and `crit` ignored).
+/// RFC 8725 sections 2.1 (`none`, a public key taken for a shared secret), 2.10 (a key that the token brings), 3.11
+/// (tokens of other kinds), RFC 7515 section 4.1.11 (`crit`), RFC 7797 (`b64`).
 #[tokio::test]
 async fn the_header_decides_nothing_that_the_configuration_has_not_allowed() {
     let signer = Signer::es256("k1");
@@ -239,7 +240,7 @@ fn hmac_token(alg: &str, secret: &[u8]) -> String {
     format!("{input}.{}", base64url(tag.as_ref()))
 }
 
-/// CVE-2022-21449 (zeros for a signature), CVE-2024-48949 and its kin (lengths and ranges of r and s).
+/// RFC 7515 sections 3 and 5.2, RFC 7518 section 3.4: zeros, values out of range and wrong lengths for r and s.
 #[tokio::test]
 async fn one_token_has_one_form_and_its_signature_is_over_all_of_it() {
     let signer = Signer::es256("k1");
