@@ -17,6 +17,8 @@ mod bench;
 mod credentials;
 mod identity;
 mod keys;
+mod operation;
 mod policy;
 mod refusals;
+mod revocation;
 mod tokens;
