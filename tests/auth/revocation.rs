@@ -273,7 +273,7 @@ async fn no_bad_answer_lifts_a_revocation() {
         let (before, name) =
             (gateway.metric(UNCHANGED).await + gateway.metric(SNAPSHOTS).await, name.to_owned());
         feed.set("/feed", snapshot("second", &[json!({ "sub": "mallory" }), json!({ "jti": name })]));
-        eventually("well again", || async {
+        eventually(&format!("well again after {name}"), || async {
             gateway.metric(UNCHANGED).await + gateway.metric(SNAPSHOTS).await > before
         })
         .await;
