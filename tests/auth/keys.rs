@@ -184,8 +184,8 @@ async fn one_bad_key_in_the_set_costs_that_key_alone() {
     let provider = provider(&json!({ "keys": keys })).await;
     let gateway = TestGateway::start(&yaml(&format!("jwks_url: \"{}\"", provider.url("/jwks")))).await;
     assert_eq!(try_key(&gateway, &good).await, "200");
-    assert_eq!(gateway.metric("valgate_keys_skipped{issuer=\"main\"}").await, 7.0);
-    assert_eq!(gateway.metric("valgate_keys{issuer=\"main\"}").await, 1.0);
+    assert_eq!(gateway.metric("valgate_keys_skipped{issuer=\"main\"}").await, 7);
+    assert_eq!(gateway.metric("valgate_keys{issuer=\"main\"}").await, 1);
 }
 
 /// envoyproxy/gateway#4180 and Krakend's cooldown per kid, which random kids walk around.
@@ -312,7 +312,7 @@ async fn a_restart_with_the_provider_down_starts_from_the_stored_keys() {
     eventually("well again", || async { try_key(&corrupt, &signer).await == "200" }).await;
 }
 
-/// OpenID Connect Discovery 1.0 section 4.3, RFC 8414 section 3.3: metadata that names another issuer is not ours.
+/// `OpenID` Connect Discovery 1.0 section 4.3, RFC 8414 section 3.3: metadata that names another issuer is not ours.
 #[tokio::test]
 async fn metadata_must_be_the_issuers_own() {
     let signer = Signer::es256("k1");

@@ -16,6 +16,7 @@ mod support;
 mod bench;
 mod credentials;
 mod identity;
+mod issuers;
 mod keys;
 mod operation;
 mod policy;

@@ -1,7 +1,6 @@
 //! Revocation: by every kind of target, at once, exactly, across restarts, and with the feed down.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use valgate::demo::issuer::{DevIssuer, IssuerOptions, Revocation, TokenRequest};
@@ -288,6 +287,7 @@ async fn no_bad_answer_lifts_a_revocation() {
     assert_eq!(ask(&gateway, &revoked).await, "200", "the broken one does not");
 }
 
+const FAILURES: &str = "valgate_feed_failures_total{feed=\"logout\"}";
 const UNCHANGED: &str = "valgate_feed_unchanged_total{feed=\"logout\"}";
 const SNAPSHOTS: &str = "valgate_feed_snapshots_total{feed=\"logout\"}";
 
@@ -295,11 +295,9 @@ const SNAPSHOTS: &str = "valgate_feed_snapshots_total{feed=\"logout\"}";
 async fn a_feed_that_is_silent_for_too_long_is_handled_as_the_operator_chose() {
     let signer = Signer::es256("k1");
     let feed = feed().await;
-    let mut issuers = String::new();
-    for (name, when_stale) in
-        [("strict", "reject"), ("lenient", "accept"), ("young", "{ accept_issued_within: 5m }")]
-    {
-        issuers.push_str(&format!(
+    let policies = [("strict", "reject"), ("lenient", "accept"), ("young", "{ accept_issued_within: 5m }")];
+    let issuer = |(name, when_stale)| {
+        format!(
             "
   - name: {name}
     issuer: https://{name}.example.com
@@ -307,8 +305,9 @@ async fn a_feed_that_is_silent_for_too_long_is_handled_as_the_operator_chose() {
     audiences: [orders-api]
     revocation: {{ feeds: [logout], max_staleness: 1s, when_stale: {when_stale} }}",
             signer.jwks()
-        ));
-    }
+        )
+    };
+    let issuers = policies.map(issuer).concat();
     let gateway = TestGateway::start(&format!(
         "
 issuers: {issuers}
@@ -411,11 +410,13 @@ async fn a_file_is_a_feed_too() {
     until(&gateway, &token, "200", "loaded").await;
     replace(&document("1", json!([{ "sub": "alice" }])));
     until(&gateway, &token, REVOKED, "revoked").await;
+    let before = gateway.metric(FAILURES).await;
     replace("not a document");
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    eventually("the file is found broken", || async { gateway.metric(FAILURES).await > before }).await;
     assert_eq!(ask(&gateway, &token).await, REVOKED, "a broken file lifts nothing");
+    let before = gateway.metric(FAILURES).await;
     std::fs::remove_file(dir.path().join("revoked.json")).unwrap();
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    eventually("the file is found gone", || async { gateway.metric(FAILURES).await > before }).await;
     assert_eq!(ask(&gateway, &token).await, REVOKED, "a file that is gone lifts nothing");
     replace(&document("2", json!([])));
     until(&gateway, &token, "200", "lifted").await;

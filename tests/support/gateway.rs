@@ -102,10 +102,12 @@ impl TestGateway {
         self.api.received().into_iter().filter(same).collect()
     }
 
-    /// The value of a metric, by its exact series (`valgate_x_total{a="b"}`); 0 if it is not on the page.
-    pub async fn metric(&self, series: &str) -> f64 {
+    /// The whole part of a metric's value, by its exact series (`valgate_x_total{a="b"}`); 0 if it is not on the
+    /// page.
+    pub async fn metric(&self, series: &str) -> u64 {
         let page = get(self.health, "/metrics", &[]).await.text();
-        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.trim().parse().ok();
+        let value =
+            |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.trim().split('.').next()?.parse().ok();
         page.lines().find_map(value).unwrap_or_default()
     }
 
