@@ -88,17 +88,13 @@ fn register(
 ) -> Vec<Registration> {
     let labels = [("feed", feed)];
     let counters: [(&str, &str, Read); 7] = [
-        ("valgate_feed_snapshots", "Snapshots of a revocation feed put in force.", |stats| &stats.snapshots),
-        ("valgate_feed_deltas", "Deltas of a revocation feed put in force.", |stats| &stats.deltas),
-        ("valgate_feed_unchanged", "Times a revocation feed said that nothing changed.", |stats| {
-            &stats.unchanged
-        }),
-        ("valgate_feed_failures", "Failed attempts to hear a revocation feed.", |stats| &stats.failures),
-        ("valgate_feed_applied", "Entries of a revocation feed put in force.", |stats| &stats.applied),
-        ("valgate_feed_broken_entries", "Entries of a revocation feed skipped as broken.", |stats| {
-            &stats.broken
-        }),
-        ("valgate_feed_store_failures", "Failed attempts to keep a feed's copy on disk.", |stats| {
+        ("feed_snapshots", "Snapshots of a revocation feed put in force.", |stats| &stats.snapshots),
+        ("feed_deltas", "Deltas of a revocation feed put in force.", |stats| &stats.deltas),
+        ("feed_unchanged", "Times a revocation feed said that nothing changed.", |stats| &stats.unchanged),
+        ("feed_failures", "Failed attempts to hear a revocation feed.", |stats| &stats.failures),
+        ("feed_applied", "Entries of a revocation feed put in force.", |stats| &stats.applied),
+        ("feed_broken_entries", "Entries of a revocation feed skipped as broken.", |stats| &stats.broken),
+        ("feed_store_failures", "Failed attempts to keep a feed's copy on disk.", |stats| {
             &stats.store_failures
         }),
     ];
@@ -111,7 +107,7 @@ fn register(
         .collect();
     let entries = Arc::clone(state);
     registrations.push(metrics.register_gauge(
-        "valgate_feed_entries",
+        "feed_entries",
         "Entries that a revocation feed has in force.",
         &labels,
         #[allow(clippy::cast_precision_loss, reason = "a count of entries")]
@@ -119,7 +115,7 @@ fn register(
     ));
     let (state, clock) = (Arc::clone(state), clock.clone());
     registrations.push(metrics.register_gauge(
-        "valgate_feed_staleness_seconds",
+        "feed_staleness_seconds",
         "Time since a revocation feed was last heard; absent before the first time.",
         &labels,
         move || match state.freshness(clock.monotonic(), Duration::MAX) {

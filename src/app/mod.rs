@@ -10,6 +10,7 @@ mod upstreams;
 mod worker;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -67,6 +68,9 @@ pub async fn start(config: Config) -> Result<Running> {
     let metrics = Arc::new(Metrics::new());
     let access_log = AccessLog::start(&log_settings(&config))?;
     let mut tasks = JoinSet::new();
+    if let Some(directory) = &config.state_dir {
+        make_private_directory(directory);
+    }
 
     let bound = bind_all(&config, cores)?;
     let listeners = listener_settings(&config, &bound, cores, &metrics)?;
@@ -115,7 +119,7 @@ pub async fn start(config: Config) -> Result<Running> {
     let dropped = access_log.dropped_lines();
     let mut registrations = sources.registrations;
     registrations.push(metrics.register_counter(
-        "valgate_access_log_dropped_lines",
+        "access_log_dropped_lines",
         "Lines of the access log that were dropped because the writer could not keep up.",
         &[],
         move || dropped.count(),
@@ -181,6 +185,17 @@ impl Running {
 fn raise_descriptor_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit on open files could not be raised");
+    }
+}
+
+/// What is in there is for the gateway alone. Without it nothing is kept, which is told and no reason not to serve.
+fn make_private_directory(directory: &Path) {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    if let Err(error) = builder.create(directory) {
+        tracing::warn!(directory = %directory.display(), %error, "state_dir cannot be made: nothing is kept for a restart");
     }
 }
 

@@ -197,30 +197,30 @@ fn register_keys(issuer: &str, feed: &KeyFeed, metrics: &Metrics, clock: &Clock)
     };
     let (source, clock) = (feed.source(), clock.clone());
     vec![
-        count("valgate_keys_refreshes", "Refreshes of an issuer's keys that succeeded.", |stats| {
+        count("keys_refreshes", "Refreshes of an issuer's keys that succeeded.", |stats| {
             stats.refreshes_ok.load(Ordering::Relaxed)
         }),
-        count("valgate_keys_refresh_failures", "Refreshes of an issuer's keys that failed.", |stats| {
+        count("keys_refresh_failures", "Refreshes of an issuer's keys that failed.", |stats| {
             stats.refreshes_failed.load(Ordering::Relaxed)
         }),
         metrics.register_counter(
-            "valgate_keys_unknown",
+            "keys_unknown",
             "Requests that named a key which was not known, or found no keys.",
             &labels,
             move || source.asks(),
         ),
-        metrics.register_gauge("valgate_keys", "Keys in use of an issuer.", &labels, {
+        metrics.register_gauge("keys", "Keys in use of an issuer.", &labels, {
             let stats = Arc::clone(&stats);
             #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
             move || stats.keys.load(Ordering::Relaxed) as f64
         }),
-        metrics.register_gauge("valgate_keys_skipped", "Published keys that cannot be used.", &labels, {
+        metrics.register_gauge("keys_skipped", "Published keys that cannot be used.", &labels, {
             let stats = Arc::clone(&stats);
             #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
             move || stats.skipped_keys.load(Ordering::Relaxed) as f64
         }),
         metrics.register_gauge(
-            "valgate_keys_age_seconds",
+            "keys_age_seconds",
             "Time since an issuer's keys were last confirmed; absent before the first time.",
             &labels,
             move || stats.last_success().map_or(f64::NAN, |last| last.until(clock.monotonic()).as_secs_f64()),

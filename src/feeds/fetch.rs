@@ -87,6 +87,9 @@ pub struct FetchRequest<'a> {
     pub authorization: Option<&'a HeaderValue>,
     /// Instead of [`FetchSettings::timeout`], for a long poll.
     pub timeout: Option<Duration>,
+    /// How long the server may be silent, before its answer and between the parts of it, where the whole may take
+    /// longer: a large answer is worth waiting for, a server that says nothing is not.
+    pub silence: Option<Duration>,
 }
 
 /// The parts of a response head that sources use.
@@ -193,14 +196,12 @@ impl FetchClient {
         self.permit(url)?;
         let outgoing = build_request(url, request)?;
         let timeout = request.timeout.unwrap_or(self.timeout);
-        let mut deadline = Box::pin(tokio::time::sleep(timeout));
-        let response = tokio::select! {
-                    biased;
-                    response = self.client.request(outgoing) => {
-        response.map_err(|error| unanswered(url, &error))?
-                    }
-                    () = &mut deadline => return Err(FetchError::Timeout { url: shown(url), after: timeout }),
-                };
+        let silence = request.silence.unwrap_or(timeout).min(timeout);
+        let deadline = Box::pin(tokio::time::sleep(timeout));
+        let response = tokio::time::timeout(silence, self.client.request(outgoing))
+            .await
+            .map_err(|_| FetchError::Timeout { url: shown(url), after: silence })?
+            .map_err(|error| unanswered(url, &error))?;
         let head = FetchedHead::read(response.headers());
         if response.status() == StatusCode::NOT_MODIFIED && request.etag.is_some() {
             return Ok(FetchedStream::NotModified(head));
@@ -213,6 +214,7 @@ impl FetchClient {
             limit: self.max_bytes,
             deadline,
             timeout,
+            silence,
         };
         Ok(FetchedStream::Full { head, body })
     }
@@ -263,6 +265,7 @@ pub struct BodyStream {
     limit: u64,
     deadline: Pin<Box<Sleep>>,
     timeout: Duration,
+    silence: Duration,
 }
 
 impl BodyStream {
@@ -273,12 +276,13 @@ impl BodyStream {
     /// after an error.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, FetchError> {
         loop {
+            let late = |after| FetchError::Timeout { url: self.url.clone(), after };
             let frame = tokio::select! {
                 biased;
-                frame = self.body.frame() => frame,
-                () = &mut self.deadline => {
-                    return Err(FetchError::Timeout { url: self.url.clone(), after: self.timeout });
+                frame = tokio::time::timeout(self.silence, self.body.frame()) => {
+                    frame.map_err(|_| late(self.silence))?
                 }
+                () = &mut self.deadline => return Err(late(self.timeout)),
             };
             let frame = match frame {
                 None => return Ok(None),

@@ -1,7 +1,7 @@
 //! Where a token may be, how it must be written there, and what of it the API gets to see.
 
 use crate::bench::{Bench, PASSES};
-use crate::support::{ISSUER, Signer, TestGateway, Token, send};
+use crate::support::{ISSUER, Signer, TestGateway, Token, http2, send, verdict};
 
 const MISSING: &str = "401 VAL-010 missing";
 const NOT_BEARER: &str = "401 VAL-011 not_bearer";
@@ -218,4 +218,34 @@ async fn the_api_gets_the_credential_only_where_the_route_says_so() {
     let alone = format!("session={token}");
     gateway.get("/app/3", "", &[("Cookie", &alone)]).await;
     assert!(!gateway.received("/app/3")[0].headers.contains_key("cookie"), "an empty Cookie header is left");
+}
+
+/// HTTP/2 may split cookies over fields (RFC 9113 section 8.2.3), but not credentials.
+#[tokio::test]
+async fn the_same_rules_hold_over_http2() {
+    let (gateway, token) = gateway().await;
+    let bearer = format!("Bearer {token}");
+    let session = format!("session={token}");
+    let rows = [
+        ("/orders/1", vec![("authorization", &*bearer)], "200"),
+        ("/orders/2", vec![], MISSING),
+        ("/orders/3", vec![("authorization", &*bearer), ("authorization", &*bearer)], MULTIPLE),
+        ("/orders/4", vec![("authorization", &*bearer), ("authorization", "Basic eA==")], MULTIPLE),
+        ("/orders/5", vec![("authorization", "Bearer")], EMPTY),
+        ("/orders/6", vec![("cookie", &*session)], MISSING),
+        ("/app/1", vec![("cookie", "a=b"), ("cookie", &*session), ("cookie", "c=d")], "404"),
+        ("/app/2", vec![("cookie", &*session), ("cookie", &*session)], MULTIPLE),
+        ("/app/3", vec![("cookie", &*session), ("authorization", &*bearer)], MULTIPLE),
+    ];
+    for (path, headers, expected) in rows {
+        let mut request = http::Request::get(path);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let reply = http2(gateway.connect().await, request.body(bytes::Bytes::new()).unwrap()).await;
+        assert_eq!(verdict(&reply), expected, "{path}");
+        assert_eq!(gateway.received(path).len(), usize::from(!expected.contains("VAL-")), "{path}");
+    }
+    let received = gateway.received("/app/1");
+    assert_eq!(received[0].values(&http::header::COOKIE), ["a=b; c=d"]);
 }

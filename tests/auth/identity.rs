@@ -102,7 +102,7 @@ async fn an_absent_claim_leaves_its_header_absent() {
     assert!(!received[0].headers.contains_key("x-auth-groups"), "{received:?}");
 }
 
-/// Spellings that CGI-like servers fold into the header's name. CVE-2026-25087 (Traefik: underscores), GHSA-vvpv-g4vp-2mw2 and kin.
+/// Spellings that CGI-like servers fold into the header's name (Traefik before v3.6.14: underscores).
 const SPELLINGS: [&str; 10] = [
     "X-Auth-Subject",
     "x-auth-subject",
@@ -121,6 +121,7 @@ fn spoofed(received: &Received) -> bool {
     received.headers.values().any(|value| value.as_bytes().windows(7).any(|part| part == b"mallory"))
 }
 
+/// CVE-2026-26308 (several values of one header).
 #[tokio::test]
 async fn identity_cannot_be_spoofed_in_any_spelling_on_any_route() {
     let (gateway, signer) = gateway().await;
@@ -185,7 +186,7 @@ async fn identity_cannot_be_spoofed_by_trailers() {
     }
 }
 
-/// What else only a gateway may say.
+/// CVE-2023-27487 (a forged `x-envoy-original-path`), oauth2-proxy#3506 (a forged `X-Forwarded-Uri`).
 #[tokio::test]
 async fn what_proxies_say_is_not_believed_from_clients() {
     let (gateway, signer) = gateway().await;
@@ -202,6 +203,8 @@ async fn what_proxies_say_is_not_believed_from_clients() {
         "True-Client-IP",
         "X-Original-URL",
         "X-Rewrite-URL",
+        "X-Envoy-Original-Path",
+        "X-Forwarded-Uri",
         "X-Original-Method",
         "X-HTTP-Method-Override",
         "X-HTTP-Method",

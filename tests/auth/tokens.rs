@@ -5,17 +5,17 @@ use serde_json::{Value, json};
 use crate::bench::{Bench, PASSES};
 use crate::support::{Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, jws, now};
 
-const MALFORMED: &str = "401 VAL-020 malformed";
-const MISSING: &str = "401 VAL-020 claim_missing";
-const INVALID: &str = "401 VAL-020 claim_invalid";
-const EXPIRED: &str = "401 VAL-020 expired";
-const EARLY: &str = "401 VAL-020 not_yet_valid";
-const ISSUER_UNKNOWN: &str = "401 VAL-020 issuer_not_trusted";
-const AUDIENCE: &str = "401 VAL-020 audience_mismatch";
-const TYPE: &str = "401 VAL-020 wrong_type";
-const ALGORITHM: &str = "401 VAL-020 algorithm_not_allowed";
-const KEY: &str = "401 VAL-020 unknown_key";
-const SIGNATURE: &str = "401 VAL-020 signature_mismatch";
+pub const MALFORMED: &str = "401 VAL-020 malformed";
+pub const MISSING: &str = "401 VAL-020 claim_missing";
+pub const INVALID: &str = "401 VAL-020 claim_invalid";
+pub const EXPIRED: &str = "401 VAL-020 expired";
+pub const EARLY: &str = "401 VAL-020 not_yet_valid";
+pub const ISSUER_UNKNOWN: &str = "401 VAL-020 issuer_not_trusted";
+pub const AUDIENCE: &str = "401 VAL-020 audience_mismatch";
+pub const TYPE: &str = "401 VAL-020 wrong_type";
+pub const ALGORITHM: &str = "401 VAL-020 algorithm_not_allowed";
+pub const KEY: &str = "401 VAL-020 unknown_key";
+pub const SIGNATURE: &str = "401 VAL-020 signature_mismatch";
 
 /// A gateway with one issuer that has these keys and these lines besides, and one route under `/orders`.
 pub async fn gateway(keys: &Value, issuer: &str) -> TestGateway {
@@ -37,6 +37,7 @@ routes:
 
 const USUAL: &str = "audiences: [orders-api, orders-v2]\n    algorithms: [ES256]";
 
+/// CVE-2026-25537 (a date of the wrong type taken for absent), HeliosSoftware/hfs#206 (`aud` checked only if there).
 #[tokio::test]
 async fn claims_are_required_typed_and_judged() {
     let signer = Signer::es256("k1");
@@ -117,8 +118,8 @@ async fn claims_are_required_typed_and_judged() {
     bench.finish();
 }
 
-/// CVE-2020-28042 and its kin (`none` in any case), CVE-2016-10555 and GHSA-ffqj-6fqr-9h24 (a public key taken for a
-/// shared secret), CVE-2018-0114 (a key that the token brings), GHSA-f7cc-v54f-8gf5 (`b64` and `crit` ignored).
+/// RFC 8725 sections 2.1 (`none`, a public key taken for a shared secret), 2.10 (a key that the token brings), 3.11
+/// (tokens of other kinds), RFC 7515 section 4.1.11 (`crit`), RFC 7797 (`b64`).
 #[tokio::test]
 async fn the_header_decides_nothing_that_the_configuration_has_not_allowed() {
     let signer = Signer::es256("k1");
@@ -225,7 +226,7 @@ fn public_key_bytes(signer: &Signer) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn hmac_token(alg: &str, secret: &[u8]) -> String {
+pub fn hmac_token(alg: &str, secret: &[u8]) -> String {
     use aws_lc_rs::hmac;
     let algorithm = match alg {
         "HS256" => hmac::HMAC_SHA256,
@@ -239,7 +240,7 @@ fn hmac_token(alg: &str, secret: &[u8]) -> String {
     format!("{input}.{}", base64url(tag.as_ref()))
 }
 
-/// CVE-2022-21449 (zeros for a signature), CVE-2024-48949 and its kin (lengths and ranges of r and s).
+/// RFC 7515 sections 3 and 5.2, RFC 7518 section 3.4: zeros, values out of range and wrong lengths for r and s.
 #[tokio::test]
 async fn one_token_has_one_form_and_its_signature_is_over_all_of_it() {
     let signer = Signer::es256("k1");
@@ -318,6 +319,15 @@ async fn one_token_has_one_form_and_its_signature_is_over_all_of_it() {
         bench.token(&gateway, "/orders", name, &token, expected).await;
     }
 
+    bench.finish();
+}
+
+/// RFC 7519 section 7.2, RFC 8725 section 2.6: two readers of one JSON text must not disagree.
+#[tokio::test]
+async fn its_json_has_one_reading() {
+    let signer = Signer::es256("k1");
+    let gateway = gateway(&signer.jwks(), USUAL).await;
+    let mut bench = Bench::default();
     let claims = Token::new().claims_text();
     let inner = claims.strip_prefix('{').unwrap();
     let deep = format!("{{\"x\":{}{},{inner}", "[".repeat(2000), "]".repeat(2000));
@@ -398,204 +408,6 @@ fn token_of_size(signer: &Signer, size: usize) -> String {
         .unwrap()
 }
 
-#[tokio::test]
-async fn each_algorithm_works_where_it_is_configured_and_nowhere_else() {
-    let signers: Vec<Signer> = Signer::ALGORITHMS
-        .iter()
-        .map(|algorithm| Signer::new(algorithm, &format!("key-{algorithm}")))
-        .collect();
-    let keys = json!({ "keys": signers.iter().map(Signer::bare_jwk).collect::<Vec<_>>() });
-    let mut issuers = String::new();
-    for algorithm in Signer::ALGORITHMS {
-        issuers.push_str(&format!(
-            "
-  - name: {algorithm}
-    issuer: https://{algorithm}.example.com
-    keys: {{ inline: {keys} }}
-    audiences: [orders-api]
-    algorithms: [{algorithm}]"
-        ));
-    }
-    let names = Signer::ALGORITHMS.join(", ");
-    let gateway = TestGateway::start(&format!(
-        "issuers: {issuers}
-routes:
-  - match: {{ path: /orders/** }}
-    require: {{ issuers: [{names}] }}
-    upstream: api
-"
-    ))
-    .await;
-    let mut bench = Bench::default();
-    for configured in Signer::ALGORITHMS {
-        for signer in &signers {
-            // Two names of one algorithm (RFC 9864).
-            let same = configured == signer.algorithm
-                || (configured.starts_with("Ed") && signer.algorithm.starts_with("Ed"));
-            let token = Token::new().claim("iss", format!("https://{configured}.example.com")).sign(signer);
-            let name = format!("{} where {configured} is configured", signer.algorithm);
-            bench.token(&gateway, "/orders", &name, &token, if same { PASSES } else { ALGORITHM }).await;
-        }
-    }
-    bench.finish();
-}
-
-/// Keys belong to one issuer (agentgateway#3609: the first provider that owned the kid won).
-#[tokio::test]
-async fn keys_and_routes_belong_to_their_issuers() {
-    let (ours, theirs, extra) = (Signer::es256("same"), Signer::es256("same"), Signer::es256("extra"));
-    let gateway = TestGateway::start(&format!(
-        "
-issuers:
-  - {{ name: a, issuer: https://a.example.com, keys: {{ inline: {} }}, audiences: [orders-api], algorithms: [ES256] }}
-  - {{ name: b, issuer: https://b.example.com, keys: {{ inline: {} }}, audiences: [orders-api], algorithms: [ES256] }}
-routes:
-  - {{ match: {{ path: /a/** }}, require: {{ issuers: [a] }}, upstream: api }}
-  - {{ match: {{ path: /b/** }}, require: {{ issuers: [b] }}, upstream: api }}
-  - {{ match: {{ path: /both/** }}, require: {{ issuers: [a, b] }}, upstream: api }}
-",
-        ours.jwks(),
-        json!({ "keys": [theirs.jwk(), extra.jwk()] }),
-    ))
-    .await;
-    let a = || Token::new().claim("iss", "https://a.example.com");
-    let b = || Token::new().claim("iss", "https://b.example.com");
-    let (good_a, good_b) = (a().sign(&ours), b().sign(&theirs));
-    let mut bench = Bench::default();
-    for (name, base, token, expected) in [
-        ("a's at both", "/both", &good_a, PASSES),
-        ("b's at both", "/both", &good_b, PASSES),
-        ("a's at b, warm from another route", "/b", &good_a, ISSUER_UNKNOWN),
-        ("a's at a", "/a", &good_a, PASSES),
-        ("b's at a, warm from another route", "/a", &good_b, ISSUER_UNKNOWN),
-        ("b's at both again", "/both", &good_b, PASSES),
-        ("a's claims with b's key of the same kid", "/both", &a().sign(&theirs), SIGNATURE),
-        ("b's claims with a's key of the same kid", "/both", &b().sign(&ours), SIGNATURE),
-        ("a's claims with a key that b alone has", "/both", &a().sign(&extra), KEY),
-        ("the same without kid", "/both", &a().header("kid", Value::Null).sign(&extra), SIGNATURE),
-    ] {
-        bench.token(&gateway, base, name, token, expected).await;
-    }
-    bench.finish();
-}
-
-#[tokio::test]
-async fn without_a_kid_exactly_one_key_must_fit() {
-    let (one, other, rsa) = (Signer::es256("k1"), Signer::es256("k2"), Signer::new("RS256", "r1"));
-    let keys = json!({ "keys": [one.jwk(), other.jwk(), rsa.jwk()] });
-    let gateway = gateway(&keys, "audiences: [orders-api]").await;
-    let token = || Token::new().header("kid", Value::Null);
-    let mut bench = Bench::default();
-    bench.token(&gateway, "/orders", "the only RSA key", &token().sign(&rsa), PASSES).await;
-    bench.token(&gateway, "/orders", "one of two", &token().sign(&one), KEY).await;
-    bench.token(&gateway, "/orders", "the other of two", &token().sign(&other), KEY).await;
-    bench.token(&gateway, "/orders", "named", &Token::new().sign(&other), PASSES).await;
-    let crossed = Token::new().header("kid", "r1").sign(&one);
-    bench.token(&gateway, "/orders", "named, of another family", &crossed, ALGORITHM).await;
-    bench.finish();
-}
-
-#[tokio::test]
-async fn keys_that_are_not_for_this_or_too_weak_are_not_used() {
-    let good = Signer::es256("good");
-    let spoilt = |kid: &'static str, member: &str, value: Value| {
-        let signer = Signer::es256(kid);
-        let mut jwk = signer.jwk();
-        jwk[member] = value;
-        (signer, jwk)
-    };
-    let weak: Vec<(Signer, Value)> = vec![
-        spoilt("for-encryption", "use", json!("enc")),
-        spoilt("other-operations", "key_ops", json!(["encrypt"])),
-        spoilt("other-algorithm", "alg", json!("ES384")),
-        spoilt("wrong-curve", "crv", json!("P-384")),
-        spoilt("short-x", "x", json!("AAAA")),
-        spoilt("unknown-type", "kty", json!("XYZ")),
-    ];
-    let mut keys: Vec<Value> = weak.iter().map(|(_, jwk)| jwk.clone()).collect();
-    let modulus = base64url(&[0xff; 128]);
-    keys.push(json!({ "kty": "RSA", "kid": "rsa-1024", "alg": "RS256", "n": modulus, "e": "AQAB" }));
-    keys.push(json!({ "kty": "oct", "kid": "k1", "alg": "HS256", "k": base64url(b"secret") }));
-    keys.push(good.jwk());
-    let gateway = gateway(&json!({ "keys": keys }), "audiences: [orders-api]").await;
-    let mut bench = Bench::default();
-    bench.token(&gateway, "/orders", "the one good key", &Token::new().sign(&good), PASSES).await;
-    for (signer, _) in &weak {
-        bench.token(&gateway, "/orders", &signer.kid, &Token::new().sign(signer), KEY).await;
-    }
-    let rsa = Signer::new("RS256", "rsa-1024");
-    bench.token(&gateway, "/orders", "an RSA key of 1024 bits", &Token::new().sign(&rsa), KEY).await;
-    bench.token(&gateway, "/orders", "a published secret", &hmac_token("HS256", b"secret"), ALGORITHM).await;
-    bench.finish();
-}
-
-/// RFC 9068 sections 2 and 4.
-#[tokio::test]
-async fn the_profile_for_access_tokens_demands_what_the_standard_does() {
-    let signer = Signer::es256("k1");
-    let gateway = gateway(&signer.jwks(), "audiences: [orders-api]\n    profile: rfc9068").await;
-    let mut bench = Bench::default();
-    let token = || Token::new().header("typ", "at+jwt");
-    let rows = [
-        ("as it should be", token(), PASSES),
-        ("typ in full", token().header("typ", "application/at+jwt"), PASSES),
-        ("typ JWT", token().header("typ", "JWT"), TYPE),
-        ("no typ", Token::new(), TYPE),
-        ("no sub", token().without("sub"), MISSING),
-        ("no client_id", token().without("client_id"), MISSING),
-        ("azp is not client_id", token().without("client_id").claim("azp", "shop"), MISSING),
-        ("no iat", token().without("iat"), MISSING),
-        ("no jti", token().without("jti"), MISSING),
-    ];
-    for (name, token, expected) in rows {
-        bench.token(&gateway, "/orders", name, &token.sign(&signer), expected).await;
-    }
-    bench.finish();
-}
-
-#[tokio::test]
-async fn what_the_operator_demands_beyond_that_is_demanded() {
-    let signer = Signer::es256("k1");
-    let issuer = "audiences: [orders-api]
-    leeway: 0s
-    max_lifetime: 1h
-    required_claims: [tenant, sub]";
-    let gateway = gateway(&signer.jwks(), issuer).await;
-    let mut bench = Bench::default();
-    let token = || Token::new().claim("tenant", "acme").claim("exp", now() + 600);
-    let rows = [
-        ("as it should be", token(), PASSES),
-        ("any value will do", token().claim("tenant", json!([1])), PASSES),
-        ("no tenant", token().without("tenant"), MISSING),
-        ("tenant null", token().claim("tenant", Value::Null), MISSING),
-        ("no sub", token().without("sub"), MISSING),
-        ("expired just now, no leeway", token().claim("exp", now() - 2), EXPIRED),
-        ("lives for exactly an hour", token().claim("iat", now() - 100).claim("exp", now() + 3500), PASSES),
-        ("lives for longer", token().claim("iat", now() - 100).claim("exp", now() + 3501), INVALID),
-        ("lives for who knows how long", token().without("iat"), MISSING),
-    ];
-    for (name, token, expected) in rows {
-        bench.token(&gateway, "/orders", name, &token.sign(&signer), expected).await;
-    }
-    bench.finish();
-}
-
-#[tokio::test]
-async fn a_waived_audience_need_not_be_there_but_must_be_one() {
-    let signer = Signer::es256("k1");
-    let gateway = gateway(&signer.jwks(), "insecure_accept_any_audience: true").await;
-    let mut bench = Bench::default();
-    let rows = [
-        ("none", Token::new().without("aud"), PASSES),
-        ("any", Token::new().claim("aud", "billing-api"), PASSES),
-        ("of the wrong type", Token::new().claim("aud", 7), INVALID),
-    ];
-    for (name, token, expected) in rows {
-        bench.token(&gateway, "/orders", name, &token.sign(&signer), expected).await;
-    }
-    bench.finish();
-}
-
 /// A cached verdict ends with what it rests on: here with the token's own time.
 #[tokio::test]
 async fn a_cached_verdict_does_not_outlive_the_token() {
@@ -608,5 +420,5 @@ async fn a_cached_verdict_does_not_outlive_the_token() {
         crate::support::verdict(&reply) == EXPIRED
     })
     .await;
-    assert_eq!(gateway.metric("valgate_auth_total{issuer=\"main\",cache=\"cold\"}").await, 1.0);
+    assert_eq!(gateway.metric("valgate_auth_total{issuer=\"main\",cache=\"cold\"}").await, 1);
 }

@@ -102,19 +102,23 @@ impl TestGateway {
         self.api.received().into_iter().filter(same).collect()
     }
 
-    /// The value of a metric, by its exact series (`valgate_x_total{a="b"}`); 0 if it is not on the page.
-    pub async fn metric(&self, series: &str) -> f64 {
+    /// The whole part of a metric's value, by its exact series (`valgate_x_total{a="b"}`); 0 if it is not on the
+    /// page.
+    pub async fn metric(&self, series: &str) -> u64 {
         let page = get(self.health, "/metrics", &[]).await.text();
-        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.trim().parse().ok();
+        let value =
+            |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.trim().split('.').next()?.parse().ok();
         page.lines().find_map(value).unwrap_or_default()
     }
 
-    /// Stops the gateway and gives the lines of its access log.
+    /// Stops the gateway and gives the lines of its access log by time; cores write theirs in batches.
     pub async fn stop(self) -> Vec<Value> {
         let stopped = tokio::time::timeout(PATIENCE, self.running.shutdown()).await;
         assert!(stopped.is_ok(), "the gateway does not stop");
         let log = std::fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default();
-        log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let mut lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines.sort_by_key(|line| line["time"].as_str().unwrap_or_default().to_owned());
+        lines
     }
 }
 

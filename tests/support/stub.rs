@@ -119,7 +119,7 @@ async fn answer(mut stream: TcpStream, state: Arc<Mutex<State>>) {
     };
     let mut response = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
-        response.push_str(&format!("{name}: {value}\r\n"));
+        response.extend([&name, ": ", &value, "\r\n"]);
     }
     response.push_str("Connection: close\r\n\r\n");
     let mut bytes = response.into_bytes();

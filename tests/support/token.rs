@@ -67,7 +67,7 @@ impl Token {
 
     /// Signs it.
     pub fn sign(&self, signer: &Signer) -> String {
-        jws(&self.header_text(signer), &self.claims_text(), signer)
+        jws(self.header_text(signer), self.claims_text(), signer)
     }
 
     /// The header as JSON.

@@ -162,7 +162,7 @@ pub async fn send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Reply {
 pub async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Reply {
     let mut request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        request.extend([name, ": ", value, "\r\n"]);
     }
     send(address, request + "\r\n").await
 }

@@ -77,6 +77,7 @@ impl HttpSource {
             etag: etag.as_deref(),
             authorization: self.authorization.as_ref(),
             timeout: Some(self.patience(cursor, wait)),
+            silence: Some(self.timeout.saturating_add(wait.unwrap_or_default())),
         };
         let answer = self.client.get_stream(&self.asked_url(cursor, wait), request).await?;
         let as_of = replica.clock.monotonic();
