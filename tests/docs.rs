@@ -143,7 +143,7 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
                 open = Some((info.split_whitespace().next() == Some(language), String::new()));
             }
             (Some(_), Some(_)) => {
-                blocks.extend(open.take().filter(|(wanted, _)| *wanted).map(|(_, block)| block))
+                blocks.extend(open.take().filter(|(wanted, _)| *wanted).map(|(_, block)| block));
             }
             (Some((_, block)), None) => {
                 block.push_str(line);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs docs/tutorial.md as a reader would, and compares what it shows with what happens.
 
-    tests/tutorial/run.py [VALGATE]     the binary; by default target/release/valgate, else target/debug/valgate
+    tests/tutorial/run.py [VALGATE]     the binary, named valgate; by default the one that cargo built last
 
 Blocks of the page, by the first line of their fence:
 
@@ -104,11 +104,11 @@ def binary() -> Path:
     if len(sys.argv) > 1:
         candidates = [Path(sys.argv[1]).resolve()]
     else:
-        candidates = [ROOT / "target" / profile / "valgate" for profile in ("release", "debug")]
-    for candidate in candidates:
-        if candidate.name == "valgate" and os.access(candidate, os.X_OK):
-            return candidate
-    sys.exit(f"tutorial: no valgate at {candidates[-1]}; build it first: cargo build")
+        candidates = [ROOT / "target" / profile / "valgate" for profile in ("debug", "release")]
+    built = [path for path in candidates if path.name == "valgate" and os.access(path, os.X_OK)]
+    if not built:
+        sys.exit(f"tutorial: there is no valgate at {candidates[0]}; build it first: cargo build")
+    return max(built, key=lambda path: path.stat().st_mtime)
 
 
 class Shell:
@@ -135,7 +135,9 @@ class Shell:
         try:
             self.bash.stdin.write(f"source {script.name} > {self.output.name} 2>&1 < /dev/null; echo $?\n")
             self.bash.stdin.flush()
-            status = self.bash.stdout.readline().strip()
+            answer = self.bash.stdout.readline()
+            status = answer.strip() or "unknown: the shell ended"
+            self.ended = not answer
         except TimeoutError:
             status = f"none within {SECONDS_PER_BLOCK} s"
             self.ended = True
@@ -143,7 +145,7 @@ class Shell:
             alarm(0)
         printed = self.output.read_text()
         if status != "0":
-            return f"status {status or 'unknown: the shell ended'}\n{indented(printed)}"
+            return f"status {status}\n{indented(printed)}"
         expected = "" if step.expected is None else step.expected
         if not matches(expected, printed):
             return f"expected\n{indented(expected)}\nprinted\n{indented(printed)}"
@@ -155,7 +157,6 @@ class Shell:
             os.killpg(self.bash.pid, signal.SIGTERM)
         except ProcessLookupError:
             pass
-        self.bash.stdin.close()
         self.bash.wait()
 
 
