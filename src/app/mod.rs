@@ -73,9 +73,17 @@ pub async fn start(config: Config) -> Result<Running> {
     }
 
     let bound = bind_all(&config, cores)?;
-    let listeners = listener_settings(&config, &bound, cores, &metrics)?;
+    let listeners = listener_settings(&config, &bound, &metrics)?;
     let readiness = Readiness::new(Sources::names(&config));
-    let health = bind_health(&config, &readiness, &metrics, &mut tasks).await?;
+    let health = match &config.health {
+        Some(health) => {
+            Some(bind_probes(health.address, health.metrics, &readiness, &metrics, &mut tasks).await?)
+        }
+        None => None,
+    };
+    if let Some(admin) = &config.admin {
+        bind_probes(admin.address, true, &readiness, &metrics, &mut tasks).await?;
+    }
 
     let sources = Sources::start(&config, &clock, &readiness, &metrics, &mut tasks).await?;
     let shared = Arc::new(Shared {
@@ -87,6 +95,7 @@ pub async fn start(config: Config) -> Result<Running> {
         verdicts: SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?,
         metric_ids: routes::metric_ids(&config, &metrics),
         limits: config.limits,
+        max_connections: config.limits.connections.div_ceil(cores),
         body_idle: config.timeouts.body_idle,
         error_detail: config.error_detail,
         clock: clock.clone(),
@@ -224,7 +233,6 @@ fn bind_all(config: &Config, cores: usize) -> Result<Vec<BoundListener>> {
 fn listener_settings(
     config: &Config,
     bound: &[BoundListener],
-    cores: usize,
     metrics: &Metrics,
 ) -> Result<Vec<Arc<ListenerSettings>>> {
     let is_tls = |listener: &settings::Listener| matches!(listener.kind, ListenerKind::Tls(_));
@@ -251,7 +259,6 @@ fn listener_settings(
                 fields: config.limits.header_count,
                 head_timeout: config.timeouts.header,
             },
-            max_connections: config.limits.connections.div_ceil(cores),
             concurrent_streams: config.limits.concurrent_streams,
             idle: config.timeouts.idle,
             stall: config.timeouts.body_idle,
@@ -261,21 +268,18 @@ fn listener_settings(
     config.listeners.iter().zip(bound).map(settings).collect()
 }
 
-async fn bind_health(
-    config: &Config,
+async fn bind_probes(
+    address: SocketAddr,
+    shows_metrics: bool,
     readiness: &Readiness,
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<()>,
-) -> Result<Option<SocketAddr>> {
-    let Some(settings) = &config.health else { return Ok(None) };
-    let listener = TcpListener::bind(settings.address)
-        .await
-        .with_context(|| format!("cannot listen on {} for probes", settings.address))?;
+) -> Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
-    let health =
-        Health { readiness: readiness.clone(), metrics: settings.metrics.then(|| Arc::clone(metrics)) };
+    let health = Health { readiness: readiness.clone(), metrics: shows_metrics.then(|| Arc::clone(metrics)) };
     tasks.spawn(async move {
         health::serve(listener, health).await;
     });
-    Ok(Some(address))
+    Ok(address)
 }

@@ -18,7 +18,7 @@ use crate::gateway::{
     Authenticator, Core, Gateway, LongLived, MetricIds, RequestLimits, ReservedNames, Routes, SWEEP,
     SharedVerdicts,
 };
-use crate::listener::{DrainSignal, ListenerSettings, serve};
+use crate::listener::{Crowd, DrainSignal, ListenerSettings, serve};
 use crate::revocation::RevocationPolicies;
 use crate::telemetry::access_log::CoreLog;
 use crate::telemetry::metrics::CoreMetrics;
@@ -41,6 +41,7 @@ pub struct Shared {
     pub verdicts: SharedVerdicts,
     pub metric_ids: MetricIds,
     pub limits: Limits,
+    pub max_connections: usize,
     pub body_idle: Duration,
     pub error_detail: ErrorDetail,
     pub clock: Clock,
@@ -72,7 +73,7 @@ impl Worker {
             local.block_on(&runtime, async move {
                 let gateway = Gateway::new(build_core(&shared, metrics, log));
                 tokio::select! {
-                    () = serve_all(sockets, &gateway, drain) => {}
+                    () = serve_all(sockets, &gateway, shared.max_connections, drain) => {}
                     _ = stopped => tracing::warn!(core, "requests were cut off at the end of the drain time-out"),
                     () = keep_house(&gateway) => {}
                     () = end_streams(&gateway, &shared) => {}
@@ -124,7 +125,8 @@ fn build_core(shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
     }
 }
 
-async fn serve_all(sockets: Vec<Socket>, gateway: &Gateway, drain: DrainSignal) {
+async fn serve_all(sockets: Vec<Socket>, gateway: &Gateway, most: usize, drain: DrainSignal) {
+    let crowd = Crowd::new(most, gateway.core().clock.clone());
     let mut serving = Vec::new();
     for (socket, settings) in sockets {
         match tokio::net::TcpListener::from_std(socket) {
@@ -134,6 +136,7 @@ async fn serve_all(sockets: Vec<Socket>, gateway: &Gateway, drain: DrainSignal) 
                     socket,
                     settings,
                     gateway.clone(),
+                    Rc::clone(&crowd),
                     drain.clone(),
                 )));
             }

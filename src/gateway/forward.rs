@@ -31,7 +31,10 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// W3C Trace Context. A valid one is passed on as it came, since no span of ours is exported that could be a parent;
+/// else one is begun, by which the API's traces and our log lines find each other.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const TE: HeaderName = HeaderName::from_static("te");
 
 /// Sends the request to the route's upstream and returns the head of its response, body streaming behind.
@@ -136,7 +139,10 @@ fn edit_request(
     headers.insert(X_FORWARDED_FOR, peer.forwarded_for());
     headers.insert(FORWARDED, forwarded(peer, authority)?);
     headers.insert(X_REQUEST_ID, exchange.request_id.header_value());
-    headers.insert(TRACEPARENT, exchange.trace.header_value());
+    if !exchange.trace.continued() {
+        headers.insert(TRACEPARENT, exchange.trace.header_value());
+        headers.remove(TRACESTATE);
+    }
     if let Some(token) = permit.token() {
         for identity in &route.identity_headers {
             if let Some(value) = identity.value(token.claims())? {

@@ -12,5 +12,6 @@ mod serve;
 mod tls;
 
 pub use bind::{BindError, BoundListener, bind};
+pub use crowd::Crowd;
 pub use serve::{Drain, DrainSignal, ListenerSettings, Role, serve};
 pub use tls::{TlsError, server_config};

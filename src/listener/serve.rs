@@ -29,8 +29,6 @@ pub struct ListenerSettings {
     pub hsts: Option<HeaderValue>,
     /// Bounds on what HTTP/1.1 clients send.
     pub guard: GuardLimits,
-    /// The most connections of one core.
-    pub max_connections: usize,
     /// The most requests at a time on one HTTP/2 connection.
     pub concurrent_streams: u32,
     /// How long a connection may go without a request.
@@ -83,15 +81,15 @@ impl DrainSignal {
 /// How long to wait after a failed accept: when descriptors run out, trying at once would only burn the core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts and serves connections until the drain begins, then waits until the last is done. The caller bounds
+/// Accepts connections into the core's crowd and serves them until the drain begins, then waits until the last is done. The caller bounds
 /// that wait.
 pub async fn serve(
     socket: TcpListener,
     settings: Rc<ListenerSettings>,
     gateway: Gateway,
+    crowd: Rc<Crowd>,
     mut drain: DrainSignal,
 ) {
-    let crowd = Crowd::new(settings.max_connections, gateway.core().clock.clone());
     let http = Rc::new(HttpSettings::new(&settings));
     loop {
         let accepted = tokio::select! {

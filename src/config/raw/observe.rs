@@ -20,7 +20,8 @@ pub struct Health {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// Loopback IP address and port: whoever can connect may do everything.
+    /// Loopback IP address and port: whoever can connect may do everything. In this version it serves `/metrics` and
+    /// the probes.
     pub address: String,
     /// A Unix socket instead of an address.
     pub socket: Option<Reserved>,
