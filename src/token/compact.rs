@@ -16,7 +16,7 @@ pub struct Compact<'t> {
     pub payload: Vec<u8>,
     /// What the signature is over: header, dot, payload, as sent (RFC 7515 section 5.2).
     pub signing_input: &'t [u8],
-    /// The signature; never empty.
+    /// The signature; empty only beside an algorithm that is none of ours, which is refused for that.
     pub signature: Vec<u8>,
 }
 

@@ -160,7 +160,7 @@ fn section_3_1_claims() -> Outcome {
 
 fn section_6_1_unsecured() -> Outcome {
     let token = format!("eyJhbGciOiJub25lIn0.{CLAIMS}.");
-    holds("it lacks a signature", said(&token, &[rsa_key()]).contains("no signature"))
+    refused(&token, &[rsa_key()])
 }
 
 fn ed25519() -> Outcome {
