@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use super::discovery::DiscoveryError;
 use super::fetch::{FetchError, FetchSettings};
 use crate::clock::{Clock, Monotonic};
+use crate::feeds::back_off::{Chance, after_failure};
 use crate::keys::{
     Algorithm, JwksError, JwksLimits, KeyFeedHandle, KeySet, KeySource, KeySourceSettings, Kid, ParsedSet,
     SkippedKey, parse_jwks,
@@ -27,7 +28,6 @@ use crate::keys::{
 pub use origin::KeyOrigin;
 use origin::{Answer, Origin, RefreshError};
 pub use schedule::RefreshIntervals;
-use schedule::{Chance, after_failure};
 use stored::{Store, fingerprint};
 
 /// What one issuer's keys need to be kept current.

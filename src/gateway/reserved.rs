@@ -97,14 +97,7 @@ impl ReservedNames {
     /// Removes what is reserved, and what the `Connection` header names as being about this connection alone.
     /// What the route allows by name stays.
     pub fn strip(&self, headers: &mut HeaderMap, allowed: &[HeaderName]) {
-        let listed: Vec<HeaderName> = headers
-            .get_all(http::header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            .filter(|name| *name != http::header::HOST && *name != http::header::CONTENT_LENGTH)
-            .collect();
+        let listed = listed_in_connection(headers);
         let reserved: Vec<HeaderName> =
             headers.keys().filter(|name| self.has(name) && !allowed.contains(name)).cloned().collect();
         for name in listed.iter().chain(&reserved) {
@@ -115,15 +108,7 @@ impl ReservedNames {
 
 /// Removes what concerns only the connection to the upstream from a response (RFC 9110 section 7.6.1).
 pub fn strip_response(headers: &mut HeaderMap) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(http::header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        .filter(|name| *name != http::header::CONTENT_LENGTH)
-        .collect();
-    for name in &listed {
+    for name in listed_in_connection(headers) {
         headers.remove(name);
     }
     for name in HOP_BY_HOP {
@@ -132,6 +117,18 @@ pub fn strip_response(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
+}
+
+/// What the `Connection` header names, but for what no message can do without.
+fn listed_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(http::header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .filter(|name| *name != http::header::HOST && *name != http::header::CONTENT_LENGTH)
+        .collect()
 }
 
 fn fold(name: &str) -> Box<[u8]> {

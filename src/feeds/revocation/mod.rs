@@ -26,12 +26,12 @@ use url::Url;
 
 use super::fetch::{FetchError, FetchSettings};
 use crate::clock::{Clock, Monotonic};
+use crate::feeds::back_off::{Chance, after_failure};
 use crate::revocation::{FactHasher, FeedState, Index};
 
 use error::SyncError;
 use file::FileSource;
 use http::HttpSource;
-use pace::Chance;
 use replica::{Replica, Taken};
 pub use stats::RevocationFeedStats;
 use store::Store;
@@ -225,7 +225,7 @@ impl RevocationFeed {
             self.noted = Some(message);
         }
         match self.source {
-            Source::Http(_) => pace::after_failure(self.failures, Chance::draw()),
+            Source::Http(_) => after_failure(self.failures, Chance::draw()),
             Source::File(_) => pace::after_success(self.interval, Chance::draw()),
         }
     }
