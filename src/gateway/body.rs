@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::exchange::Exchange;
+use super::grpc;
 use super::long_lived::{Ending, Stream};
-use super::respond::grpc_trailers;
 use crate::upstream::UpstreamBody;
 
 /// A response's body on its way to the client.
@@ -75,7 +75,7 @@ impl ResponseBody {
         self.watched = None;
         self.source = Source::Full(None);
         if self.is_grpc {
-            Ok(Frame::trailers(grpc_trailers(ending.reason())))
+            Ok(Frame::trailers(grpc::trailers(ending.reason())))
         } else {
             Err(BodyError::Ended(ending))
         }

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 
 use super::activity::Busy;
 use super::authenticate::Temperature;
-use super::handle::Core;
+use super::core::Core;
 use super::long_lived::{Ending, Stream};
 use super::peer::{Inbound, Peer};
 use super::route::Route;

@@ -13,9 +13,9 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 
 use super::body::ResponseBody;
+use super::core::Core;
 use super::credential::TokenSource;
 use super::exchange::Exchange;
-use super::handle::Core;
 use super::peer::{Inbound, Peer};
 use super::reserved::strip_response;
 use super::route::{HostHeader, Route};

@@ -1,95 +1,31 @@
 //! The life of a request, on one page.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, HeaderName, LOCATION, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::authenticate::Authenticator;
 use super::body::ResponseBody;
+use super::core::Core;
 use super::credential;
 use super::exchange::Exchange;
 use super::forward::{Served, forward};
-use super::long_lived::LongLived;
 use super::peer::{Inbound, Peer};
-use super::reserved::ReservedNames;
 use super::respond::{Form, refuse};
-use super::route::{Route, Routes};
+use super::route::Route;
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
-use crate::clock::Clock;
-use crate::config::settings::ErrorDetail;
 use crate::policy::{Access, Permit};
 use crate::rejection::Rejection;
-use crate::telemetry::access_log::{Auth, CoreLog, Record};
-use crate::telemetry::metrics::{self, CoreMetrics};
-use crate::telemetry::trace::{IdGenerator, RequestId, TraceContext};
-use crate::token::IssuerId;
-use crate::upstream::Client;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The gateway as one core has it: everything that a request needs, reached without a lock.
 #[derive(Clone, Debug)]
 pub struct Gateway(Rc<Core>);
-
-/// The state of one core.
-#[derive(Debug)]
-pub struct Core {
-    /// Time.
-    pub clock: Clock,
-    /// The routes.
-    pub routes: Arc<Routes>,
-    /// Who tells tokens apart.
-    pub authenticator: Authenticator,
-    /// The clients of the upstreams, by their place in the configuration.
-    pub upstreams: Vec<Client>,
-    /// The names that no client may send.
-    pub reserved: Arc<ReservedNames>,
-    /// The bounds on requests.
-    pub limits: RequestLimits,
-    /// How much a client is told that is refused before a route is known.
-    pub error_detail: ErrorDetail,
-    /// This core's counters.
-    pub metrics: CoreMetrics,
-    /// Where each route, upstream and issuer is counted.
-    pub metric_ids: MetricIds,
-    /// This core's part of the access log.
-    pub access_log: RefCell<CoreLog>,
-    /// This core's long-lived responses.
-    pub long_lived: LongLived,
-    /// Where request ids come from.
-    pub ids: RefCell<IdGenerator>,
-}
-
-/// Bounds on every request.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestLimits {
-    /// The longest path and query, in bytes.
-    pub uri: usize,
-    /// The most headers.
-    pub header_count: usize,
-    /// The largest token, in bytes.
-    pub token: usize,
-    /// How long a client may pause in a body.
-    pub body_idle: Duration,
-}
-
-/// Where things are counted, by their place in the configuration.
-#[derive(Clone, Debug, Default)]
-pub struct MetricIds {
-    /// Routes.
-    pub routes: Vec<metrics::RouteId>,
-    /// Upstreams.
-    pub upstreams: Vec<metrics::UpstreamId>,
-    /// Issuers.
-    pub issuers: Vec<metrics::IssuerId>,
-}
 
 impl Gateway {
     /// A gateway on this core's state.
@@ -236,42 +172,4 @@ fn check_direction(core: &Core, peer: &Peer, request: &CleanRequest) -> Result<(
         return Err(Reason::SniMismatch.into());
     }
     Ok(())
-}
-
-impl Core {
-    /// The client of the upstream at this place in the configuration.
-    pub fn upstream(&self, place: usize) -> Option<&Client> {
-        self.upstreams.get(place)
-    }
-
-    pub(super) fn identify(&self, headers: &HeaderMap) -> (RequestId, TraceContext) {
-        let mut ids = self.ids.borrow_mut();
-        (ids.request_id(), ids.trace_context(headers))
-    }
-
-    pub(super) fn log(&self, record: &Record<'_>) {
-        self.access_log.borrow_mut().write(record);
-    }
-
-    pub(super) fn count(
-        &self,
-        route: Option<&Route>,
-        reason: Option<Reason>,
-        status: Option<StatusCode>,
-        duration: Duration,
-    ) {
-        let id = route.and_then(|route| self.metric_ids.routes.get(usize::from(route.id.0)).copied());
-        self.metrics.request(id, reason, status, duration);
-    }
-
-    pub(super) fn count_authentication(&self, issuer: Option<IssuerId>, auth: Auth) {
-        let id = issuer.and_then(|issuer| self.metric_ids.issuers.get(usize::from(issuer.0)).copied());
-        self.metrics.authenticated(id, auth);
-    }
-
-    pub(super) fn count_upstream(&self, place: usize, first_byte: Duration) {
-        if let Some(id) = self.metric_ids.upstreams.get(place) {
-            self.metrics.upstream_answered(*id, first_byte);
-        }
-    }
 }

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::body::ResponseBody;
+use super::grpc;
 use crate::catalogue::Reason;
 use crate::config::settings::ErrorDetail;
 use crate::rejection::Rejection;
@@ -65,8 +66,6 @@ struct Problem<'p> {
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Renders a refusal.
 pub fn refuse(
@@ -107,10 +106,7 @@ pub fn refuse(
         put(headers, RETRY_AFTER, &wait.as_secs().max(1).to_string());
     }
     if form == Form::Grpc {
-        put(headers, GRPC_STATUS, &reason.grpc_status().to_string());
-        let message =
-            sentence.map_or_else(|| reason.code().to_string(), |words| format!("{}: {words}", reason.code()));
-        put(headers, GRPC_MESSAGE, &grpc_encoded(&message));
+        grpc::put_status(headers, reason, sentence.as_deref());
     }
     response
 }
@@ -203,28 +199,6 @@ fn quotable(text: &str) -> String {
             _ => '?',
         })
         .collect()
-}
-
-/// The trailers that end a gRPC stream with this reason.
-pub fn grpc_trailers(reason: Reason) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    put(&mut trailers, GRPC_STATUS, &reason.grpc_status().to_string());
-    put(&mut trailers, GRPC_MESSAGE, &grpc_encoded(&format!("{}: {}", reason.code(), reason.cause())));
-    trailers
-}
-
-/// The percent-encoding of `grpc-message` (the gRPC over HTTP/2 specification).
-fn grpc_encoded(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        match byte {
-            b'%' => encoded.push_str("%25"),
-            b' '..=b'~' => encoded.push(char::from(byte)),
-            _ => {
-                let _ = write!(encoded, "%{byte:02X}");
-            }
-        }
-        encoded
-    })
 }
 
 fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {

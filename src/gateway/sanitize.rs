@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use hyper::body::Incoming;
 
-use super::handle::RequestLimits;
+use super::core::RequestLimits;
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
 
