@@ -235,7 +235,14 @@ impl Connection {
             ProtocolError::Io
         };
         self.gateway.core().metrics.protocol_error(kind);
-        tracing::info!(client = %self.address, listener = %self.settings.name, ?kind, ?error, "connection failed");
+        // Clients that vanish are everyday; those that break the protocol are worth a line.
+        let (client, listener) = (self.address, &self.settings.name);
+        match kind {
+            ProtocolError::Io | ProtocolError::UnexpectedEnd | ProtocolError::HeaderTimeout => {
+                tracing::debug!(%client, %listener, ?kind, ?error, "connection failed");
+            }
+            _ => tracing::info!(%client, %listener, ?kind, ?error, "connection failed"),
+        }
     }
 }
 
