@@ -102,3 +102,95 @@ fn bears(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
     let leaf = key.end_entity_cert().ok().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
     leaf.is_some_and(|leaf| verify_server_name(&leaf, name).is_ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::settings;
+
+    const OLD_AND_NEW: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+    const OLD: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+
+    /// Certificates for these names, one each, as files and as the settings that name them.
+    fn certificates(dir: &TempDir, names: &[&str], min_version: TlsVersion) -> (Tls, RootCertStore) {
+        let mut roots = RootCertStore::empty();
+        let mut pairs = Vec::new();
+        for (place, name) in names.iter().enumerate() {
+            let made = rcgen::generate_simple_self_signed([(*name).to_owned()]).unwrap();
+            let [certificate, private_key] =
+                ["crt", "key"].map(|kind| dir.path().join(format!("{place}.{kind}")));
+            std::fs::write(&certificate, made.cert.pem()).unwrap();
+            std::fs::write(&private_key, made.signing_key.serialize_pem()).unwrap();
+            roots.add(made.cert.der().clone()).unwrap();
+            pairs.push(settings::CertifiedKey { certificate, private_key });
+        }
+        (Tls { certificates: pairs, min_version, hsts: None }, roots)
+    }
+
+    /// The certificate that a client is shown who asks for this name, or why there is no connection.
+    fn shown(
+        config: Arc<ServerConfig>,
+        roots: RootCertStore,
+        name: &str,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<Vec<u8>, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut client = ClientConnection::new(Arc::new(client), name)?;
+        let mut server = ServerConnection::new(config)?;
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets()?;
+            wire.clear();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(client.peer_certificates().unwrap()[0].to_vec())
+    }
+
+    fn der(tls: &Tls, place: usize) -> Vec<u8> {
+        CertificateDer::from_pem_file(&tls.certificates[place].certificate).unwrap().to_vec()
+    }
+
+    #[test]
+    fn the_certificate_follows_the_name_that_the_client_asks_for() {
+        let dir = TempDir::new().unwrap();
+        let (tls, roots) = certificates(&dir, &["a.test", "*.b.test", "c.test"], TlsVersion::Tls12);
+        let config = server_config(&tls).unwrap();
+        for (name, place) in [("a.test", 0), ("x.b.test", 1), ("c.test", 2)] {
+            let seen = shown(Arc::clone(&config), roots.clone(), name, OLD_AND_NEW);
+            assert_eq!(seen, Ok(der(&tls, place)), "{name}");
+        }
+        let error = shown(config, roots, "unknown.test", OLD_AND_NEW).unwrap_err();
+        assert!(format!("{error:?}").contains("NotValidForName"), "the first, which does not fit: {error:?}");
+    }
+
+    #[test]
+    fn versions_below_the_least_are_refused() {
+        let dir = TempDir::new().unwrap();
+        let (mut tls, roots) = certificates(&dir, &["a.test"], TlsVersion::Tls12);
+        let meet = |tls: &Tls| shown(server_config(tls).unwrap(), roots.clone(), "a.test", OLD).is_ok();
+        assert!(meet(&tls));
+        tls.min_version = TlsVersion::Tls13;
+        assert!(!meet(&tls));
+    }
+
+    #[test]
+    fn a_key_that_does_not_fit_is_named_at_the_start() {
+        let dir = TempDir::new().unwrap();
+        let (mut tls, _) = certificates(&dir, &["a.test", "b.test"], TlsVersion::Tls12);
+        tls.certificates[0].private_key = tls.certificates[1].private_key.clone();
+        let error = server_config(&tls).unwrap_err().to_string();
+        assert!(error.contains("1.key") && error.contains("0.crt"), "{error}");
+    }
+}
