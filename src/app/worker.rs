@@ -168,6 +168,7 @@ async fn keep_house(gateway: &Gateway) {
         if pruned.until(now) >= PRUNE {
             pruned = now;
             core.upstreams.iter().for_each(Client::prune);
+            core.metrics.verdict_cache_entries(core.authenticator.verdicts() as u64);
         }
     }
 }

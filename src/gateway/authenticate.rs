@@ -42,6 +42,11 @@ impl Authenticator {
         Self { verifier, revocation, verdicts: VerdictCache::new(shared), clock }
     }
 
+    /// How many verdicts this core has at hand.
+    pub fn verdicts(&self) -> usize {
+        self.verdicts.len()
+    }
+
     /// The token, if an issuer that the route trusts stands behind it and it was not revoked.
     pub async fn authenticate(
         &self,

@@ -75,8 +75,8 @@ pub async fn forward(
     } else {
         client.send(place, request, &progress).await
     };
-    exchange.first_byte = Some(sent.until(core.clock.monotonic()));
     let mut response = outcome.map_err(|error| Rejection::new(error.reason()).log(error.to_string()))?;
+    exchange.first_byte = Some(sent.until(core.clock.monotonic()));
     strip_response(response.headers_mut());
     let is_grpc = response
         .headers()

@@ -52,7 +52,8 @@ impl Gateway {
             None => serve(&self.0, peer, request, &inbound, &mut exchange).await,
         };
         match outcome.map_err(|rejection| inbound.blame(rejection)) {
-            Ok(Served { response, websocket: Some(ends) }) if inbound.tunnel() => {
+            Ok(Served { mut response, websocket: Some(ends) }) if inbound.tunnel() => {
+                response.headers_mut().insert(X_REQUEST_ID, exchange.request_id.header_value());
                 exchange.answered(response.status(), None);
                 ends.carry(exchange);
                 response

@@ -59,11 +59,6 @@ impl SharedVerdicts {
         let cache = Cache::builder().max_capacity(max_entries).expire_after(UntilExpired(clock)).build();
         Ok(Self { cache, hash_key })
     }
-
-    /// How many verdicts it holds, about.
-    pub fn entries(&self) -> u64 {
-        self.cache.entry_count()
-    }
 }
 
 /// How many verdicts one core keeps at hand: a power of two.
@@ -106,6 +101,11 @@ impl VerdictCache {
     pub fn put(&self, key: TokenKey, candidate: &Rc<Candidate>) {
         self.keep(key, candidate);
         self.shared.cache.insert(key, Arc::new(candidate.as_ref().clone()));
+    }
+
+    /// How many verdicts this core has at hand.
+    pub fn len(&self) -> usize {
+        self.near.borrow().iter().flatten().count()
     }
 
     /// What stood in the slot is still in the shared level.
