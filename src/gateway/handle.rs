@@ -20,6 +20,7 @@ use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
 use crate::policy::{Access, Permit};
 use crate::rejection::Rejection;
+use crate::telemetry::metrics::Protocol;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -54,6 +55,7 @@ impl Gateway {
         match outcome.map_err(|rejection| inbound.blame(rejection)) {
             Ok(Served { mut response, websocket: Some(ends) }) if inbound.tunnel() => {
                 response.headers_mut().insert(X_REQUEST_ID, exchange.request_id.header_value());
+                peer.activity.speaks(Protocol::Upgraded);
                 exchange.answered(response.status(), None);
                 ends.carry(exchange);
                 response

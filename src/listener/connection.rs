@@ -18,7 +18,7 @@ use super::protocol::begins_with_http2_preface;
 use super::serve::{DrainSignal, ListenerSettings, Role};
 use crate::gateway::{Gateway, Inbound, Peer, PeerTls};
 use crate::http1::{Guard, GuardLimits};
-use crate::telemetry::metrics::{ConnectionState, OpenConnection, Protocol, ProtocolError, TlsResult};
+use crate::telemetry::metrics::{Protocol, ProtocolError, TlsResult};
 use crate::upstream::CoreExecutor;
 
 /// hyper's builders, set up once for each listener and core.
@@ -56,7 +56,6 @@ pub struct Connection {
     pub http: Rc<HttpSettings>,
     pub gateway: Gateway,
     pub member: Member,
-    pub open: OpenConnection,
 }
 
 impl Connection {
@@ -137,7 +136,7 @@ impl Connection {
             Rc::clone(self.member.activity()),
         ));
         let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
-        self.open.becomes(protocol, ConnectionState::Active);
+        self.member.activity().speaks(protocol);
         let stream = Linger::new(stream, self.settings.stall);
         let outcome = if is_http2 {
             self.speak_http2(stream, peer, drain).await

@@ -122,14 +122,13 @@ fn take_in(
 ) {
     // Dropping the stream closes it: with every connection busy there is nothing better to say it with.
     let Some(member) = crowd.enter() else { return };
-    let open = gateway.core().metrics.connection(settings.metric);
+    member.activity().count(gateway.core().metrics.connection(settings.metric));
     let connection = Connection {
         address,
         settings: Rc::clone(settings),
         http: Rc::clone(http),
         gateway: gateway.clone(),
         member,
-        open,
     };
     let drain = drain.clone();
     tokio::task::spawn_local(connection.run(stream, drain));
