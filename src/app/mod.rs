@@ -24,7 +24,7 @@ use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings::{self, ListenerKind};
-use crate::gateway::SharedVerdicts;
+use crate::gateway::{SharedVerdicts, TrustedProxies};
 use crate::http1::GuardLimits;
 use crate::listener::{self, BoundListener, Drain, ListenerSettings, Role};
 use crate::telemetry::access_log::{self, AccessLog};
@@ -89,6 +89,7 @@ pub async fn start(config: Config) -> Result<Running> {
     let shared = Arc::new(Shared {
         routes: Arc::new(routes::build(&config)?),
         reserved: Arc::new(routes::reserved_names(&config)),
+        trusted_proxies: Arc::new(trusted_proxies(&config)),
         upstreams: upstreams::build(&config)?,
         verifier: Arc::clone(&sources.verifier),
         revocation: Arc::clone(&sources.revocation),
@@ -226,6 +227,10 @@ fn log_settings(config: &Config) -> access_log::Settings {
     }
 }
 
+fn trusted_proxies(config: &Config) -> TrustedProxies {
+    TrustedProxies::new(config.forwarded.trusted_proxies.clone(), config.forwarded.header)
+}
+
 fn bind_all(config: &Config, cores: usize) -> Result<Vec<BoundListener>> {
     config.listeners.iter().map(|listener| Ok(listener::bind(listener.address, cores)?)).collect()
 }
@@ -251,6 +256,7 @@ fn listener_settings(
         Ok(Arc::new(ListenerSettings {
             metric: metrics.listener(&name),
             name,
+            proxy_protocol: listener.proxy_protocol.clone(),
             role,
             hsts,
             guard: GuardLimits {

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::settings::{ErrorDetail, Limits};
 use crate::gateway::{
     Authenticator, Core, Gateway, LongLived, MetricIds, RequestLimits, ReservedNames, Routes, SWEEP,
-    SharedVerdicts,
+    SharedVerdicts, TrustedProxies,
 };
 use crate::listener::{Crowd, DrainSignal, ListenerSettings, serve};
 use crate::revocation::RevocationPolicies;
@@ -35,6 +35,7 @@ const PRUNE: Duration = Duration::from_secs(5);
 pub struct Shared {
     pub routes: Arc<Routes>,
     pub reserved: Arc<ReservedNames>,
+    pub trusted_proxies: Arc<TrustedProxies>,
     pub upstreams: Vec<Arc<Upstream>>,
     pub verifier: Arc<Verifier>,
     pub revocation: Arc<RevocationPolicies>,
@@ -110,6 +111,7 @@ fn build_core(shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
         ),
         upstreams: shared.upstreams.iter().map(|upstream| Client::new(Arc::clone(upstream), clock)).collect(),
         reserved: Arc::clone(&shared.reserved),
+        trusted_proxies: Arc::clone(&shared.trusted_proxies),
         limits: RequestLimits {
             uri: shared.limits.uri,
             header_count: shared.limits.header_count,

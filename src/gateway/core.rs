@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::authenticate::Authenticator;
+use super::forwarded::TrustedProxies;
 use super::long_lived::LongLived;
 use super::reserved::ReservedNames;
 use super::route::{Route, Routes};
@@ -32,6 +33,8 @@ pub struct Core {
     pub upstreams: Vec<Client>,
     /// The names that no client may send.
     pub reserved: Arc<ReservedNames>,
+    /// Whose word on where requests come from counts.
+    pub trusted_proxies: Arc<TrustedProxies>,
     /// The bounds on requests.
     pub limits: RequestLimits,
     /// How much a client is told that is refused before a route is known.

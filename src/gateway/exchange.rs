@@ -1,7 +1,6 @@
 //! One request from its first byte to the last of its response: what is known of it, and the one place that writes
 //! it down. Whatever becomes of the request, exactly one log line and one set of metrics come of it.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use super::activity::Busy;
 use super::authenticate::Temperature;
 use super::core::Core;
+use super::forwarded::Provenance;
 use super::long_lived::{Ending, Stream};
 use super::peer::{Inbound, Peer};
 use super::route::Route;
@@ -27,7 +27,6 @@ use crate::upstream::BodyProgress;
 pub struct Exchange {
     core: Rc<Core>,
     started: Monotonic,
-    client: SocketAddr,
     listener: Rc<str>,
     _busy: Busy,
     method: Method,
@@ -40,6 +39,8 @@ pub struct Exchange {
     pub request_id: RequestId,
     /// The W3C trace context that is passed on.
     pub trace: TraceContext,
+    /// Where the request comes from.
+    pub provenance: Provenance,
     /// The route, once it is found.
     pub route: Option<std::sync::Arc<Route>>,
     /// The token, once it is known to be live.
@@ -73,7 +74,6 @@ impl Exchange {
         Self {
             core: Rc::clone(core),
             started: core.clock.monotonic(),
-            client: peer.address,
             listener: Rc::clone(&peer.listener),
             _busy: peer.activity.busy(&core.clock),
             method: request.method().clone(),
@@ -83,6 +83,7 @@ impl Exchange {
             is_stand_in: inbound.violation().is_some(),
             request_id,
             trace,
+            provenance: core.trusted_proxies.provenance(peer, headers),
             route: None,
             token: None,
             fingerprint: None,
@@ -162,8 +163,9 @@ impl Exchange {
         let upstream =
             route.filter(|_| self.endpoint.is_some()).and_then(|route| core.upstream(route.upstream));
         let endpoint = self.endpoint.and_then(|place| upstream?.endpoint(place));
+        let client = self.provenance.client_address;
         let mut record =
-            Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, self.client);
+            Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, client);
         record.trace_id = Some(self.trace.trace_id());
         record.protocol = Some(self.version);
         if !self.is_stand_in {

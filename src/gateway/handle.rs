@@ -153,8 +153,9 @@ async fn permit(
         }
         Access::Require(policy) => policy,
     };
-    let token = credential::extract(request, &route.token_from, peer.is_tls(), core.limits.token)
-        .map_err(|rejection| with_scope(rejection, policy))?;
+    let token =
+        credential::extract(request, &route.token_from, exchange.provenance.is_https, core.limits.token)
+            .map_err(|rejection| with_scope(rejection, policy))?;
     let live = core.authenticator.authenticate(token, &policy.issuers, &mut exchange.temperature).await;
     let live = live.inspect_err(|_| exchange.fingerprint = Some(token.fingerprint()))?;
     exchange.token = Some(live.clone());

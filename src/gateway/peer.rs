@@ -53,11 +53,6 @@ impl Peer {
         self.tls.is_some()
     }
 
-    /// The scheme as `X-Forwarded-Proto` names it.
-    pub(super) fn scheme(&self) -> HeaderValue {
-        HeaderValue::from_static(if self.is_tls() { "https" } else { "http" })
-    }
-
     /// The address as `X-Forwarded-For` names it.
     pub(super) fn forwarded_for(&self) -> HeaderValue {
         self.forwarded_for.clone()

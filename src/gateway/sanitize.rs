@@ -149,7 +149,7 @@ fn authority(parts: &Parts) -> Result<HeaderValue, Rejection> {
 
 /// The host in lower case and without port, if the authority is one (RFC 3986 section 3.2.2) without user
 /// information.
-fn host_of(authority: &HeaderValue) -> Result<Box<str>, Rejection> {
+pub(super) fn host_of(authority: &HeaderValue) -> Result<Box<str>, Rejection> {
     let refuse = || {
         Rejection::new(Reason::IllegalTarget)
             .hint("The Host header is not a host name with an optional port.")

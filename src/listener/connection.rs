@@ -1,6 +1,7 @@
 //! One connection: TLS, the choice of HTTP version, and requests until it ends.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -8,13 +9,15 @@ use std::rc::Rc;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use ipnet::IpNet;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::crowd::Member;
 use super::linger::Linger;
 use super::protocol::begins_with_http2_preface;
+use super::proxy_protocol;
 use super::serve::{DrainSignal, ListenerSettings, Role};
 use crate::gateway::{Gateway, Inbound, Peer, PeerTls};
 use crate::http1::{Guard, GuardLimits};
@@ -64,6 +67,7 @@ impl Connection {
         if stream.set_nodelay(true).is_err() {
             return;
         }
+        let Some(stream) = self.client_behind_load_balancer(stream, &mut drain).await else { return };
         match self.settings.role.clone() {
             Role::Tls(config) => {
                 let handshake = self.handshake(TlsAcceptor::from(config), stream, &mut drain);
@@ -76,6 +80,36 @@ impl Connection {
             Role::Plaintext | Role::RedirectToHttps(_) => {
                 let Some(is_http2) = self.choose(&stream, &mut drain).await else { return };
                 self.speak(stream, is_http2, None, drain).await;
+            }
+        }
+    }
+
+    /// Takes the client's address from the PROXY protocol where it is expected; `None` if it does not come as it
+    /// should, or is not waited for.
+    async fn client_behind_load_balancer(
+        &mut self,
+        mut stream: TcpStream,
+        drain: &mut DrainSignal,
+    ) -> Option<TcpStream> {
+        let Some(networks) = &self.settings.proxy_protocol else { return Some(stream) };
+        let reading = read_proxy_header(&mut stream, self.address, networks);
+        let in_time = tokio::time::timeout(self.settings.handshake, reading);
+        let outcome = tokio::select! {
+            biased;
+            () = self.member.asked_to_leave() => return None,
+            outcome = in_time => outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            () = drain.begun() => return None,
+        };
+        match outcome {
+            Ok(client) => {
+                self.address = client.unwrap_or(self.address);
+                Some(stream)
+            }
+            Err(error) => {
+                self.gateway.core().metrics.protocol_error(ProtocolError::ProxyHeader);
+                let (peer, listener) = (self.address, &self.settings.name);
+                tracing::info!(%peer, %listener, %error, "connection refused: no valid PROXY protocol header");
+                None
             }
         }
     }
@@ -241,6 +275,29 @@ impl Connection {
                 tracing::debug!(%client, %listener, ?kind, ?error, "connection failed");
             }
             _ => tracing::info!(%client, %listener, ?kind, ?error, "connection failed"),
+        }
+    }
+}
+
+/// The client that the load balancer at `peer` speaks for; `None` if it speaks for itself.
+async fn read_proxy_header(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    networks: &[IpNet],
+) -> io::Result<Option<SocketAddr>> {
+    if !networks.iter().any(|network| network.contains(&peer.ip().to_canonical())) {
+        return Err(io::Error::other("the address is none of proxy_protocol.from"));
+    }
+    let mut bytes = Vec::new();
+    loop {
+        match proxy_protocol::parse(&bytes).map_err(io::Error::other)? {
+            proxy_protocol::Header::Complete { client, .. } => return Ok(client),
+            proxy_protocol::Header::Incomplete(more) => {
+                let more = u64::try_from(more).unwrap_or(u64::MAX);
+                if (&mut *stream).take(more).read_to_end(&mut bytes).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
         }
     }
 }

@@ -8,10 +8,14 @@ mod connection;
 mod crowd;
 mod linger;
 mod protocol;
+mod proxy_protocol;
 mod serve;
 mod tls;
 
 pub use bind::{BindError, BoundListener, bind};
 pub use crowd::Crowd;
+pub use proxy_protocol::{
+    Header as ProxyHeader, HeaderError as ProxyHeaderError, parse as parse_proxy_header,
+};
 pub use serve::{Drain, DrainSignal, ListenerSettings, Role, serve};
 pub use tls::{TlsError, server_config};

@@ -21,4 +21,5 @@ mod http2;
 mod limits;
 mod paths;
 mod process;
+mod provenance;
 mod routing;

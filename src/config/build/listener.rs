@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
+
 use super::values::DAY;
 use super::{Build, all, each};
 use crate::config::place::Place;
@@ -57,13 +59,22 @@ impl Build<'_, '_> {
         }
         let hsts = self.optional(raw.hsts.as_ref(), |build, raw| build.hsts(raw, &place.field("hsts")));
         let tls = self.optional(raw.tls.as_ref(), |build, raw| build.tls(raw, &place.field("tls")));
+        let proxy_protocol = self.optional(raw.proxy_protocol.as_ref(), |build, raw| {
+            build.load_balancers(raw, &place.field("proxy_protocol"))
+        });
         let kind = match (one, tls?) {
             (Some(()), Some(tls)) => ListenerKind::Tls(Tls { hsts: hsts?, ..tls }),
             (Some(()), None) if raw.plaintext => ListenerKind::Plaintext,
             (Some(()), None) => ListenerKind::RedirectToHttps,
             (None, _) => return None,
         };
-        Some(Listener { address: address?, kind })
+        Some(Listener { address: address?, kind, proxy_protocol: proxy_protocol? })
+    }
+
+    fn load_balancers(&mut self, raw: &raw::ProxyProtocol, place: &Place) -> Option<Vec<IpNet>> {
+        let place = place.field("from");
+        self.not_empty(&raw.from, &place, "only connections from networks that are named here are served")?;
+        self.networks(&raw.from, &place)
     }
 
     fn tls(&mut self, raw: &raw::Tls, place: &Place) -> Option<Tls> {

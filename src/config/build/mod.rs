@@ -9,6 +9,7 @@ mod claims;
 mod conflicts;
 mod feed;
 mod files;
+mod forwarded;
 mod http_names;
 mod issuer;
 mod limits;
@@ -62,13 +63,7 @@ impl Build<'_, '_> {
             &root.field("routes"),
             "what no route matches is refused, so all would be",
         );
-        if !raw.forwarded.trusted_proxies.is_empty() {
-            self.mistakes.add(
-                &root.field("forwarded").field("trusted_proxies"),
-                "is reserved and not available in this version",
-                "remove it: the client's address is that of the connection",
-            );
-        }
+        let forwarded = self.forwarded(&raw.forwarded, &root.field("forwarded"));
 
         let feed_names =
             Names::collect("feed", &raw.feeds, |feed| &feed.name, &root.field("feeds"), self.mistakes);
@@ -125,6 +120,7 @@ impl Build<'_, '_> {
             routes: all(routes)?,
             limits: limits?,
             timeouts: timeouts?,
+            forwarded: forwarded?,
         })
     }
 

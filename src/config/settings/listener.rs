@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 /// An address on which requests arrive.
 #[derive(Clone, Debug)]
 pub struct Listener {
@@ -11,6 +13,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What is spoken there.
     pub kind: ListenerKind,
+    /// Networks of load balancers whose connections begin with the PROXY protocol; none: no connection does.
+    pub proxy_protocol: Option<Vec<IpNet>>,
 }
 
 /// What a listener speaks.

@@ -4,6 +4,7 @@
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
 mod feed;
+mod forwarded;
 mod issuer;
 mod limits;
 mod listener;
@@ -15,6 +16,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 pub use feed::{Feed, FeedSource, HttpFeed};
+pub use forwarded::{Forwarded, ForwardedHeader};
 pub use issuer::{
     Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
 };
@@ -57,6 +59,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long anything may take on the side of the clients.
     pub timeouts: Timeouts,
+    /// Whose word on the client's address counts.
+    pub forwarded: Forwarded,
 }
 
 /// How much of a refusal the outside sees.

@@ -20,7 +20,7 @@ pub struct Record<'a> {
     pub trace_id: Option<&'a str>,
     /// The listener that took the connection, by its address in the configuration.
     pub listener: &'a str,
-    /// The other end: the peer, or the address that a trusted proxy vouched for.
+    /// The other end: the peer, or the address that a trusted proxy vouched for, with port 0 if it told none.
     pub client: SocketAddr,
     /// The protocol; `None` if the bytes were not HTTP.
     pub protocol: Option<Version>,
@@ -136,7 +136,8 @@ impl<'a> Record<'a> {
         sink.maybe("trace_id", self.trace_id);
         sink.text("listener", self.listener);
         sink.ip("client_ip", self.client);
-        sink.number("client_port", u64::from(self.client.port()));
+        let port = Some(self.client.port()).filter(|port| *port != 0);
+        sink.maybe_number("client_port", port.map(u64::from));
         sink.maybe("protocol", self.protocol.map(protocol_name));
         sink.maybe_bytes("method", self.method);
         sink.maybe_bytes("host", self.host);

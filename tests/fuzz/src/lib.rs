@@ -12,6 +12,7 @@ use valgate::config;
 use valgate::feeds::revocation::apply_document;
 use valgate::gateway::token_from_header;
 use valgate::keys::{Algorithm, JwksLimits, KeyFeedHandle, KeySet, KeySource, KeySourceSettings, parse_jwks};
+use valgate::listener::{ProxyHeader, parse_proxy_header};
 use valgate::rejection::Rejection;
 use valgate::revocation::{FactHasher, Index};
 use valgate::token::{
@@ -107,6 +108,20 @@ pub fn feed(data: &[u8]) {
         Err(why) => {
             assert_eq!((index.len(), index.generation()), (1, generation), "a broken document had an effect");
             assert!(why.len() < 400, "an error that quotes the document: {why}");
+        }
+    }
+}
+
+/// The start of a connection behind a load balancer. A header ends where it says, whatever follows; any part of it is
+/// incomplete and asks for no byte beyond its end.
+pub fn proxy_header(data: &[u8]) {
+    let Ok(ProxyHeader::Complete { length, client }) = parse_proxy_header(data) else { return };
+    let header = data.get(..length).expect("a header ends within what was read");
+    assert_eq!(parse_proxy_header(header), Ok(ProxyHeader::Complete { length, client }));
+    for part in 0..length {
+        match parse_proxy_header(&header[..part]) {
+            Ok(ProxyHeader::Incomplete(more)) => assert!(more > 0 && part + more <= length),
+            other => panic!("{part} of {length} bytes: {other:?}"),
         }
     }
 }
