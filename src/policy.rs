@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::catalogue::Reason;
+use crate::certificate::{Admitted, CertificateRules, ClientCertificate, check_binding};
 use crate::rejection::Rejection;
 use crate::revocation::LiveToken;
 use crate::token::{Claims, IssuerSet, scalar_text};
@@ -13,6 +14,8 @@ use crate::token::{Claims, IssuerSet, scalar_text};
 pub enum Access {
     /// Everybody, by the operator's explicit word.
     Public,
+    /// Whoever presents a client certificate that satisfies these rules; no token is asked for.
+    Certificate(CertificateRules),
     /// Whoever presents a token that satisfies this policy.
     Require(Policy),
 }
@@ -28,6 +31,8 @@ pub struct Policy {
     pub any_scopes: Vec<Box<str>>,
     /// Rules on claims that must all hold.
     pub rules: Vec<ClaimRule>,
+    /// What the client certificate must say besides; `None` if none is asked for.
+    pub client_certificate: Option<CertificateRules>,
 }
 
 /// A rule on one claim. An absent claim, or one that is not of a comparable type, never satisfies a rule.
@@ -52,7 +57,8 @@ pub enum ClaimTest {
     OneOf(Vec<Box<str>>),
 }
 
-/// Leave to be forwarded, and on whose behalf. Made by [`Policy::authorize`] and by [`Permit::public`] alone.
+/// Leave to be forwarded, and on whose behalf. Made by [`Policy::authorize`], [`Permit::public`] and
+/// [`Permit::certificate`] alone.
 #[derive(Clone, Debug)]
 pub struct Permit(Option<LiveToken>);
 
@@ -62,15 +68,29 @@ impl Permit {
         matches!(access, Access::Public).then_some(Self(None))
     }
 
-    /// The token that the request speaks for; `None` on a public route.
+    /// Leave for who was let in by a certificate.
+    pub fn certificate(_: Admitted) -> Self {
+        Self(None)
+    }
+
+    /// The token that the request speaks for; `None` where none was asked for.
     pub fn token(&self) -> Option<&LiveToken> {
         self.0.as_ref()
     }
 }
 
 impl Policy {
-    /// Weighs the token against scopes and rules, in this order.
-    pub fn authorize(&self, token: LiveToken) -> Result<Permit, Rejection> {
+    /// Weighs the token, presented on a connection with this client certificate, against its binding, the scopes and
+    /// the rules, in this order.
+    pub fn authorize(
+        &self,
+        token: LiveToken,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Permit, Rejection> {
+        if let Some(rules) = &self.client_certificate {
+            rules.admit(certificate)?;
+        }
+        check_binding(&token, certificate)?;
         let claims = token.claims();
         self.check_scopes(claims)?;
         for rule in &self.rules {

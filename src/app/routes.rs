@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use crate::config::Config;
 use crate::config::settings;
-use crate::gateway::{HostHeader, IdentityHeader, MetricIds, ReservedNames, Route, Routes, TokenSource};
+use crate::gateway::{HostHeader, IdentityHeader, IdentitySource, MetricIds, ReservedNames, Route, Routes, TokenSource};
 use crate::policy::{Access, ClaimRule, ClaimTest, Policy};
 use crate::route::{Ambiguity, RouteId, RouteTable};
 use crate::telemetry::metrics::Metrics;
@@ -55,15 +55,19 @@ pub fn hsts_value(hsts: &settings::Hsts) -> Result<HeaderValue> {
 }
 
 fn build_route(place: usize, route: &settings::Route) -> Result<Arc<Route>> {
-    let identity = |(header, claim): &(http::HeaderName, settings::ClaimPath)| IdentityHeader {
+    let identity = |(header, source): &(http::HeaderName, settings::IdentitySource)| IdentityHeader {
         header: header.clone(),
-        claim: boxed(&claim.0).into(),
+        source: match source {
+            settings::IdentitySource::Claim(path) => IdentitySource::Claim(boxed(&path.0).into()),
+            settings::IdentitySource::Certificate(fact) => IdentitySource::Certificate(*fact),
+        },
     };
     Ok(Arc::new(Route {
         id: RouteId(u16::try_from(place)?),
         name: route.name.as_str().into(),
         access: match &route.access {
             settings::Access::Public => Access::Public,
+            settings::Access::Certificate(rules) => Access::Certificate(rules.clone()),
             settings::Access::Require(needed) => Access::Require(policy(needed)?),
         },
         token_from: match &route.token_from {
@@ -91,6 +95,7 @@ fn policy(needed: &settings::Requirements) -> Result<Policy> {
         all_scopes: boxed(&needed.scopes),
         any_scopes: boxed(&needed.any_scopes),
         rules: needed.claims.iter().map(claim_rule).collect::<Result<_>>()?,
+        client_certificate: needed.client_certificate.clone(),
     })
 }
 

@@ -136,6 +136,7 @@ fn issuer(place: usize, settings: &settings::Issuer, keys: Arc<KeySource>) -> Re
             max_lifetime: settings.max_lifetime,
             required_claims: boxed(&settings.required_claims),
             profile: settings.profile.map(|settings::Profile::Rfc9068| Profile::Rfc9068),
+            binding: settings.binding,
         },
         keys,
     })

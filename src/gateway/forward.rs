@@ -135,11 +135,10 @@ fn edit_request(
         headers.insert(TRACEPARENT, exchange.trace.header_value());
         headers.remove(TRACESTATE);
     }
-    if let Some(token) = permit.token() {
-        for identity in &route.identity_headers {
-            if let Some(value) = identity.value(token.claims())? {
-                headers.insert(identity.header.clone(), value);
-            }
+    let claims = permit.token().map(|token| token.claims());
+    for identity in &route.identity_headers {
+        if let Some(value) = identity.value(claims, peer.certificate())? {
+            headers.insert(identity.header.clone(), value);
         }
     }
 

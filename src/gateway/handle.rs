@@ -138,8 +138,8 @@ async fn serve(
     forward(core, route, permit, request, peer, inbound, exchange).await
 }
 
-/// Leave to be forwarded: by the operator's word for a public route, by a live token that the policy accepts for
-/// any other.
+/// Leave to be forwarded: by the operator's word for a public route, by a client certificate or by a live token that
+/// the policy accepts for any other.
 async fn permit(
     core: &Core,
     peer: &Peer,
@@ -151,6 +151,7 @@ async fn permit(
         Access::Public => {
             return Permit::public(&route.access).ok_or_else(|| Reason::Internal.into());
         }
+        Access::Certificate(rules) => return rules.admit(peer.certificate()).map(Permit::certificate),
         Access::Require(policy) => policy,
     };
     let token =
@@ -159,7 +160,7 @@ async fn permit(
     let live = core.authenticator.authenticate(token, &policy.issuers, &mut exchange.temperature).await;
     let live = live.inspect_err(|_| exchange.fingerprint = Some(token.fingerprint()))?;
     exchange.token = Some(live.clone());
-    policy.authorize(live)
+    policy.authorize(live, peer.certificate())
 }
 
 /// Who sent no token is told which scope to ask for (RFC 6750 section 3).

@@ -29,7 +29,7 @@ pub use credential::{TokenSource, token_from_header};
 pub use exchange::Exchange;
 pub use forwarded::{Provenance, TrustedProxies};
 pub use handle::Gateway;
-pub use identity::IdentityHeader;
+pub use identity::{IdentityHeader, IdentitySource};
 pub use long_lived::{LongLived, SWEEP};
 pub use peer::{Inbound, Peer, PeerTls};
 pub use reserved::ReservedNames;

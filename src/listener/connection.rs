@@ -19,6 +19,7 @@ use super::linger::Linger;
 use super::protocol::begins_with_http2_preface;
 use super::proxy_protocol;
 use super::serve::{DrainSignal, ListenerSettings, Role};
+use crate::certificate::{self, ClientCertificate};
 use crate::gateway::{Gateway, Inbound, Peer, PeerTls};
 use crate::http1::{Guard, GuardLimits};
 use crate::telemetry::metrics::{Protocol, ProtocolError, TlsResult};
@@ -75,7 +76,11 @@ impl Connection {
                 let (_, session) = tls.get_ref();
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
                 let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
-                self.speak(tls, is_http2, Some(PeerTls { server_name }), drain).await;
+                let Ok(certificate) = client_certificate(session) else {
+                    tracing::info!(client = %self.address, "connection refused: its certificate cannot be read");
+                    return;
+                };
+                self.speak(tls, is_http2, Some(PeerTls { server_name, certificate }), drain).await;
             }
             Role::Plaintext | Role::RedirectToHttps(_) => {
                 let Some(is_http2) = self.choose(&stream, &mut drain).await else { return };
@@ -279,6 +284,14 @@ impl Connection {
     }
 }
 
+/// What the client's certificate says, if there is one.
+fn client_certificate(
+    session: &rustls::ServerConnection,
+) -> Result<Option<Rc<ClientCertificate>>, certificate::Unreadable> {
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    leaf.map(|der| ClientCertificate::from_der(der).map(Rc::new)).transpose()
+}
+
 /// The client that the load balancer at `peer` speaks for; `None` if it speaks for itself.
 async fn read_proxy_header(
     stream: &mut TcpStream,
@@ -319,7 +332,9 @@ fn tls_failure(error: &std::io::Error) -> TlsResult {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     match cause {
         Some(rustls::Error::AlertReceived(_)) => TlsResult::ClientAlert,
-        Some(rustls::Error::NoCertificatesPresented) => TlsResult::UnknownName,
+        Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_)) => {
+            TlsResult::ClientCertificate
+        }
         Some(_) => TlsResult::Protocol,
         None => TlsResult::ClientClosed,
     }

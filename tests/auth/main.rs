@@ -14,6 +14,7 @@
 mod support;
 
 mod bench;
+mod certificates;
 mod credentials;
 mod identity;
 mod issuers;

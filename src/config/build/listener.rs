@@ -8,7 +8,7 @@ use super::values::DAY;
 use super::{Build, all, each};
 use crate::config::place::Place;
 use crate::config::raw;
-use crate::config::settings::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
+use crate::config::settings::{ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 
 impl Build<'_, '_> {
     pub(super) fn listeners(&mut self, raw: &[raw::Listener], place: &Place) -> Vec<Option<Listener>> {
@@ -80,16 +80,21 @@ impl Build<'_, '_> {
     fn tls(&mut self, raw: &raw::Tls, place: &Place) -> Option<Tls> {
         let here = place.field("certificates");
         self.not_empty(&raw.certificates, &here, "TLS needs a certificate");
-        let certificates = each(&raw.certificates, &here, |raw, place| {
-            let certificate = self.file(&raw.certificate, &place.field("certificate"));
-            let private_key = self.file(&raw.private_key, &place.field("private_key"));
-            Some(CertifiedKey { certificate: certificate?, private_key: private_key? })
+        let certificates = each(&raw.certificates, &here, |raw, place| self.certified_key(raw, place));
+        let client_certificates = self.optional(raw.client_certificates.as_ref(), |build, raw| {
+            let ca = build.file(&raw.ca, &place.field("client_certificates").field("ca"));
+            Some(ClientCertificates { ca: ca?, required: raw.required })
         });
         let min_version = match raw.min_version {
             raw::TlsVersion::Tls12 => TlsVersion::Tls12,
             raw::TlsVersion::Tls13 => TlsVersion::Tls13,
         };
-        Some(Tls { certificates: all(certificates)?, min_version, hsts: None })
+        Some(Tls {
+            certificates: all(certificates)?,
+            min_version,
+            client_certificates: client_certificates?,
+            hsts: None,
+        })
     }
 
     fn hsts(&mut self, raw: &raw::Hsts, place: &Place) -> Option<Hsts> {

@@ -5,6 +5,7 @@
 
 #![allow(clippy::option_option, reason = "what is left out and what is wrong are different things")]
 
+mod certificate;
 mod claims;
 mod conflicts;
 mod feed;
@@ -87,6 +88,7 @@ impl Build<'_, '_> {
             self.optional(raw.health.as_ref(), |build, raw| build.health(raw, &root.field("health")));
         let admin = self.optional(raw.admin.as_ref(), |build, raw| build.admin(raw, &root.field("admin")));
         self.distinct_addresses(raw);
+        self.somebody_asks_for_certificates(raw);
         let access_log = self.access_log(&raw.access_log, &root.field("access_log"));
         let feeds = each(&raw.feeds, &root.field("feeds"), |raw, place| self.feed(raw, place));
         let issuers =

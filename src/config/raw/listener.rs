@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DurationText, Reserved};
+use super::{CertifiedKey, ClientCertificates, DurationText};
 
 /// An address on which requests arrive. Exactly one of `tls`, `plaintext` and `redirect_to_https`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -45,18 +45,8 @@ pub struct Tls {
     /// The oldest version of TLS that is spoken.
     #[serde(default)]
     pub min_version: TlsVersion,
-    /// Client certificates (mutual TLS).
-    pub client_ca: Option<Reserved>,
-}
-
-/// A certificate with its private key.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CertifiedKey {
-    /// PEM file with the certificate, followed by the intermediate ones. Relative to the configuration file.
-    pub certificate: String,
-    /// PEM file with the private key (PKCS#8, PKCS#1 or SEC1). Relative to the configuration file.
-    pub private_key: String,
+    /// Ask clients for certificates (mutual TLS). Without it none is asked for.
+    pub client_certificates: Option<ClientCertificates>,
 }
 
 /// A version of TLS, in quotes.

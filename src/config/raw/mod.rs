@@ -3,6 +3,7 @@
 //! Their doc comments become the descriptions in the schema and in docs/configuration.md: meaning, unit, default
 //! and its reason. They hold texts where the file has texts; `super::build` says what those mean.
 
+mod certificate;
 mod feed;
 mod issuer;
 mod limits;
@@ -15,8 +16,11 @@ mod upstream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use certificate::{
+    CertificateFact, CertifiedKey, ClientCertificates, IdentitySource, OneOrMany, RequiredCertificate,
+};
 pub use feed::{Feed, FileFeed, HttpFeed};
-pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
+pub use issuer::{Binding, Discovery, Issuer, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Timeouts};
 pub use listener::{Hsts, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogLevel, LogOutput};

@@ -35,8 +35,19 @@ pub struct Tls {
     pub certificates: Vec<CertifiedKey>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
+    /// The client certificates that are asked for; none: none are.
+    pub client_certificates: Option<ClientCertificates>,
     /// What `Strict-Transport-Security` says; none: not sent.
     pub hsts: Option<Hsts>,
+}
+
+/// Client certificates that are asked for.
+#[derive(Clone, Debug)]
+pub struct ClientCertificates {
+    /// PEM file of the authorities that issue them.
+    pub ca: PathBuf,
+    /// Whether a connection without one is refused.
+    pub required: bool,
 }
 
 /// PEM files of a certificate chain and its private key.

@@ -5,6 +5,7 @@ use std::fmt;
 use http::HeaderName;
 
 use super::{ErrorDetail, IssuerIndex, UpstreamIndex};
+use crate::certificate::{CertificateFact, CertificateRules};
 use crate::route::RouteMatch;
 
 /// What is served, to whom.
@@ -18,8 +19,8 @@ pub struct Route {
     pub access: Access,
     /// Who serves it.
     pub upstream: UpstreamIndex,
-    /// Headers that tell the API who calls, each with the claim that fills it. Empty on public routes.
-    pub identity_headers: Vec<(HeaderName, ClaimPath)>,
+    /// Headers that tell the API who calls, each with what fills it. Empty on public routes.
+    pub identity_headers: Vec<(HeaderName, IdentitySource)>,
     /// Whether the token itself is passed on.
     pub forward_token: bool,
     /// Where the token is.
@@ -41,8 +42,19 @@ pub struct Route {
 pub enum Access {
     /// Everybody.
     Public,
+    /// Who has a client certificate that meets these rules.
+    Certificate(CertificateRules),
     /// Who has a token that meets all of this.
     Require(Requirements),
+}
+
+/// What fills an identity header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// A claim of the token.
+    Claim(ClaimPath),
+    /// A part of the client certificate.
+    Certificate(CertificateFact),
 }
 
 /// What a token must be and have.
@@ -56,6 +68,8 @@ pub struct Requirements {
     pub any_scopes: Vec<String>,
     /// All of these rules.
     pub claims: Vec<ClaimRule>,
+    /// What the client certificate must say besides; none: no certificate is asked for.
+    pub client_certificate: Option<CertificateRules>,
 }
 
 /// A rule on one claim.

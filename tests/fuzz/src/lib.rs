@@ -16,7 +16,7 @@ use valgate::listener::{ProxyHeader, parse_proxy_header};
 use valgate::rejection::Rejection;
 use valgate::revocation::{FactHasher, Index};
 use valgate::token::{
-    Audiences, BearerToken, Claims, CollectAll, Compact, Examiner, Expectations, FailFast, Inputs, Issuer,
+    Audiences, BearerToken, Binding, Claims, CollectAll, Compact, Examiner, Expectations, FailFast, Inputs, Issuer,
     IssuerId, Issuers, LookedAgain, Verdict, Verifier,
 };
 
@@ -178,6 +178,7 @@ fn verifier() -> (Verifier, KeyFeedHandle) {
         max_lifetime: None,
         required_claims: Vec::new(),
         profile: None,
+        binding: Binding::default(),
     };
     let issuer = Issuer { id: IssuerId(0), name: "joe".into(), url: "joe".into(), expectations, keys };
     (Verifier::new(Issuers::new(vec![Arc::new(issuer)])), feed)
