@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::catalogue::Reason;
 use crate::certificate::{Admitted, CertificateRules, ClientCertificate, check_binding};
+use crate::cors::Preflight;
 use crate::rejection::Rejection;
 use crate::revocation::LiveToken;
 use crate::token::{Claims, IssuerSet, scalar_text};
@@ -57,8 +58,8 @@ pub enum ClaimTest {
     OneOf(Vec<Box<str>>),
 }
 
-/// Leave to be forwarded, and on whose behalf. Made by [`Policy::authorize`], [`Permit::public`] and
-/// [`Permit::certificate`] alone.
+/// Leave to be forwarded, and on whose behalf. Made by [`Policy::authorize`], [`Permit::public`],
+/// [`Permit::preflight`] and [`Permit::certificate`] alone.
 #[derive(Clone, Debug)]
 pub struct Permit(Option<LiveToken>);
 
@@ -66,6 +67,11 @@ impl Permit {
     /// Leave for a route that is declared public; `None` for any other.
     pub fn public(access: &Access) -> Option<Self> {
         matches!(access, Access::Public).then_some(Self(None))
+    }
+
+    /// Leave for a browser's question, which carries neither credentials nor a body.
+    pub fn preflight(_: &Preflight) -> Self {
+        Self(None)
     }
 
     /// Leave for who was let in by a certificate.

@@ -7,7 +7,9 @@ use http::HeaderValue;
 
 use crate::config::Config;
 use crate::config::settings;
-use crate::gateway::{HostHeader, IdentityHeader, IdentitySource, MetricIds, ReservedNames, Route, Routes, TokenSource};
+use crate::gateway::{
+    HostHeader, IdentityHeader, IdentitySource, MetricIds, ReservedNames, Route, Routes, TokenSource,
+};
 use crate::policy::{Access, ClaimRule, ClaimTest, Policy};
 use crate::route::{Ambiguity, RouteId, RouteTable};
 use crate::telemetry::metrics::Metrics;
@@ -85,6 +87,7 @@ fn build_route(place: usize, route: &settings::Route) -> Result<Arc<Route>> {
         allow_override_headers: route.allow_override_headers.clone(),
         max_body: route.max_body,
         error_detail: route.error_detail,
+        cors: route.cors.clone().map(Arc::new),
     }))
 }
 

@@ -15,6 +15,7 @@ use super::peer::{Inbound, Peer};
 use super::route::Route;
 use crate::catalogue::Reason;
 use crate::clock::Monotonic;
+use crate::cors::Sharing;
 use crate::rejection::Rejection;
 use crate::revocation::LiveToken;
 use crate::telemetry::access_log::{Auth, Outcome, Record};
@@ -43,6 +44,8 @@ pub struct Exchange {
     pub provenance: Provenance,
     /// The route, once it is found.
     pub route: Option<std::sync::Arc<Route>>,
+    /// Who may read the answer, where the route says so.
+    pub sharing: Option<Sharing>,
     /// The token, once it is known to be live.
     pub token: Option<LiveToken>,
     /// The token's fingerprint, where it was refused.
@@ -85,6 +88,7 @@ impl Exchange {
             trace,
             provenance: core.trusted_proxies.provenance(peer, headers),
             route: None,
+            sharing: None,
             token: None,
             fingerprint: None,
             temperature: None,

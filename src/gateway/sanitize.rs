@@ -4,10 +4,10 @@
 //! host and the headers whose meaning must be single. What only the gateway may say is removed by [`super::forward`],
 //! which works from [`CleanRequest`] alone.
 
-use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use super::core::RequestLimits;
 use crate::catalogue::Reason;
@@ -66,6 +66,19 @@ impl CleanRequest {
     /// The headers as they came.
     pub fn headers(&self) -> &HeaderMap {
         &self.parts.headers
+    }
+
+    /// Whether a body follows.
+    pub fn has_body(&self) -> bool {
+        !self.body.is_end_stream()
+    }
+
+    /// The request without what could say who sends it.
+    #[must_use]
+    pub fn without_credentials(mut self) -> Self {
+        self.parts.headers.remove(AUTHORIZATION);
+        self.parts.headers.remove(COOKIE);
+        self
     }
 
     /// Takes the request apart for forwarding: head, authority, body.

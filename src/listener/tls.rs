@@ -58,7 +58,8 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
         .iter()
         .map(|pair| certified_key(&pair.certificate, &pair.private_key, &provider))
         .collect::<Result<Vec<_>, _>>()?;
-    let verifier = tls.client_certificates.as_ref().map(|asked| client_verifier(asked, &provider)).transpose()?;
+    let verifier =
+        tls.client_certificates.as_ref().map(|asked| client_verifier(asked, &provider)).transpose()?;
     let asks_for_certificates = verifier.is_some();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(tls.min_version))?
@@ -103,8 +104,8 @@ fn certified_key(
     key: &Path,
     provider: &rustls::crypto::CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, TlsError> {
-    let private = PrivateKeyDer::from_pem_file(key)
-        .map_err(|cause| TlsError::File { path: key.to_owned(), cause })?;
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(|cause| TlsError::File { path: key.to_owned(), cause })?;
     let mismatch =
         |cause| TlsError::Mismatch { certificate: certificate.to_owned(), key: key.to_owned(), cause };
     CertifiedKey::from_der(chain(certificate)?, private, provider).map(Arc::new).map_err(mismatch)

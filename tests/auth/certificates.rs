@@ -70,22 +70,22 @@ issuers:
     audiences: [orders-api]
     {issuer}
 routes:
-  - match: {{ path: /any }}
+  - match: {{ path: /orders/any }}
     require: {{ client_certificate: {{}} }}
     identity_headers: {{ X-Client: {{ certificate: common_name }}, Client-Cert: {{ certificate: rfc9440 }} }}
     upstream: api
-  - match: {{ path: /orders }}
+  - match: {{ path: /orders/own }}
     require: {{ client_certificate: {{ san_uri: [spiffe://example.org/x, spiffe://example.org/orders] }} }}
     identity_headers: {{ X-Client: {{ certificate: san_uri }} }}
     upstream: api
-  - match: {{ path: /both }}
+  - match: {{ path: /orders/both }}
     require: {{ issuers: [main], client_certificate: {{ common_name: orders }} }}
     identity_headers: {{ X-Client: {{ certificate: subject }}, X-Subject: sub }}
     upstream: api
-  - match: {{ path: /token }}
+  - match: {{ path: /orders/token }}
     require: {{ issuers: [main] }}
     upstream: api
-  - {{ match: {{ path: /open }}, public: true, upstream: api }}
+  - {{ match: {{ path: /orders/open }}, public: true, upstream: api }}
 ",
         signer.jwks()
     );
@@ -132,13 +132,13 @@ async fn a_required_certificate_is_required_and_must_be_of_the_authority_and_in_
     let gateway = gateway(&ours, &signer, true, "").await;
     let (good, forged) = (Client::named("orders", &ours), Client::named("orders", &theirs));
     let expired = Client::valid_until("orders", &ours, 2020);
-    assert_eq!(ask(&gateway, Some(&good), "/open", "").await.unwrap().status, 200);
-    assert_eq!(gateway.received("/open").len(), 1);
+    assert_eq!(ask(&gateway, Some(&good), "/orders/open", "").await.unwrap().status, 200);
+    assert_eq!(gateway.received("/orders/open").len(), 1);
     for (client, what) in [(None, "none"), (Some(&forged), "forged"), (Some(&expired), "expired")] {
-        let reply = ask(&gateway, client, "/open", "").await;
+        let reply = ask(&gateway, client, "/orders/open", "").await;
         assert!(reply.is_none(), "{what}: {reply:?}");
     }
-    assert_eq!(gateway.received("/open").len(), 1, "nothing of those reached the API");
+    assert_eq!(gateway.received("/orders/open").len(), 1, "nothing of those reached the API");
     crate::support::eventually("three failed handshakes", || async {
         gateway.metric("valgate_tls_handshakes_total{result=\"client_certificate\"}").await == 3
     })
@@ -152,22 +152,25 @@ async fn an_optional_certificate_lets_routes_decide() {
     let (orders, other) = (Client::named("orders", &ours), Client::named("other", &ours));
     let forged = Client::named("orders", &theirs);
     for (client, path, expected) in [
-        (None, "/open", "200"),
-        (None, "/any", "403 VAL-031 certificate_missing"),
-        (None, "/orders", "403 VAL-031 certificate_missing"),
-        (Some(&orders), "/any", "200"),
-        (Some(&other), "/any", "200"),
-        (Some(&orders), "/orders", "200"),
-        (Some(&other), "/orders", "403 VAL-031 certificate_rule"),
-        (Some(&other), "/both", "401 VAL-010 missing"),
+        (None, "/orders/open", "200"),
+        (None, "/orders/any", "403 VAL-031 certificate_missing"),
+        (None, "/orders/own", "403 VAL-031 certificate_missing"),
+        (Some(&orders), "/orders/any", "200"),
+        (Some(&other), "/orders/any", "200"),
+        (Some(&orders), "/orders/own", "200"),
+        (Some(&other), "/orders/own", "403 VAL-031 certificate_rule"),
+        (Some(&other), "/orders/both", "401 VAL-010 missing"),
     ] {
         let before = gateway.received(path).len();
         let reply = ask(&gateway, client, path, "").await.unwrap();
         assert_eq!(verdict(&reply), expected, "{path}");
         assert_eq!(gateway.received(path).len() - before, usize::from(expected == "200"), "{path}");
     }
-    assert!(ask(&gateway, Some(&forged), "/open", "").await.is_none(), "a wrong one is worse than none");
-    let plain = gateway.get("/any", "", &[]).await;
+    assert!(
+        ask(&gateway, Some(&forged), "/orders/open", "").await.is_none(),
+        "a wrong one is worse than none"
+    );
+    let plain = gateway.get("/orders/any", "", &[]).await;
     refused(&plain, "VAL-031", "certificate_missing");
 }
 
@@ -182,11 +185,11 @@ async fn a_certificate_beside_a_token_must_be_the_routes() {
         (Some(&other), "403 VAL-031 certificate_rule"),
         (None, "403 VAL-031 certificate_missing"),
     ] {
-        assert_eq!(verdict(&ask(&gateway, client, "/both", &line).await.unwrap()), expected);
+        assert_eq!(verdict(&ask(&gateway, client, "/orders/both", &line).await.unwrap()), expected);
     }
-    assert_eq!(gateway.received("/both").len(), 1);
-    assert_eq!(told(&gateway, "/both", "x-client"), ["CN=orders"]);
-    assert_eq!(told(&gateway, "/both", "x-subject"), ["alice"]);
+    assert_eq!(gateway.received("/orders/both").len(), 1);
+    assert_eq!(told(&gateway, "/orders/both", "x-client"), ["CN=orders"]);
+    assert_eq!(told(&gateway, "/orders/both", "x-subject"), ["alice"]);
 }
 
 #[tokio::test]
@@ -194,15 +197,22 @@ async fn the_api_is_told_of_the_real_certificate_alone() {
     let (ours, signer) = (authority(), Signer::es256("k1"));
     let gateway = gateway(&ours, &signer, false, "").await;
     let orders = Client::named("orders", &ours);
-    let forged = ["X-Client", "x_client", "Client-Cert", "X-Client-Cert", "X-SSL-Client-Cert", "X-Forwarded-Client-Cert"];
+    let forged = [
+        "X-Client",
+        "x_client",
+        "Client-Cert",
+        "X-Client-Cert",
+        "X-SSL-Client-Cert",
+        "X-Forwarded-Client-Cert",
+    ];
     let lines: String = forged.iter().map(|name| format!("{name}: forged\r\n")).collect();
-    for path in ["/any", "/open"] {
+    for path in ["/orders/any", "/orders/open"] {
         assert_eq!(ask(&gateway, Some(&orders), path, &lines).await.unwrap().status, 200);
         let received = gateway.received(path).pop().unwrap();
         assert!(!format!("{received:?}").contains("forged"), "{received:?}");
     }
-    assert_eq!(told(&gateway, "/any", "x-client"), ["orders"]);
-    let own = told(&gateway, "/any", "client-cert").pop().unwrap();
+    assert_eq!(told(&gateway, "/orders/any", "x-client"), ["orders"]);
+    let own = told(&gateway, "/orders/any", "client-cert").pop().unwrap();
     assert!(own.starts_with(":MII") && own.ends_with(':'), "{own}");
 }
 
@@ -227,10 +237,10 @@ async fn a_bound_token_needs_its_certificate() {
         (&broken, Some(&orders), mismatch),
     ] {
         let line = format!("Authorization: Bearer {token}\r\n");
-        assert_eq!(verdict(&ask(&gateway, client, "/token", &line).await.unwrap()), expected);
+        assert_eq!(verdict(&ask(&gateway, client, "/orders/token", &line).await.unwrap()), expected);
     }
-    assert_eq!(verdict(&gateway.get("/token", &bound, &[]).await), mismatch, "without TLS");
-    assert_eq!(gateway.received("/token").len(), 3);
+    assert_eq!(verdict(&gateway.get("/orders/token", &bound, &[]).await), mismatch, "without TLS");
+    assert_eq!(gateway.received("/orders/token").len(), 3);
 }
 
 #[tokio::test]
@@ -244,11 +254,17 @@ async fn an_issuer_may_have_to_bind_all_its_tokens_or_none_be_looked_at() {
         [("certificate", mismatch, mismatch), ("insecure_ignore", "200", "200")]
     {
         let gateway = gateway(&ours, &signer, false, &format!("binding: {binding}")).await;
-        for (token, client, expected) in
-            [(&free, Some(&orders), free_expected), (&bound, None, stolen_expected), (&bound, Some(&orders), "200")]
-        {
+        for (token, client, expected) in [
+            (&free, Some(&orders), free_expected),
+            (&bound, None, stolen_expected),
+            (&bound, Some(&orders), "200"),
+        ] {
             let line = format!("Authorization: Bearer {token}\r\n");
-            assert_eq!(verdict(&ask(&gateway, client, "/token", &line).await.unwrap()), expected, "{binding}");
+            assert_eq!(
+                verdict(&ask(&gateway, client, "/orders/token", &line).await.unwrap()),
+                expected,
+                "{binding}"
+            );
         }
     }
 }
@@ -278,7 +294,7 @@ async fn sessions_with_certificates_are_not_resumed() {
             let kind = stream.get_ref().1.handshake_kind();
             assert_eq!(kind, Some(rustls::HandshakeKind::Full), "{version:?}");
             let mut connection = Connection::over(stream);
-            connection.write("GET /open HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+            connection.write("GET /orders/open HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
             assert_eq!(connection.reply().await.unwrap().status, 200);
         }
     }

@@ -37,7 +37,12 @@ impl Build<'_, '_> {
         all(rules.collect()).map(CertificateRules::new)
     }
 
-    fn allowed_texts(&mut self, fact: CertificateFact, raw: &OneOrMany, place: &Place) -> Option<Vec<String>> {
+    fn allowed_texts(
+        &mut self,
+        fact: CertificateFact,
+        raw: &OneOrMany,
+        place: &Place,
+    ) -> Option<Vec<String>> {
         match raw {
             OneOrMany::One(text) => Some(vec![self.allowed_text(fact, text, place)?]),
             OneOrMany::Many(texts) => {

@@ -8,6 +8,7 @@
 mod certificate;
 mod claims;
 mod conflicts;
+mod cors;
 mod feed;
 mod files;
 mod forwarded;

@@ -42,6 +42,9 @@ impl Build<'_, '_> {
         });
         let overrides =
             self.override_headers(&raw.allow_override_headers, &place.field("allow_override_headers"));
+        let cors = self.optional(raw.cors.as_ref(), |build, raw| {
+            build.cors(raw, matches.as_ref().map(|matches| &matches.methods), &place.field("cors"))
+        });
         let matches = matches?;
         Some(Route {
             name: raw.name.clone().unwrap_or_else(|| matches.to_string()),
@@ -63,6 +66,7 @@ impl Build<'_, '_> {
                 path_parameters: raw.allow.contains(&PathSpelling::PathParameters),
             },
             allow_override_headers: overrides?,
+            cors: cors?,
         })
     }
 
@@ -97,7 +101,7 @@ impl Build<'_, '_> {
         None
     }
 
-    fn methods(&mut self, raw: Option<&[String]>, place: &Place) -> Option<MethodSet> {
+    pub(super) fn methods(&mut self, raw: Option<&[String]>, place: &Place) -> Option<MethodSet> {
         let Some(raw) = raw else { return Some(MethodSet::Any) };
         self.not_empty(raw, place, "or leave `methods` out for all of them")?;
         self.no_repeats(raw, place);
@@ -134,8 +138,9 @@ impl Build<'_, '_> {
         let here = place.field("issuers");
         let some = self.not_empty(names, &here, "only tokens of issuers that are named here pass");
         self.no_repeats(names, &here);
-        let issuers =
-            each(names, &here, |name, place| defaults.issuers.find(name, place, self.mistakes).map(IssuerIndex));
+        let issuers = each(names, &here, |name, place| {
+            defaults.issuers.find(name, place, self.mistakes).map(IssuerIndex)
+        });
         self.scopes(&raw.scopes, &place.field("scopes"));
         self.scopes(&raw.any_scopes, &place.field("any_scopes"));
         let claims = self.claim_rules(&raw.claims, &place.field("claims"));

@@ -4,6 +4,7 @@
 //! and its reason. They hold texts where the file has texts; `super::build` says what those mean.
 
 mod certificate;
+mod cors;
 mod feed;
 mod issuer;
 mod limits;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use certificate::{
     CertificateFact, CertifiedKey, ClientCertificates, IdentitySource, OneOrMany, RequiredCertificate,
 };
+pub use cors::{AnsweredBy, Cors};
 pub use feed::{Feed, FileFeed, HttpFeed};
 pub use issuer::{Binding, Discovery, Issuer, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Timeouts};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ErrorDetail, IdentitySource, RequiredCertificate, Reserved, SizeText};
+use super::{Cors, ErrorDetail, IdentitySource, RequiredCertificate, Reserved, SizeText};
 
 /// What is served, to whom. Exactly one of `require` and `public`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -49,8 +49,8 @@ pub struct Route {
     /// the API serve something other than what was authorized.
     #[serde(default)]
     pub allow_override_headers: Vec<String>,
-    /// Cross-origin requests of browsers.
-    pub cors: Option<Reserved>,
+    /// Cross-origin requests of browsers. Without it a page of another origin cannot read what it is answered.
+    pub cors: Option<Cors>,
     /// A trial mode that only logs refusals.
     pub enforce: Option<Reserved>,
     /// Sending a request again when an endpoint failed.

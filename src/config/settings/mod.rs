@@ -24,8 +24,8 @@ pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
 pub use route::{
-    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route, TokenFrom,
-    UpstreamHost,
+    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route,
+    TokenFrom, UpstreamHost,
 };
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 

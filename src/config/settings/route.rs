@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use super::{ErrorDetail, IssuerIndex, UpstreamIndex};
 use crate::certificate::{CertificateFact, CertificateRules};
+use crate::cors::Cors;
 use crate::route::RouteMatch;
 
 /// What is served, to whom.
@@ -35,6 +36,8 @@ pub struct Route {
     pub allow: AllowedSpellings,
     /// Override headers that this route lets pass.
     pub allow_override_headers: Vec<HeaderName>,
+    /// Which pages of other origins may call; none: none may read what they are answered.
+    pub cors: Option<Cors>,
 }
 
 /// Who may pass.

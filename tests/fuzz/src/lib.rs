@@ -16,8 +16,8 @@ use valgate::listener::{ProxyHeader, parse_proxy_header};
 use valgate::rejection::Rejection;
 use valgate::revocation::{FactHasher, Index};
 use valgate::token::{
-    Audiences, BearerToken, Binding, Claims, CollectAll, Compact, Examiner, Expectations, FailFast, Inputs, Issuer,
-    IssuerId, Issuers, LookedAgain, Verdict, Verifier,
+    Audiences, BearerToken, Binding, Claims, CollectAll, Compact, Examiner, Expectations, FailFast, Inputs,
+    Issuer, IssuerId, Issuers, LookedAgain, Verdict, Verifier,
 };
 
 /// A token. Those of the seed's header and claims may verify, any others may not; both ways of examining agree; what
