@@ -3,6 +3,7 @@
 //! Reads top to bottom as the order of the start. Everything that can fail at the start does so before the first
 //! request is served: certificates are read and sockets bound first. [`Running`] is what `main` and tests hold.
 
+mod admin;
 mod feeds;
 mod routes;
 mod sources;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::admin::health::{self, Health};
+use crate::admin::in_force::{Generation, InForce};
 use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -29,6 +31,7 @@ use crate::http1::GuardLimits;
 use crate::listener::{self, BoundListener, Drain, ListenerSettings, Role};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{Metrics, Registration};
+pub use admin::AdminAddress;
 use sources::Sources;
 use worker::{Shared, Worker};
 
@@ -46,6 +49,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Running {
     listeners: Vec<SocketAddr>,
     health: Option<SocketAddr>,
+    admin: Option<AdminAddress>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
     drain: Drain,
@@ -81,11 +85,27 @@ pub async fn start(config: Config) -> Result<Running> {
         }
         None => None,
     };
-    if let Some(admin) = &config.admin {
-        bind_probes(admin.address, true, &readiness, &metrics, &mut tasks).await?;
-    }
 
     let sources = Sources::start(&config, &clock, &readiness, &metrics, &mut tasks).await?;
+    let in_force = InForce::new(Generation {
+        number: 1,
+        loaded_at: clock.wall(),
+        document: config.document.clone(),
+        issuers: sources.verifier.issuers().iter().cloned().collect(),
+        feeds: sources.feeds.clone(),
+    });
+    let admin = match &config.admin {
+        Some(settings) => {
+            let told = admin::Told {
+                in_force,
+                readiness: readiness.clone(),
+                metrics: Arc::clone(&metrics),
+                clock: clock.clone(),
+            };
+            Some(admin::start(settings, admin::endpoints(told), &mut tasks).await?)
+        }
+        None => None,
+    };
     let shared = Arc::new(Shared {
         routes: Arc::new(routes::build(&config)?),
         reserved: Arc::new(routes::reserved_names(&config)),
@@ -136,6 +156,7 @@ pub async fn start(config: Config) -> Result<Running> {
     Ok(Running {
         listeners: addresses,
         health,
+        admin,
         readiness,
         metrics,
         drain,
@@ -156,6 +177,11 @@ impl Running {
     /// Where the probes are answered.
     pub fn health_address(&self) -> Option<SocketAddr> {
         self.health
+    }
+
+    /// Where the private door is.
+    pub fn admin_address(&self) -> Option<&AdminAddress> {
+        self.admin.as_ref()
     }
 
     /// Whether it should get traffic, and why not.

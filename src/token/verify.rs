@@ -12,7 +12,7 @@ use super::header::Header;
 use super::issuer::{Audiences, Expectations, Issuer, IssuerSet, Issuers, Profile};
 use super::verified::{SignedBy, Times, VerifiedToken};
 use crate::catalogue::Reason;
-use crate::clock::{Monotonic, UnixSeconds};
+use crate::clock::{Monotonic, UnixSeconds, in_words};
 use crate::keys::{Algorithm, KeyMiss, KeyState, VerificationKey};
 use crate::rejection::Rejection;
 
@@ -300,14 +300,4 @@ fn missing(claim: &str) -> Rejection {
 
 fn wrong_type(WrongType { claim, expected }: WrongType) -> Rejection {
     Rejection::new(Reason::ClaimInvalid).hint(format!("The token's claim {claim} is not {expected}."))
-}
-
-/// `47 s`, `12 min`, `3 h 12 min`, `5 d 3 h`.
-fn in_words(seconds: i64) -> String {
-    match seconds {
-        ..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
-    }
 }
