@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, Guard};
 use serde_json::Value;
 
 use crate::clock::UnixSeconds;
+use crate::gateway::Explainer;
 use crate::revocation::FeedState;
 use crate::token::Issuer;
 
@@ -27,6 +28,8 @@ pub struct Generation {
     pub issuers: Vec<Arc<Issuer>>,
     /// The feeds.
     pub feeds: Vec<Arc<FeedState>>,
+    /// Why it accepts and refuses.
+    pub explainer: Explainer,
 }
 
 impl InForce {

@@ -5,6 +5,7 @@
 
 mod admin;
 mod feeds;
+mod offline;
 mod routes;
 mod sources;
 mod upstreams;
@@ -26,12 +27,13 @@ use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings::{self, ListenerKind};
-use crate::gateway::SharedVerdicts;
+use crate::gateway::{Explainer, RequestLimits, SharedVerdicts};
 use crate::http1::GuardLimits;
 use crate::listener::{self, BoundListener, Drain, ListenerSettings, Role};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{Metrics, Registration};
 pub use admin::AdminAddress;
+pub use offline::Offline;
 use sources::Sources;
 use worker::{Shared, Worker};
 
@@ -87,12 +89,21 @@ pub async fn start(config: Config) -> Result<Running> {
     };
 
     let sources = Sources::start(&config, &clock, &readiness, &metrics, &mut tasks).await?;
+    let routes = Arc::new(routes::build(&config)?);
+    let explainer = Explainer {
+        routes: Arc::clone(&routes),
+        verifier: Arc::clone(&sources.verifier),
+        revocation: Arc::clone(&sources.revocation),
+        limits: request_limits(&config),
+        clock: clock.clone(),
+    };
     let in_force = InForce::new(Generation {
         number: 1,
         loaded_at: clock.wall(),
         document: config.document.clone(),
         issuers: sources.verifier.issuers().iter().cloned().collect(),
         feeds: sources.feeds.clone(),
+        explainer: explainer.clone(),
     });
     let admin = match &config.admin {
         Some(settings) => {
@@ -107,16 +118,15 @@ pub async fn start(config: Config) -> Result<Running> {
         None => None,
     };
     let shared = Arc::new(Shared {
-        routes: Arc::new(routes::build(&config)?),
+        routes,
         reserved: Arc::new(routes::reserved_names(&config)),
         upstreams: upstreams::build(&config)?,
         verifier: Arc::clone(&sources.verifier),
         revocation: Arc::clone(&sources.revocation),
         verdicts: SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?,
         metric_ids: routes::metric_ids(&config, &metrics),
-        limits: config.limits,
+        limits: request_limits(&config),
         max_connections: config.limits.connections.div_ceil(cores),
-        body_idle: config.timeouts.body_idle,
         error_detail: config.error_detail,
         clock: clock.clone(),
     });
@@ -213,6 +223,15 @@ impl Running {
         if !matches!(written, Ok(Ok(()))) {
             tracing::warn!("the access log could not be written to its end");
         }
+    }
+}
+
+fn request_limits(config: &Config) -> RequestLimits {
+    RequestLimits {
+        uri: config.limits.uri,
+        header_count: config.limits.header_count,
+        token: config.limits.token,
+        body_idle: config.timeouts.body_idle,
     }
 }
 

@@ -7,6 +7,7 @@ mod log_level;
 mod metrics;
 mod probes;
 mod status;
+mod verify;
 
 pub use configuration::Configuration;
 pub use feeds::Feeds;
@@ -15,6 +16,7 @@ pub use log_level::LogLevel;
 pub use metrics::MetricsPage;
 pub use probes::{Livez, Readyz};
 pub use status::Status;
+pub use verify::{Question, VerifyToken};
 
 use std::future::ready;
 
