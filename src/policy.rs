@@ -1,6 +1,8 @@
 //! Authorization: whether a live token may use a route. Makes the only value that lets a request through, the
 //! [`Permit`]. Knows nothing of HTTP.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use crate::catalogue::Reason;
@@ -58,6 +60,15 @@ pub enum ClaimTest {
     OneOf(Vec<Box<str>>),
 }
 
+/// One of the checks of a policy.
+#[derive(Clone, Copy, Debug)]
+pub enum PolicyCheck<'p> {
+    /// All scopes together.
+    Scopes,
+    /// This rule.
+    Rule(&'p ClaimRule),
+}
+
 /// Leave to be forwarded, and on whose behalf. Made by [`Policy::authorize`], [`Permit::public`],
 /// [`Permit::preflight`] and [`Permit::certificate`] alone.
 #[derive(Clone, Debug)]
@@ -97,12 +108,19 @@ impl Policy {
             rules.admit(certificate)?;
         }
         check_binding(&token, certificate)?;
-        let claims = token.claims();
-        self.check_scopes(claims)?;
-        for rule in &self.rules {
-            rule.check(claims)?;
+        for (_, outcome) in self.checks(token.claims()) {
+            outcome?;
         }
         Ok(Permit(Some(token)))
+    }
+
+    /// The checks in their order, each made when its turn comes.
+    pub fn checks<'p>(
+        &'p self,
+        claims: &'p Claims,
+    ) -> impl Iterator<Item = (PolicyCheck<'p>, Result<(), Rejection>)> {
+        let scopes = std::iter::once_with(|| (PolicyCheck::Scopes, self.check_scopes(claims)));
+        scopes.chain(self.rules.iter().map(|rule| (PolicyCheck::Rule(rule), rule.check(claims))))
     }
 
     /// The scopes that a challenge asks for (RFC 6750 section 3): all that the route requires.
@@ -132,6 +150,16 @@ impl ClaimRule {
             return Ok(());
         }
         Err(Rejection::new(Reason::ClaimRule).log(format!("claim rule '{}' does not hold", self.name)))
+    }
+}
+
+impl fmt::Display for ClaimTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equals(wanted) => write!(f, "'{wanted}'"),
+            Self::Contains(wanted) => write!(f, "a list with '{wanted}'"),
+            Self::OneOf(wanted) => write!(f, "one of '{}'", wanted.join("', '")),
+        }
     }
 }
 

@@ -73,12 +73,16 @@ impl Routes {
     }
 
     /// The route of a request.
-    pub(super) fn find(&self, request: &CleanRequest) -> Result<&Arc<Route>, Rejection> {
+    pub(super) fn find<B>(&self, request: &CleanRequest<B>) -> Result<&Arc<Route>, Rejection> {
         self.find_for(request, request.method())
     }
 
     /// The route that the request would have with this method.
-    pub(super) fn find_for(&self, request: &CleanRequest, method: &Method) -> Result<&Arc<Route>, Rejection> {
+    pub(super) fn find_for<B>(
+        &self,
+        request: &CleanRequest<B>,
+        method: &Method,
+    ) -> Result<&Arc<Route>, Rejection> {
         let path = RequestPath::check(request.path())
             .map_err(|refused| Rejection::new(Reason::AmbiguousPath).hint(refused.0))?;
         let found = self.table.find(request.host(), &path, method);

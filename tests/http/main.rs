@@ -13,6 +13,7 @@ mod upstream;
 mod wire;
 
 mod bodies;
+mod cors;
 mod floods;
 mod framing;
 mod h2wire;

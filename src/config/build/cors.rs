@@ -69,7 +69,9 @@ impl Build<'_, '_> {
     fn origin(&mut self, text: &str, place: &Place) -> Option<OriginPattern> {
         let probe = text.replacen("://*.", "://", 1);
         let is_origin = Url::parse(&probe).is_ok_and(|url| {
-            matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == probe
+            !probe.contains('*')
+                && matches!(url.scheme(), "http" | "https")
+                && url.origin().ascii_serialization() == probe
         });
         if !is_origin {
             let remedy = "write it as browsers do: `https://app.example.com`, with a port only if it is not the \
