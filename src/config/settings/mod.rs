@@ -8,11 +8,14 @@ mod issuer;
 mod limits;
 mod listener;
 mod observe;
+mod reload;
 mod route;
 mod upstream;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+
+use super::document::Document;
 
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use issuer::{
@@ -21,6 +24,7 @@ pub use issuer::{
 pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
+pub use reload::Reload;
 pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, TokenFrom, UpstreamHost,
 };
@@ -57,6 +61,10 @@ pub struct Config {
     pub limits: Limits,
     /// How long anything may take on the side of the clients.
     pub timeouts: Timeouts,
+    /// When it is put in force anew.
+    pub reload: Reload,
+    /// What the file said, to be compared with another.
+    pub document: Document,
 }
 
 /// How much of a refusal the outside sees.
