@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::blueprint::{Blueprint, Face, Speech};
-use super::routes;
 use super::sockets::{ListenerKey, Sockets};
 use super::sources::Sources;
-use crate::config::settings::{ErrorDetail, Limits};
-use crate::gateway::{MetricIds, ReservedNames, Routes};
+use super::{request_limits, routes};
+use crate::config::settings::ErrorDetail;
+use crate::gateway::{MetricIds, RequestLimits, ReservedNames, Routes};
 use crate::http1::GuardLimits;
 use crate::listener::{BoundListener, ListenerSettings, Role};
 use crate::revocation::RevocationPolicies;
@@ -25,10 +25,9 @@ pub struct Generation {
     pub verifier: Arc<Verifier>,
     pub revocation: Arc<RevocationPolicies>,
     pub metric_ids: MetricIds,
-    pub limits: Limits,
+    pub limits: RequestLimits,
     /// Of one core.
     pub max_connections: usize,
-    pub body_idle: Duration,
     pub drain_idle: Duration,
     pub error_detail: ErrorDetail,
     pub listeners: Vec<(ListenerKey, Arc<ListenerSettings>)>,
@@ -52,9 +51,8 @@ impl Generation {
             verifier: sources.verifier(),
             revocation: Arc::new(sources.revocation(number)),
             metric_ids: routes::metric_ids(config, metrics),
-            limits: config.limits,
+            limits: request_limits(config),
             max_connections: config.limits.connections.div_ceil(cores),
-            body_idle: config.timeouts.body_idle,
             drain_idle: config.timeouts.drain_idle,
             error_detail: config.error_detail,
             listeners: listeners(blueprint, sockets, metrics),

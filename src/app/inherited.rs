@@ -8,10 +8,13 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use listenfd::ListenFd;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send, sockopt};
+use socket2::SockRef;
 
 /// Set for a process that is to replace another.
 pub const HANDOVER: &str = "VALGATE_HANDOVER";
@@ -39,7 +42,7 @@ pub struct Inherited {
 struct Labelled {
     /// What the predecessor had it for; systemd's are known by their address.
     label: Option<String>,
-    socket: TcpListener,
+    socket: OwnedFd,
 }
 
 impl Inherited {
@@ -51,7 +54,7 @@ impl Inherited {
     /// What the environment says was handed over. To be called once, before there are other threads.
     ///
     /// # Errors
-    /// A predecessor that does not speak as expected; a descriptor of systemd's that is no TCP socket.
+    /// A predecessor that does not speak as expected; a descriptor of systemd's that is no listening socket.
     pub fn from_environment() -> Result<Self> {
         if std::env::var_os(HANDOVER).is_some() {
             return Self::from_predecessor().context("the gateway to be replaced hands nothing over");
@@ -59,8 +62,13 @@ impl Inherited {
         let mut passed = ListenFd::from_env();
         let mut sockets = Vec::new();
         for place in 0..passed.len() {
-            let socket = passed.take_tcp_listener(place);
-            let socket = socket.with_context(|| format!("socket {place} of LISTEN_FDS"))?;
+            let socket = match passed.take_tcp_listener(place) {
+                Ok(socket) => socket.map(OwnedFd::from),
+                Err(_) => passed
+                    .take_unix_listener(place)
+                    .with_context(|| format!("socket {place} of LISTEN_FDS"))?
+                    .map(OwnedFd::from),
+            };
             sockets.extend(socket.map(|socket| Labelled { label: None, socket }));
         }
         Ok(Self { sockets, predecessor: None })
@@ -71,20 +79,38 @@ impl Inherited {
         self.predecessor.is_some()
     }
 
-    /// Takes the sockets that were handed over for this purpose or, by systemd, for this address.
+    /// Takes the sockets that were handed over under this label or, by systemd, for this address.
     pub fn take(&mut self, label: &str, address: SocketAddr) -> Vec<TcpListener> {
-        let fits = |socket: &mut Labelled| match &socket.label {
-            Some(had) => had == label,
-            None => socket.socket.local_addr().is_ok_and(|had| had == address),
+        let is_at = |socket: &OwnedFd| {
+            SockRef::from(socket).local_addr().is_ok_and(|had| had.as_socket() == Some(address))
         };
-        self.sockets.extract_if(.., fits).map(|labelled| labelled.socket).collect()
+        self.take_if(label, is_at).into_iter().map(TcpListener::from).collect()
+    }
+
+    /// Takes the Unix socket that was handed over under this label or, by systemd, for this path.
+    pub fn take_unix(&mut self, label: &str, path: &Path) -> Option<UnixListener> {
+        let is_at = |socket: &OwnedFd| {
+            SockRef::from(socket).local_addr().is_ok_and(|had| had.as_pathname() == Some(path))
+        };
+        self.take_if(label, is_at).pop().map(UnixListener::from)
+    }
+
+    fn take_if(&mut self, label: &str, is_at: impl Fn(&OwnedFd) -> bool) -> Vec<OwnedFd> {
+        let fits = |passed: &mut Labelled| match &passed.label {
+            Some(had) => had == label,
+            None => is_at(&passed.socket),
+        };
+        self.sockets.extract_if(.., fits).map(|passed| passed.socket).collect()
     }
 
     /// Tells the predecessor that its time has come, and closes what nobody took.
     pub fn serving(self) {
         for Labelled { socket, .. } in self.sockets {
-            if let Ok(address) = socket.local_addr() {
-                tracing::warn!(%address, "a listening socket was handed over that no listener is configured for");
+            if let Ok(address) = SockRef::from(&socket).local_addr() {
+                tracing::warn!(
+                    ?address,
+                    "a listening socket was handed over that no listener is configured for"
+                );
             }
         }
         if let Some(predecessor) = self.predecessor
@@ -117,10 +143,10 @@ impl Inherited {
             let label = std::str::from_utf8(label)?;
             for message in ancillary.drain() {
                 if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                    sockets.extend(descriptors.map(|descriptor| Labelled {
-                        label: Some(label.to_owned()),
-                        socket: descriptor.into(),
-                    }));
+                    sockets.extend(
+                        descriptors
+                            .map(|descriptor| Labelled { label: Some(label.to_owned()), socket: descriptor }),
+                    );
                 }
             }
         }

@@ -11,14 +11,15 @@
 //! cannot: until then nothing has changed. What the new configuration says of a socket, a source, an upstream or an
 //! issuer as the old one did is carried over as it is.
 
+mod admin;
 mod blueprint;
 mod feeds;
 mod generation;
 mod handover;
 mod inherited;
 mod last_good;
+mod offline;
 mod probes;
-mod requests;
 mod routes;
 mod service;
 mod sockets;
@@ -39,22 +40,25 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
+use crate::admin::in_force::{self, InForce};
 use crate::admin::readiness::Readiness;
+use crate::admin::reloads::{self, ReloadRequests};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings;
 use crate::feeds::revocation::load_fact_hasher;
-use crate::gateway::SharedVerdicts;
+use crate::gateway::{Explainer, RequestLimits, SharedVerdicts};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{Metrics, Registration};
+pub use admin::AdminAddress;
+use admin::{Door, Told};
 use blueprint::Blueprint;
 use generation::Generation;
 pub use handover::Program;
 use handover::Successor;
 pub use inherited::Inherited;
+pub use offline::Offline;
 use probes::Probes;
-use requests::ReloadRequests;
-pub use requests::{ReloadHandle, ReloadOutcome};
 pub use service::Service;
 use sockets::Sockets;
 use sources::{Ground, Sources};
@@ -66,7 +70,7 @@ const STARTUP_WAIT: Duration = Duration::from_secs(30);
 
 /// How long a reload waits for sources that it changes, so that a wrong URL is not put in force in place of keys that
 /// work.
-const SETTLE_WAIT: Duration = Duration::from_secs(10);
+const SETTLE_WAIT: Duration = Duration::from_secs(5);
 
 /// How many verified tokens all cores remember together: some 100 MB at the most, for tokens of usual size.
 const MAX_VERDICTS: u64 = 100_000;
@@ -87,11 +91,12 @@ pub struct Running {
     status: Status,
     readiness: Readiness,
     metrics: Arc<Metrics>,
-    probes: Probes,
+    probes: Option<Probes>,
+    admin: Option<Door>,
+    in_force: InForce,
     workers: Vec<Worker>,
     tasks: JoinSet<()>,
     access_log: AccessLog,
-    reloads: ReloadHandle,
     _registrations: Vec<Registration>,
 }
 
@@ -123,7 +128,14 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     let blueprint = Blueprint::draw(config, None)?;
     let config = &blueprint.config;
     let sockets = Sockets::default().next(&config.listeners, cores, &mut inherited)?;
-    let probes = Probes::bind(config, &mut inherited)?;
+    let probes = match &config.health {
+        Some(health) => Some(Probes::bind(health, &mut inherited)?),
+        None => None,
+    };
+    let admin = match &config.admin {
+        Some(admin) => Some(Door::bind(admin, &mut inherited).await?),
+        None => None,
+    };
     let ground = Ground {
         clock: clock.clone(),
         hasher: load_fact_hasher(config.state_dir.as_deref()),
@@ -136,8 +148,22 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
 
     let readiness = Readiness::new(Sources::names(config));
     sources.show(&metrics, &readiness, &clock);
-    probes.serve(&readiness, &metrics, &mut tasks)?;
     let generation = Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores));
+    let in_force = InForce::new(shown(1, &blueprint, &generation, &sources, &clock));
+    let (reloads, requests) = reloads::channel();
+    if let Some(probes) = &probes {
+        probes.serve(&readiness, &metrics, &mut tasks)?;
+    }
+    if let Some(admin) = &admin {
+        let told = Told {
+            in_force: in_force.clone(),
+            readiness: readiness.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+            reloads,
+        };
+        admin.serve(admin::endpoints(told), &mut tasks)?;
+    }
     let verdicts = SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?;
     let workers = per_core(sockets.shares(&Sockets::default(), cores)?, &generation, cores)
         .into_iter()
@@ -166,7 +192,6 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         &[],
         move || dropped.count(),
     ));
-    let (reloads, requests) = requests::channel();
     let running = Running {
         blueprint,
         sockets,
@@ -176,10 +201,11 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         readiness,
         metrics,
         probes,
+        admin,
+        in_force,
         workers,
         tasks,
         access_log,
-        reloads,
         _registrations: registrations,
     };
     Ok((running, requests))
@@ -193,7 +219,12 @@ impl Running {
 
     /// Where the probes are answered.
     pub fn health_address(&self) -> Option<SocketAddr> {
-        self.probes.health_address()
+        self.probes.as_ref().map(|probes| probes.address)
+    }
+
+    /// Where the private door is.
+    pub fn admin_address(&self) -> Option<&AdminAddress> {
+        self.admin.as_ref().map(|door| &door.address)
     }
 
     /// Whether it should get traffic, and why not.
@@ -209,11 +240,6 @@ impl Running {
     /// Which configuration is in force.
     pub fn status(&self) -> &Status {
         &self.status
-    }
-
-    /// Asks for reloads of the file that a [`Service`] follows.
-    pub fn reload_handle(&self) -> ReloadHandle {
-        self.reloads.clone()
     }
 
     /// Begins a new file for the access log, after the old one was moved away.
@@ -256,8 +282,10 @@ impl Running {
         let cores = self.workers.len();
         sources.show(&self.metrics, &self.readiness, &self.ground.clock);
         self.readiness.replace_sources(Sources::names(&blueprint.config));
-        let generation = Generation::new(number, &blueprint, &sockets, &sources, &self.metrics, cores);
-        let adoptions = per_core(shares, &Arc::new(generation), cores);
+        let generation =
+            Arc::new(Generation::new(number, &blueprint, &sockets, &sources, &self.metrics, cores));
+        let adoptions = per_core(shares, &generation, cores);
+        self.in_force.replace(shown(number, &blueprint, &generation, &sources, &self.ground.clock));
         let adopted: Vec<_> =
             self.workers.iter().zip(adoptions).map(|(worker, adoption)| worker.adopt(adoption)).collect();
         self.blueprint = blueprint;
@@ -281,8 +309,10 @@ impl Running {
         let listeners = self.sockets.iter().map(|(key, bound)| {
             (key.to_string(), bound.sockets.iter().map(std::os::fd::AsFd::as_fd).collect())
         });
-        let probes = self.probes.iter().map(|(label, socket)| (label.to_owned(), vec![socket.as_fd()]));
-        let successor = Successor::start(program, &listeners.chain(probes).collect::<Vec<_>>())?;
+        let probes = self.probes.iter().map(|probes| (probes::LABEL.to_owned(), vec![probes.socket.as_fd()]));
+        let admin = self.admin.iter().map(|door| (admin::LABEL.to_owned(), vec![door.as_fd()]));
+        let sockets: Vec<_> = listeners.chain(probes).chain(admin).collect();
+        let successor = Successor::start(program, &sockets)?;
         successor.ready().await
     }
 
@@ -309,7 +339,7 @@ impl Running {
 
     /// Stops after another process has taken over, which answers the probes from now on.
     pub async fn retire(mut self) {
-        self.probes = Probes::default();
+        (self.probes, self.admin) = (None, None);
         self.tasks.shutdown().await;
         self.shutdown().await;
     }
@@ -321,6 +351,39 @@ struct Next {
     sockets: Sockets,
     shares: Vec<sockets::Shares>,
     sources: Sources,
+}
+
+/// What administrators are shown of a generation.
+fn shown(
+    number: u64,
+    blueprint: &Blueprint,
+    generation: &Generation,
+    sources: &Sources,
+    clock: &Clock,
+) -> in_force::Generation {
+    in_force::Generation {
+        number,
+        loaded_at: clock.wall(),
+        document: blueprint.config.document.shown().clone(),
+        issuers: generation.verifier.issuers().iter().cloned().collect(),
+        feeds: sources.feeds(),
+        explainer: Explainer {
+            routes: Arc::clone(&generation.routes),
+            verifier: Arc::clone(&generation.verifier),
+            revocation: Arc::clone(&generation.revocation),
+            limits: generation.limits,
+            clock: clock.clone(),
+        },
+    }
+}
+
+fn request_limits(config: &Config) -> RequestLimits {
+    RequestLimits {
+        uri: config.limits.uri,
+        header_count: config.limits.header_count,
+        token: config.limits.token,
+        body_idle: config.timeouts.body_idle,
+    }
 }
 
 /// What each core adopts: the generation, and its share of the new sockets.

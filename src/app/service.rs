@@ -8,9 +8,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::requests::{ReloadOutcome, ReloadRequests};
 use super::watch::Watch;
 use super::{FIXED, Inherited, Program, Running, last_good, start_following, systemd};
+use crate::admin::reloads::{ReloadOutcome, ReloadRequests};
 use crate::config::{self, Config};
 
 /// See the module.

@@ -138,10 +138,14 @@ impl Sources {
         for task in &self.feeds {
             task.register(metrics, clock);
         }
-        let feeds = self.feeds.iter().map(|task| Arc::clone(&task.state)).collect();
         let keys = self.keys.iter().map(|task| (task.name.clone(), Arc::clone(&task.source))).collect();
         self._watch = JoinSet::new();
-        self._watch.spawn(watch(readiness.clone(), keys, feeds, clock.clone()));
+        self._watch.spawn(watch(readiness.clone(), keys, self.feeds(), clock.clone()));
+    }
+
+    /// What the feeds have brought, at their places in the configuration.
+    pub fn feeds(&self) -> Vec<Arc<FeedState>> {
+        self.feeds.iter().map(|task| Arc::clone(&task.state)).collect()
     }
 
     /// Judges tokens by the issuers' keys.

@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 use super::generation::Generation;
 use super::sockets::ListenerKey;
 use crate::clock::Clock;
-use crate::gateway::{Authenticator, Core, Gateway, LongLived, RequestLimits, SWEEP, SharedVerdicts};
+use crate::gateway::{Authenticator, Core, Gateway, LongLived, SWEEP, SharedVerdicts};
 use crate::listener::{Crowd, Drain, ListenerSettings, Manner, serve};
 use crate::telemetry::access_log::CoreLog;
 use crate::telemetry::metrics::CoreMetrics;
@@ -203,7 +203,7 @@ fn first_core(equipment: Equipment, generation: &Generation) -> Core {
         authenticator,
         upstreams: generation.upstreams.iter().map(client).collect(),
         reserved: Arc::clone(&generation.reserved),
-        limits: request_limits(generation),
+        limits: generation.limits,
         error_detail: generation.error_detail,
         metrics: Rc::new(metrics),
         metric_ids: generation.metric_ids.clone(),
@@ -229,22 +229,13 @@ fn next_core(before: &Core, generation: &Generation) -> Core {
             .succeeded_by(Arc::clone(&generation.verifier), Arc::clone(&generation.revocation)),
         upstreams: generation.upstreams.iter().map(client).collect(),
         reserved: Arc::clone(&generation.reserved),
-        limits: request_limits(generation),
+        limits: generation.limits,
         error_detail: generation.error_detail,
         metrics: Rc::clone(&before.metrics),
         metric_ids: generation.metric_ids.clone(),
         access_log: Rc::clone(&before.access_log),
         long_lived: Rc::clone(&before.long_lived),
         ids: Rc::clone(&before.ids),
-    }
-}
-
-fn request_limits(generation: &Generation) -> RequestLimits {
-    RequestLimits {
-        uri: generation.limits.uri,
-        header_count: generation.limits.header_count,
-        token: generation.limits.token,
-        body_idle: generation.body_idle,
     }
 }
 

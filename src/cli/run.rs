@@ -97,6 +97,9 @@ fn serve(path: &Path, start: Start, inherited: Inherited) -> Result<()> {
         if let Some(address) = running.health_address() {
             tracing::info!(%address, "answering probes");
         }
+        if let Some(address) = running.admin_address() {
+            tracing::info!(?address, "answering administrators");
+        }
         service.run().await
     })
 }

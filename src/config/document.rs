@@ -20,6 +20,7 @@ use super::place::{Place, Step};
 pub struct Document {
     text: Arc<str>,
     root: Value,
+    shown: Value,
     references: Vec<Reference>,
 }
 
@@ -40,8 +41,14 @@ pub struct Identity([u8; 32]);
 struct Content(Option<[u8; 32]>);
 
 impl Document {
-    pub(super) fn new(text: &str, root: Value, references: Vec<Reference>) -> Self {
-        Self { text: text.into(), root, references }
+    pub(super) fn new(text: &str, root: Value, shown: Value, references: Vec<Reference>) -> Self {
+        Self { text: text.into(), root, shown, references }
+    }
+
+    /// As it stands in the file, fit to be shown: secrets are masked, and environment variables are named, not filled
+    /// in.
+    pub fn shown(&self) -> &Value {
+        &self.shown
     }
 
     /// The file's text, secrets and all.
@@ -241,7 +248,7 @@ mod tests {
     use super::*;
 
     fn document(root: Value) -> Document {
-        Document::new("", root, Vec::new())
+        Document::new("", root, Value::Null, Vec::new())
     }
 
     #[test]
@@ -282,7 +289,7 @@ mod tests {
         let made = |leeway: &str| {
             let place = Place::root().field("issuers").index(0).field("keys").field("ca");
             let root = json!({ "issuers": [{ "name": "main", "keys": {}, "leeway": leeway }] });
-            Document::new("", root, vec![Reference::take(&place, &ca)])
+            Document::new("", root, Value::Null, vec![Reference::take(&place, &ca)])
         };
         let (first, same, other) = (made("1s"), made("1s"), made("2s"));
         let keys = |document: &Document| document.identity("issuers", 0, &["name", "keys"]);

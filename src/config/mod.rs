@@ -24,6 +24,7 @@ mod reference;
 mod schema;
 pub mod settings;
 mod shape;
+mod shown;
 mod substitute;
 #[cfg(test)]
 mod tests;
@@ -96,10 +97,12 @@ impl Source<'_> {
                 None
             }
         };
+        let shown = shown::document(&root, mistakes.hidden());
         let list = mistakes.into_diagnostics();
         match config {
             Some(config) if list.is_empty() => {
-                Ok(Config { document: Document::new(self.text, json, files.into_references()), ..config })
+                let document = Document::new(self.text, json, shown, files.into_references());
+                Ok(Config { document, ..config })
             }
             _ if list.is_empty() => {
                 // Every setting that cannot be made has its mistake told, so this too is a defect of ours.

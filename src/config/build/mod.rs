@@ -5,6 +5,7 @@
 
 #![allow(clippy::option_option, reason = "what is left out and what is wrong are different things")]
 
+mod admin;
 mod claims;
 mod conflicts;
 mod feed;
