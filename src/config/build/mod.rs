@@ -19,6 +19,7 @@ mod limits;
 mod listener;
 mod names;
 mod observe;
+mod reload;
 mod route;
 mod units;
 mod upstream;
@@ -28,6 +29,7 @@ use std::num::NonZeroUsize;
 
 pub(super) use files::Files;
 
+use super::document::Document;
 use super::mistakes::Mistakes;
 use super::place::Place;
 use super::raw;
@@ -100,6 +102,7 @@ impl Build<'_, '_> {
             each(&raw.upstreams, &root.field("upstreams"), |raw, place| self.upstream(raw, place));
         let limits = self.limits(&raw.limits, &root.field("limits"));
         let timeouts = self.timeouts(&raw.timeouts, &root.field("timeouts"));
+        let reload = self.reload(&raw.reload, &root.field("reload"));
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
             max_body: limits.and_then(|limits| limits.body),
@@ -110,7 +113,6 @@ impl Build<'_, '_> {
         self.distinct_routes(&routes, &root.field("routes"));
 
         Some(Config {
-            document: serde_json::Value::Null,
             state_dir: raw.state_dir.as_deref().map(|path| self.files.resolve(path)),
             error_detail: error_detail(raw.error_detail),
             workers,
@@ -126,6 +128,8 @@ impl Build<'_, '_> {
             limits: limits?,
             timeouts: timeouts?,
             forwarded: forwarded?,
+            reload: reload?,
+            document: Document::default(),
         })
     }
 
