@@ -60,7 +60,7 @@ def client_chromium(stand: "Stand") -> None:
     assert "Failed to fetch" in forbidden, f"a header that is not allowed: {forbidden}"
     assert [line for line, _ in stand.received] == ["PUT /orders/7"], stand.received
     headers = stand.received[0][1]
-    assert headers["X-Auth-Subject"] == "alice" and "Authorization" not in headers, headers
+    assert headers["x-auth-subject"] == "alice" and "authorization" not in headers, headers
 
     stand.received.clear()
     elsewhere = stand.open_page(CHROMIUM_PAGE, host="localhost")
@@ -150,7 +150,7 @@ class Stand:
 
     def answer_as_api(self, request: BaseHTTPRequestHandler) -> None:
         line = f"{request.command} {request.path}"
-        self.received.append((line, dict(request.headers.items())))
+        self.received.append((line, {name.lower(): value for name, value in request.headers.items()}))
         reply(request, line.encode(), {"X-Order": "7"})
 
     def answer_as_page(self, request: BaseHTTPRequestHandler) -> None:
