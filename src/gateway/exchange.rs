@@ -14,6 +14,7 @@ use super::long_lived::{Ending, Stream};
 use super::peer::{Inbound, Peer};
 use super::route::Route;
 use crate::catalogue::Reason;
+use crate::certificate::ClientCertificate;
 use crate::clock::Monotonic;
 use crate::cors::Sharing;
 use crate::rejection::Rejection;
@@ -40,6 +41,7 @@ pub struct Exchange {
     pub request_id: RequestId,
     /// The W3C trace context that is passed on.
     pub trace: TraceContext,
+    certificate: Option<Rc<ClientCertificate>>,
     /// Where the request comes from.
     pub provenance: Provenance,
     /// The route, once it is found.
@@ -86,6 +88,7 @@ impl Exchange {
             is_stand_in: inbound.violation().is_some(),
             request_id,
             trace,
+            certificate: peer.tls.as_ref().and_then(|tls| tls.certificate.clone()),
             provenance: core.trusted_proxies.provenance(peer, headers),
             route: None,
             sharing: None,
@@ -190,6 +193,7 @@ impl Exchange {
         record.jti = token.and_then(|token| token.claims().token_id());
         record.kid = token.and_then(|token| token.key_id());
         record.token = fingerprint.as_deref();
+        record.certificate = self.certificate.as_deref().map(ClientCertificate::principal);
         record.auth = auth;
         record.bytes_in = received;
         record.bytes_out = self.sent;

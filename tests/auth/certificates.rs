@@ -172,6 +172,9 @@ async fn an_optional_certificate_lets_routes_decide() {
     );
     let plain = gateway.get("/orders/any", "", &[]).await;
     refused(&plain, "VAL-031", "certificate_missing");
+    let lines = gateway.stop().await;
+    let named = |line: &&Value| line["certificate"] == "spiffe://example.org/orders";
+    assert_eq!(lines.iter().filter(named).count(), 2, "{lines:?}");
 }
 
 #[tokio::test]

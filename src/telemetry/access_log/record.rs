@@ -54,6 +54,8 @@ pub struct Record<'a> {
     pub token: Option<&'a str>,
     /// The id of the key that signed the token.
     pub kid: Option<&'a str>,
+    /// Whom the client certificate speaks for: its first alternative name (URI, DNS, email), or its subject.
+    pub certificate: Option<&'a str>,
     /// How the token was judged.
     pub auth: Auth,
     /// Bytes of body from the client.
@@ -121,6 +123,7 @@ impl<'a> Record<'a> {
             jti: None,
             token: None,
             kid: None,
+            certificate: None,
             auth: Auth::None,
             bytes_in: 0,
             bytes_out: 0,
@@ -155,6 +158,7 @@ impl<'a> Record<'a> {
         sink.maybe("jti", self.jti);
         sink.maybe("token", self.token);
         sink.maybe("kid", self.kid);
+        sink.maybe("certificate", self.certificate);
         sink.text("auth", self.auth.name());
         sink.number("bytes_in", self.bytes_in);
         sink.number("bytes_out", self.bytes_out);
