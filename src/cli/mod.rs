@@ -6,6 +6,8 @@ mod explain;
 mod inject;
 mod run;
 pub mod schema;
+mod style;
+mod token;
 mod webhook;
 
 use std::io::{self, Write as _};
@@ -45,6 +47,9 @@ enum Command {
     },
     /// Explain an error code: its causes, who must act, and how to fix them
     Explain(explain::Options),
+    /// Show what a token says, or why it is accepted or refused
+    #[command(subcommand)]
+    Token(token::Command),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Put the gateway as a sidecar into Kubernetes manifests
@@ -68,6 +73,7 @@ pub fn main() -> ExitCode {
             }
         }
         Command::Explain(options) => explain::explain(&options, &mut io::stdout().lock()),
+        Command::Token(command) => token::run(&command),
         Command::Schema => schema::schema(&mut io::stdout().lock())
             .map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS),
         Command::Inject(options) => inject::run(options, &mut io::stdout().lock(), &mut io::stderr().lock())
