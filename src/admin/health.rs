@@ -14,9 +14,10 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
 use super::answer::{self, Answer, TEXT};
-use super::carried::CarriedProbe;
+use super::carried::carry;
 use super::readiness::Readiness;
 use super::server::{self, Service, Socket};
+use crate::config::settings::CarriedProbe;
 use crate::telemetry::metrics::{self, Metrics};
 
 /// What the listener tells.
@@ -38,8 +39,8 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
 impl Service for Health {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let path = request.uri().path();
-        match self.carried.iter().find(|probe| probe.path() == path) {
-            Some(probe) if request.method() == Method::GET => probe.carry(request.headers()).await,
+        match self.carried.iter().find(|probe| probe.path == path) {
+            Some(probe) if request.method() == Method::GET => carry(probe, request.headers()).await,
             _ => self.respond(&request),
         }
     }
