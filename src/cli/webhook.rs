@@ -12,8 +12,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::settings::{CertifiedKey, Tls, TlsVersion};
+use crate::inject;
+use crate::listener;
 use crate::telemetry::logging::{self, LogFormat};
-use crate::{inject, listener};
 
 /// Where the webhook listens.
 #[derive(Debug, clap::Args)]
