@@ -208,7 +208,7 @@ async fn the_api_is_told_of_the_real_certificate_alone() {
         "X-SSL-Client-Cert",
         "X-Forwarded-Client-Cert",
     ];
-    let lines: String = forged.iter().map(|name| format!("{name}: forged\r\n")).collect();
+    let lines = forged.map(|name| format!("{name}: forged\r\n")).concat();
     for path in ["/orders/any", "/orders/open"] {
         assert_eq!(ask(&gateway, Some(&orders), path, &lines).await.unwrap().status, 200);
         let received = gateway.received(path).pop().unwrap();

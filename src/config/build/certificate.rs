@@ -87,9 +87,9 @@ impl Build<'_, '_> {
             Some(routes.index(index).field("require").field("client_certificate"))
         });
         let issuers = Place::root().field("issuers");
-        let by_issuer = raw.issuers.iter().enumerate().filter_map(|(index, issuer)| {
-            (issuer.binding == raw::Binding::Certificate).then(|| issuers.index(index).field("binding"))
-        });
+        let bound =
+            raw.issuers.iter().enumerate().filter(|(_, issuer)| issuer.binding == raw::Binding::Certificate);
+        let by_issuer = bound.map(|(index, _)| issuers.index(index).field("binding"));
         for place in by_route.chain(by_issuer) {
             let remedy = "give a listener `tls.client_certificates: { ca: FILE }`";
             self.mistakes.add(&place, "no listener asks for client certificates", remedy);
