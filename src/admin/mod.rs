@@ -5,6 +5,7 @@
 //! nothing here is on a request's path.
 
 pub mod answer;
+pub mod carried;
 pub mod endpoints;
 pub mod gate;
 pub mod health;

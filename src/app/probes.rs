@@ -20,6 +20,7 @@ pub struct Probes {
     /// What a successor is handed, under [`LABEL`].
     pub socket: TcpListener,
     shows_metrics: bool,
+    carried: Arc<[settings::CarriedProbe]>,
 }
 
 /// What the socket is known by to a successor.
@@ -28,13 +29,19 @@ pub const LABEL: &str = "health";
 impl Probes {
     /// Binds it, unless it was handed over.
     pub fn bind(health: &settings::Health, inherited: &mut Inherited) -> Result<Self> {
-        let settings::Health { address, metrics: shows_metrics } = *health;
+        let settings::Health { address, metrics: shows_metrics, carried } = health;
+        let address = *address;
         let socket = match inherited.take(LABEL, address).pop() {
             Some(socket) => socket,
             None => TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?,
         };
         socket.set_nonblocking(true)?;
-        Ok(Self { address: socket.local_addr()?, socket, shows_metrics })
+        Ok(Self {
+            address: socket.local_addr()?,
+            socket,
+            shows_metrics: *shows_metrics,
+            carried: carried.as_slice().into(),
+        })
     }
 
     /// Answers from now on.
@@ -46,7 +53,7 @@ impl Probes {
     ) -> Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.socket.try_clone()?)?;
         let metrics = self.shows_metrics.then(|| Arc::clone(metrics));
-        let health = Health { readiness: readiness.clone(), metrics };
+        let health = Health { readiness: readiness.clone(), metrics, carried: Arc::clone(&self.carried) };
         tasks.spawn(async move {
             health::serve(listener, health).await;
         });

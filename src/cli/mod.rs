@@ -3,10 +3,12 @@
 pub mod check;
 mod demo;
 mod explain;
+mod inject;
 mod run;
 pub mod schema;
 mod style;
 mod token;
+mod webhook;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -46,6 +48,10 @@ enum Command {
     Token(token::Command),
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Put the gateway as a sidecar into Kubernetes manifests
+    Inject(inject::Options),
+    /// Serve an admission webhook that puts the gateway into pods as they are made
+    Webhook(webhook::Options),
     /// Run the gateway with a development issuer and a sample API, to try it out
     Demo(crate::demo::Options),
 }
@@ -66,6 +72,11 @@ pub fn main() -> ExitCode {
         Command::Token(command) => token::run(&command),
         Command::Schema => schema::schema(&mut io::stdout().lock())
             .map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS),
+        Command::Inject(options) => inject::run(options, &mut io::stdout().lock(), &mut io::stderr().lock())
+            .map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS),
+        Command::Webhook(options) => {
+            webhook::run(&options).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+        }
         Command::Demo(options) => demo::run(&options),
     }
 }

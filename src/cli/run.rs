@@ -4,12 +4,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use tokio::runtime;
 
 use super::{WRONG, fail};
 use crate::app::{Inherited, Program, Service};
+use crate::config::settings::CarriedProbe;
 use crate::config::{self, Config, settings};
 use crate::telemetry::logging::{self, LogFormat};
 
@@ -22,6 +23,10 @@ pub struct Options {
     /// Run on this copy of the last good configuration (`last-good.yaml` in `state_dir`) if the file has mistakes
     #[arg(long, value_name = "FILE")]
     last_good: Option<PathBuf>,
+    /// Carry a probe of the application to it, from a path of the health listener: PATH=URL, such as
+    /// /probes/a/ready=http://127.0.0.1:8080/ready; may be repeated
+    #[arg(long = "probe", value_name = "PATH=URL")]
+    probes: Vec<CarriedProbe>,
 }
 
 /// Runs on the configuration. SIGTERM and SIGINT drain and stop; SIGHUP reloads and begins a new access-log file;
@@ -32,7 +37,12 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(inherited) => inherited,
         Err(error) => return fail(&error),
     };
-    let Some(start) = choose(options) else { return ExitCode::from(WRONG) };
+    let Some(mut start) = choose(options) else { return ExitCode::from(WRONG) };
+    match &mut start.config.health {
+        Some(health) => health.carried.clone_from(&options.probes),
+        None if options.probes.is_empty() => {}
+        None => return fail(&anyhow!("--probe needs `health` in the configuration, which answers it")),
+    }
     match serve(&options.config, start, inherited) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

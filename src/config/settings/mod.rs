@@ -3,6 +3,7 @@
 //! Only [`super::parse`] and [`super::load`] make them, after every check. Names are resolved to positions in
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
+mod carried;
 mod feed;
 mod issuer;
 mod limits;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 use super::document::Document;
 
+pub use carried::{CarriedProbe, ProbeError};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use issuer::{
     Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
