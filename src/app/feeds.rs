@@ -27,7 +27,7 @@ pub struct FeedTask {
     pub identity: Vec<Identity>,
     /// What the data plane reads.
     pub state: Arc<FeedState>,
-    stats: Arc<RevocationFeedStats>,
+    counts: Arc<RevocationFeedStats>,
     registrations: OnceLock<Vec<Registration>>,
     _task: JoinSet<()>,
 }
@@ -48,16 +48,16 @@ impl FeedTask {
         let settings = feed_settings(config, FeedIndex(place), ground.state_dir.as_deref())?;
         let mut feed = RevocationFeed::new(settings, ground.hasher.clone(), ground.clock.clone())?;
         feed.restore().await;
-        let (state, stats) = (feed.state(), feed.stats());
+        let (state, counts) = (feed.state(), feed.stats());
         let mut task = JoinSet::new();
         task.spawn(feed.run());
-        Ok(Self { identity, state, stats, registrations: OnceLock::new(), _task: task })
+        Ok(Self { identity, state, counts, registrations: OnceLock::new(), _task: task })
     }
 
     /// Puts the feed on the metrics page, if it is not there.
     pub fn register(&self, metrics: &Metrics, clock: &Clock) {
         self.registrations
-            .get_or_init(|| register(self.state.name(), &self.state, &self.stats, metrics, clock));
+            .get_or_init(|| register(self.state.name(), &self.state, &self.counts, metrics, clock));
     }
 }
 
