@@ -4,6 +4,7 @@
 //! request is served: certificates are read and sockets bound first. [`Running`] is what `main` and tests hold.
 
 mod feeds;
+mod introspection;
 mod routes;
 mod sources;
 mod upstreams;

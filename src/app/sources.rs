@@ -12,15 +12,15 @@ use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings::{self, JwksLocation, MetadataLocation};
-use crate::feeds::fetch::{FetchSettings, TrustAnchors};
+use crate::feeds::fetch::{ClientCertificate, EgressProxy, FetchSettings, TrustAnchors};
 use crate::feeds::jwks::{KeyFeed, KeyFeedSettings, KeyOrigin, RefreshIntervals};
 use crate::feeds::revocation::load_fact_hasher;
 use crate::keys::{KeySource, KeySourceSettings};
 use crate::revocation::{FeedState, RevocationPolicies, RevocationPolicy, WhenStale};
 use crate::telemetry::metrics::{Metrics, Registration};
-use crate::token::{Audiences, Expectations, Issuer, IssuerId, Issuers, Profile, Verifier};
+use crate::token::{Audiences, Expectations, Introspection, Issuer, IssuerId, Issuers, Profile, Verifier};
 
-use super::feeds;
+use super::{feeds, introspection};
 
 /// What the sources publish.
 pub struct Sources {
@@ -57,7 +57,10 @@ impl Sources {
             let feed = KeyFeed::new(key_feed_settings(settings, config.state_dir.clone()), clock.clone())
                 .with_context(|| format!("issuer {}", settings.name))?;
             registrations.extend(register_keys(&settings.name, &feed, metrics, clock));
-            issuers.push(issuer(place, settings, feed.source())?);
+            let introspection =
+                introspection::start(settings, feed.source(), clock, metrics, tasks, &mut registrations)
+                    .with_context(|| format!("issuer {}: introspection", settings.name))?;
+            issuers.push(issuer(place, settings, feed.source(), introspection)?);
             tasks.spawn(feed.run());
         }
         let hasher = load_fact_hasher(config.state_dir.as_deref());
@@ -99,12 +102,7 @@ fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<PathBuf>) -> K
             JwksLocation::File(path) => KeyOrigin::File(path.clone()),
             JwksLocation::Inline(text) => KeyOrigin::Inline(text.clone().into_bytes()),
         },
-        fetch: FetchSettings {
-            ca: keys.ca.clone().map(TrustAnchors::File),
-            timeout: keys.timeout,
-            allow_http: keys.insecure_allow_http,
-            ..FetchSettings::default()
-        },
+        fetch: fetch_settings(&keys.transport),
         algorithms: issuer.algorithms.clone(),
         intervals: RefreshIntervals {
             usual: keys.refresh_interval,
@@ -114,13 +112,37 @@ fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<PathBuf>) -> K
         source: KeySourceSettings {
             max_stale: keys.max_stale,
             cooldown: keys.cooldown,
-            ..KeySourceSettings::default()
+            unknown_kid_ttl: keys.unknown_kid_ttl,
+            wait: keys.wait,
         },
         state_dir,
     }
 }
 
-fn issuer(place: usize, settings: &settings::Issuer, keys: Arc<KeySource>) -> Result<Issuer> {
+/// How the fetch client gets where the configuration says.
+pub fn fetch_settings(transport: &settings::Transport) -> FetchSettings {
+    FetchSettings {
+        ca: transport.ca.clone().map(TrustAnchors::File),
+        client_certificate: transport.client_certificate.as_ref().map(|files| ClientCertificate {
+            certificate: files.certificate.clone(),
+            private_key: files.private_key.clone(),
+        }),
+        proxy: transport
+            .proxy
+            .as_ref()
+            .map(|proxy| EgressProxy { url: proxy.url.clone(), authorization: proxy.authorization.clone() }),
+        timeout: transport.timeout,
+        max_bytes: transport.max_size,
+        allow_http: transport.insecure_allow_http,
+    }
+}
+
+fn issuer(
+    place: usize,
+    settings: &settings::Issuer,
+    keys: Arc<KeySource>,
+    introspection: Option<Introspection>,
+) -> Result<Issuer> {
     let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
     Ok(Issuer {
         id: IssuerId(u16::try_from(place)?),
@@ -138,6 +160,7 @@ fn issuer(place: usize, settings: &settings::Issuer, keys: Arc<KeySource>) -> Re
             profile: settings.profile.map(|settings::Profile::Rfc9068| Profile::Rfc9068),
         },
         keys,
+        introspection,
     })
 }
 

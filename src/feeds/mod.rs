@@ -6,6 +6,7 @@
 mod back_off;
 pub mod discovery;
 pub mod fetch;
+pub mod introspection;
 pub mod jwks;
 pub mod revocation;
 #[cfg(test)]

@@ -43,9 +43,9 @@ impl LiveToken {
         self.generation
     }
 
-    /// The id of the key that signed the token.
+    /// The id of the key that signed the token; an opaque one has none.
     pub fn key_id(&self) -> Option<&str> {
-        self.candidate.token.key().kid()
+        self.candidate.token.key()?.kid()
     }
 }
 
@@ -79,7 +79,7 @@ impl RevocationPolicies {
             sid: claims.session(),
             sub: claims.subject(),
             client: claims.client(),
-            kid: token.key().kid(),
+            kid: token.key().and_then(|key| key.kid()),
             iat: token.issued_at(),
         });
         Candidate { token, facts }

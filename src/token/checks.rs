@@ -27,6 +27,8 @@ pub enum Check {
     Key,
     /// The signature is that key's.
     Signature,
+    /// The issuer, asked about the token, calls it active.
+    Introspection,
 }
 
 impl Check {
@@ -42,6 +44,7 @@ impl Check {
             Self::Claims => "claims",
             Self::Key => "key",
             Self::Signature => "signature",
+            Self::Introspection => "introspection",
         }
     }
 }
@@ -113,6 +116,11 @@ impl<'e, E: Examiner> Run<'e, E> {
     pub fn value<T>(&mut self, check: Check, outcome: Result<T, Rejection>) -> Result<T, Rejection> {
         self.examiner.saw(check, outcome.as_ref().err());
         outcome.map_err(|failure| self.first.get_or_insert(failure).clone())
+    }
+
+    /// Whether a check has failed already, so that nothing need be asked of others any more.
+    pub fn has_failed(&self) -> bool {
+        self.first.is_some()
     }
 
     /// The verdict once every check was made.

@@ -16,6 +16,7 @@ mod support;
 mod bench;
 mod credentials;
 mod identity;
+mod introspection;
 mod issuers;
 mod keys;
 mod operation;

@@ -163,8 +163,8 @@ impl Build<'_, '_> {
         }
     }
 
-    /// The value of a header, from the file itself or, after `file:`, from another one. Never shown.
-    pub(super) fn secret_header(&mut self, secret: &SecretText, place: &Place) -> Option<HeaderValue> {
+    /// A secret, from the file itself or, after `file:`, from another one. Never shown.
+    pub(super) fn secret(&mut self, secret: &SecretText, place: &Place) -> Option<String> {
         let text = match secret.0.strip_prefix("file:") {
             None => secret.0.clone(),
             Some(path) => match self.files.read_secret(path) {
@@ -180,10 +180,19 @@ impl Build<'_, '_> {
                 }
             },
         };
-        let value = HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty());
-        let Some(mut value) = value else {
+        if text.is_empty() {
+            let remedy = "write it as `${VARIABLE}`, or as `file:` and the path of the file that holds it";
+            self.mistakes.add(place, "the secret is empty", remedy);
+            return None;
+        }
+        Some(text)
+    }
+
+    /// The value of a header, as [`Self::secret`].
+    pub(super) fn secret_header(&mut self, secret: &SecretText, place: &Place) -> Option<HeaderValue> {
+        let Ok(mut value) = HeaderValue::from_str(&self.secret(secret, place)?) else {
             let remedy = "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`";
-            self.mistakes.add(place, "the secret is empty or cannot be the value of a header", remedy);
+            self.mistakes.add(place, "the secret cannot be the value of a header", remedy);
             return None;
         };
         value.set_sensitive(true);

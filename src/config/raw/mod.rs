@@ -4,24 +4,30 @@
 //! and its reason. They hold texts where the file has texts; `super::build` says what those mean.
 
 mod feed;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod observe;
 mod route;
+mod status_list;
 mod text;
+mod transport;
 mod upstream;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use feed::{Feed, FileFeed, HttpFeed};
-pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
+pub use introspection::{IntrospectedTokens, Introspection};
+pub use issuer::{Discovery, Issuer, Keys, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Timeouts};
 pub use listener::{Hsts, Listener, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogLevel, LogOutput};
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
+pub use status_list::StatusList;
 pub use text::{DurationText, Reserved, SecretText, SizeText};
+pub use transport::{ClientCertificate, Proxy};
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 
 /// The configuration of valgate: one YAML file.

@@ -4,19 +4,23 @@
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
 mod feed;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod observe;
 mod route;
+mod transport;
 mod upstream;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 pub use feed::{Feed, FeedSource, HttpFeed};
+pub use introspection::{ClientAuth, EndpointLocation, IntrospectedTokens, Introspection, PrivateKeyJwt};
 pub use issuer::{
-    Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
+    Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, StatusList,
+    WhenStale,
 };
 pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
@@ -24,6 +28,7 @@ pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
 pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, TokenFrom, UpstreamHost,
 };
+pub use transport::{ClientCertificate, Proxy, Transport};
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 
 /// A whole configuration.
