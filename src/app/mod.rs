@@ -7,6 +7,7 @@ mod feeds;
 mod introspection;
 mod routes;
 mod sources;
+mod status_lists;
 mod upstreams;
 mod worker;
 

@@ -16,11 +16,11 @@ use crate::feeds::fetch::{ClientCertificate, EgressProxy, FetchSettings, TrustAn
 use crate::feeds::jwks::{KeyFeed, KeyFeedSettings, KeyOrigin, RefreshIntervals};
 use crate::feeds::revocation::load_fact_hasher;
 use crate::keys::{KeySource, KeySourceSettings};
-use crate::revocation::{FeedState, RevocationPolicies, RevocationPolicy, WhenStale};
+use crate::revocation::{FeedState, RevocationPolicies, RevocationPolicy, StatusLists, WhenStale};
 use crate::telemetry::metrics::{Metrics, Registration};
 use crate::token::{Audiences, Expectations, Introspection, Issuer, IssuerId, Issuers, Profile, Verifier};
 
-use super::{feeds, introspection};
+use super::{feeds, introspection, status_lists};
 
 /// What the sources publish.
 pub struct Sources {
@@ -52,21 +52,33 @@ impl Sources {
         tasks: &mut JoinSet<()>,
     ) -> Result<Self> {
         let mut registrations = Vec::new();
-        let mut issuers = Vec::new();
+        let (mut issuers, mut status_lists) = (Vec::new(), Vec::new());
         for (place, settings) in config.issuers.iter().enumerate() {
-            let feed = KeyFeed::new(key_feed_settings(settings, config.state_dir.clone()), clock.clone())
-                .with_context(|| format!("issuer {}", settings.name))?;
+            let feed = KeyFeed::new(
+                key_feed_settings(settings.name.clone(), settings, &settings.keys, config.state_dir.clone()),
+                clock.clone(),
+            )
+            .with_context(|| format!("issuer {}", settings.name))?;
             registrations.extend(register_keys(&settings.name, &feed, metrics, clock));
             let introspection =
                 introspection::start(settings, feed.source(), clock, metrics, tasks, &mut registrations)
                     .with_context(|| format!("issuer {}: introspection", settings.name))?;
+            status_lists.push(
+                status_lists::start(settings, feed.source(), clock, metrics, tasks, &mut registrations)
+                    .with_context(|| format!("issuer {}: status lists", settings.name))?,
+            );
             issuers.push(issuer(place, settings, feed.source(), introspection)?);
             tasks.spawn(feed.run());
         }
         let hasher = load_fact_hasher(config.state_dir.as_deref());
         let (feeds, feed_registrations) = feeds::start(config, &hasher, clock, metrics, tasks).await?;
         registrations.extend(feed_registrations);
-        let policies = config.issuers.iter().map(|issuer| revocation_policy(issuer, &feeds)).collect();
+        let policies = config
+            .issuers
+            .iter()
+            .zip(status_lists)
+            .map(|(issuer, lists)| revocation_policy(issuer, &feeds, lists))
+            .collect();
         let issuers: Vec<Arc<Issuer>> = issuers.into_iter().map(Arc::new).collect();
         tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds, clock.clone()));
         Ok(Self {
@@ -85,11 +97,16 @@ fn feed_name(feed: &str) -> String {
     format!("feed {feed}")
 }
 
-fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<PathBuf>) -> KeyFeedSettings {
-    let keys = &issuer.keys;
+/// How the keys of this name are kept current, which are the issuer's.
+pub fn key_feed_settings(
+    name: String,
+    issuer: &settings::Issuer,
+    keys: &settings::KeySettings,
+    state_dir: Option<PathBuf>,
+) -> KeyFeedSettings {
     let intervals = RefreshIntervals::default();
     KeyFeedSettings {
-        name: issuer.name.clone(),
+        name,
         issuer: issuer.issuer.clone(),
         origin: match &keys.location {
             JwksLocation::Url(url) => KeyOrigin::JwksUrl(url.clone()),
@@ -164,15 +181,21 @@ fn issuer(
     })
 }
 
-fn revocation_policy(issuer: &settings::Issuer, feeds: &[Arc<FeedState>]) -> Arc<RevocationPolicy> {
+fn revocation_policy(
+    issuer: &settings::Issuer,
+    feeds: &[Arc<FeedState>],
+    status_lists: Option<Arc<StatusLists>>,
+) -> Arc<RevocationPolicy> {
     let policy = match &issuer.revocation {
         None => RevocationPolicy {
             feeds: Vec::new(),
+            status_lists: None,
             max_staleness: Duration::MAX,
             when_stale: WhenStale::Reject,
         },
         Some(revocation) => RevocationPolicy {
             feeds: revocation.feeds.iter().filter_map(|index| feeds.get(index.0).cloned()).collect(),
+            status_lists,
             max_staleness: revocation.max_staleness,
             when_stale: match revocation.when_stale {
                 settings::WhenStale::Reject => WhenStale::Reject,

@@ -9,5 +9,7 @@ pub mod fetch;
 pub mod introspection;
 pub mod jwks;
 pub mod revocation;
+mod signed;
+pub mod status_list;
 #[cfg(test)]
 mod testing;

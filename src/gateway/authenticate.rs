@@ -55,6 +55,7 @@ impl Authenticator {
         temperature: &mut Option<Temperature>,
     ) -> Result<LiveToken, Rejection> {
         let candidate = self.verified(token, trusted, temperature).await?;
+        self.revocation.prepare(&candidate).await;
         self.revocation.admit(candidate, &self.clock)
     }
 
@@ -77,7 +78,7 @@ impl Authenticator {
             let inputs = self.inputs(trusted, looked_again, introspected.as_ref());
             match self.verifier.verify(token, inputs, &mut FailFast) {
                 Verdict::Verified(verified) => {
-                    let candidate = Rc::new(self.revocation.candidate(verified));
+                    let candidate = Rc::new(self.revocation.candidate(verified)?);
                     self.verdicts.put(key, &candidate);
                     return Ok(candidate);
                 }

@@ -7,19 +7,21 @@ use std::sync::Arc;
 use super::facts::{FactHasher, FactKeys, TokenFacts};
 use super::guard::{RevocationPolicy, RevocationVerdict};
 use super::index::Hit;
+use super::status::StatusRef;
 use crate::catalogue::Reason;
 use crate::clock::Clock;
 use crate::rejection::Rejection;
 use crate::token::{IssuerId, VerifiedToken};
 
 /// What a client is told to wait for a feed that cannot be relied on.
-const FEED_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+pub(super) const FEED_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A verified token, not yet checked for revocation, with its facts hashed once and for all.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     token: VerifiedToken,
     facts: FactKeys,
+    status: Option<StatusRef>,
 }
 
 impl Candidate {
@@ -71,7 +73,15 @@ impl RevocationPolicies {
     }
 
     /// Gets a verified token ready for checks.
-    pub fn candidate(&self, token: VerifiedToken) -> Candidate {
+    ///
+    /// # Errors
+    /// The token refers to a status list that cannot be asked: see [`StatusLists::resolve`](super::StatusLists::resolve).
+    pub fn candidate(&self, token: VerifiedToken) -> Result<Candidate, Rejection> {
+        let policy = self.policy(token.issuer().id)?;
+        let status = match &policy.status_lists {
+            Some(lists) => lists.resolve(&token)?,
+            None => None,
+        };
         let claims = token.claims();
         let facts = self.hasher.keys(&TokenFacts {
             issuer: &token.issuer().url,
@@ -82,14 +92,31 @@ impl RevocationPolicies {
             kid: token.key().and_then(|key| key.kid()),
             iat: token.issued_at(),
         });
-        Candidate { token, facts }
+        Ok(Candidate { token, facts, status })
+    }
+
+    /// Waits until what the token needs was looked up at least once. Immediately ready but for the first token of a
+    /// status list.
+    pub async fn prepare(&self, candidate: &Candidate) {
+        let Some(status) = candidate.status.as_ref().filter(|status| !status.list.was_tried()) else {
+            return;
+        };
+        let policy = self.policy(candidate.token.issuer().id).ok();
+        if let Some(lists) = policy.and_then(|policy| policy.status_lists.as_ref()) {
+            status.list.first_try(lists.wait()).await;
+        }
     }
 
     /// The token as a live one, unless it was revoked or that cannot be told.
     pub fn admit(&self, candidate: Rc<Candidate>, clock: &Clock) -> Result<LiveToken, Rejection> {
         let policy = self.policy(candidate.token.issuer().id)?;
         match policy.check(&candidate.facts, candidate.token.issued_at(), clock) {
-            RevocationVerdict::Live { generation, .. } => Ok(LiveToken { candidate, generation }),
+            RevocationVerdict::Live { generation, .. } => {
+                if let Some(status) = &candidate.status {
+                    policy.check_status(status, candidate.token.issued_at(), clock)?;
+                }
+                Ok(LiveToken { candidate, generation })
+            }
             RevocationVerdict::Revoked(hit) => {
                 Err(Rejection::new(Reason::Revoked).log(format!("revoked by {}", hit.kind.name())))
             }
@@ -106,7 +133,15 @@ impl RevocationPolicies {
             return Ok(generation);
         }
         match policy.check(&token.candidate.facts, token.issued_at(), clock) {
-            RevocationVerdict::Live { generation, .. } => Ok(generation),
+            RevocationVerdict::Live { generation, .. } => {
+                let status = token.candidate.status.as_ref();
+                let refused =
+                    status.and_then(|status| policy.check_status(status, token.issued_at(), clock).err());
+                match refused {
+                    Some(refused) if refused.reason() == Reason::Revoked => Err(None),
+                    _ => Ok(generation),
+                }
+            }
             RevocationVerdict::Revoked(hit) => Err(Some(hit)),
             RevocationVerdict::Unavailable(_) => Ok(generation),
         }

@@ -159,8 +159,7 @@ async fn only_what_is_no_jwt_is_asked_about() {
 #[tokio::test]
 async fn an_issuer_that_cannot_be_asked_is_never_the_tokens_fault() {
     let stub = endpoint().await;
-    let gateway =
-        start(&stub, "timeout: 200ms\n      breaker: { failures: 1000 }").await;
+    let gateway = start(&stub, "timeout: 200ms\n      breaker: { failures: 1000 }").await;
     let text = active().to_string();
     let rows = [
         ("500", Answer::error(500)),
@@ -364,11 +363,7 @@ async fn signed_answers_count_only_if_the_issuer_signed_them_for_us_and_now() {
             Answer::body(media_type, sign(&good, &changed("token_introspection", Value::Null))),
             UNAVAILABLE,
         ),
-        (
-            "unsigned",
-            Answer::body(media_type, sign(&good, &envelope()) + "A"),
-            UNAVAILABLE,
-        ),
+        ("unsigned", Answer::body(media_type, sign(&good, &envelope()) + "A"), UNAVAILABLE),
         (
             "of-another-key",
             Answer::body(media_type, jws(&good, envelope().to_string(), &Signer::es256("k1"))),

@@ -23,4 +23,5 @@ mod operation;
 mod policy;
 mod refusals;
 mod revocation;
+mod status_list;
 mod tokens;

@@ -67,9 +67,9 @@ impl Endpoint {
         };
         match &self.signed {
             Some(signed) if head.content_type.as_deref() == Some(SIGNED) => Ok(signed.read(&body).await?),
-            Some(_) => Err(AnswerError::NotSigned("its media type is another".to_owned()).into()),
+            Some(_) => Err(AnswerError::MediaType(SIGNED).into()),
             None if head.is_json() => Ok(answer::read(&body)?),
-            None => Err(AnswerError::NotJson("not of the media type application/json".to_owned()).into()),
+            None => Err(AnswerError::MediaType("application/json").into()),
         }
     }
 

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use super::discovery::{Discovery, DiscoveryError};
 use super::fetch::{FetchClient, FetchError, FetchSettings};
+use super::signed::SignedBy;
 use crate::clock::{Clock, Monotonic};
 use crate::keys::{Algorithm, KeySource};
 use crate::rejection::Rejection;
@@ -139,9 +140,7 @@ impl IntrospectionFeed {
         let signed = settings.signed_for.map(|audiences| SignedAnswers {
             issuer: settings.issuer,
             audiences,
-            algorithms: settings.algorithms,
-            keys,
-            clock: clock.clone(),
+            signed_by: SignedBy { keys, algorithms: settings.algorithms, clock: clock.clone() },
         });
         let endpoint = Endpoint {
             client: FetchClient::new(&settings.fetch)?,
