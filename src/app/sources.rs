@@ -15,7 +15,7 @@ use crate::config::settings::{self, JwksLocation, MetadataLocation};
 use crate::feeds::fetch::{ClientCertificate, EgressProxy, FetchSettings, TrustAnchors};
 use crate::feeds::jwks::{KeyFeed, KeyFeedSettings, KeyOrigin, RefreshIntervals};
 use crate::feeds::revocation::load_fact_hasher;
-use crate::keys::{KeySource, KeySourceSettings};
+use crate::keys::{KeySource, KeySourceSettings, Unusable};
 use crate::revocation::{FeedState, RevocationPolicies, RevocationPolicy, StatusLists, WhenStale};
 use crate::telemetry::metrics::{Metrics, Registration};
 use crate::token::{Audiences, Expectations, Introspection, Issuer, IssuerId, Issuers, Profile, Verifier};
@@ -28,6 +28,8 @@ pub struct Sources {
     pub verifier: Arc<Verifier>,
     /// Judges verified tokens by the feeds.
     pub revocation: Arc<RevocationPolicies>,
+    /// What the feeds have brought, at their places in the configuration.
+    pub feeds: Vec<Arc<FeedState>>,
     /// Keeps the sources' series on the metrics page.
     pub registrations: Vec<Registration>,
 }
@@ -80,10 +82,11 @@ impl Sources {
             .map(|(issuer, lists)| revocation_policy(issuer, &feeds, lists))
             .collect();
         let issuers: Vec<Arc<Issuer>> = issuers.into_iter().map(Arc::new).collect();
-        tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds, clock.clone()));
+        tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds.clone(), clock.clone()));
         Ok(Self {
             verifier: Arc::new(Verifier::new(Issuers::new(issuers))),
             revocation: Arc::new(RevocationPolicies::new(hasher, policies)),
+            feeds,
             registrations,
         })
     }
@@ -241,8 +244,8 @@ fn register_keys(issuer: &str, feed: &KeyFeed, metrics: &Metrics, clock: &Clock)
         let stats = feed.stats();
         metrics.register_counter(name, help, &labels, move || read(&stats))
     };
-    let (source, clock) = (feed.source(), clock.clone());
-    vec![
+    let (source, due, clock, due_clock) = (feed.source(), feed.stats(), clock.clone(), clock.clone());
+    let mut registrations = vec![
         count("keys_refreshes", "Refreshes of an issuer's keys that succeeded.", |stats| {
             stats.refreshes_ok.load(Ordering::Relaxed)
         }),
@@ -260,16 +263,30 @@ fn register_keys(issuer: &str, feed: &KeyFeed, metrics: &Metrics, clock: &Clock)
             #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
             move || stats.keys.load(Ordering::Relaxed) as f64
         }),
-        metrics.register_gauge("keys_skipped", "Published keys that cannot be used.", &labels, {
-            let stats = Arc::clone(&stats);
-            #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
-            move || stats.skipped_keys.load(Ordering::Relaxed) as f64
-        }),
         metrics.register_gauge(
             "keys_age_seconds",
             "Time since an issuer's keys were last confirmed; absent before the first time.",
             &labels,
             move || stats.last_success().map_or(f64::NAN, |last| last.until(clock.monotonic()).as_secs_f64()),
         ),
-    ]
+        metrics.register_gauge(
+            "keys_next_refresh_seconds",
+            "Time until an issuer's keys are refreshed, if nothing asks for it before; absent during a refresh.",
+            &labels,
+            move || {
+                due.next_refresh().map_or(f64::NAN, |due| due_clock.monotonic().until(due).as_secs_f64())
+            },
+        ),
+    ];
+    registrations.extend(Unusable::NAMES.iter().enumerate().map(|(place, reason)| {
+        let stats = feed.stats();
+        metrics.register_gauge(
+            "keys_skipped",
+            "Published keys that cannot be used.",
+            &[("issuer", issuer), ("reason", reason)],
+            #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
+            move || stats.skipped_keys(place) as f64,
+        )
+    }));
+    registrations
 }

@@ -5,13 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::facts::{FactHasher, FactKeys, TokenFacts};
+use super::freshness::{FeedState, Freshness};
 use super::guard::{RevocationPolicy, RevocationVerdict};
 use super::index::Hit;
 use super::status::StatusRef;
 use crate::catalogue::Reason;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixSeconds};
 use crate::rejection::Rejection;
-use crate::token::{IssuerId, VerifiedToken};
+use crate::token::{Claims, Issuer, IssuerId, VerifiedToken};
 
 /// What a client is told to wait for a feed that cannot be relied on.
 pub(super) const FEED_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -28,6 +29,11 @@ impl Candidate {
     /// The token.
     pub fn token(&self) -> &VerifiedToken {
         &self.token
+    }
+
+    /// Whether there is nothing that must be looked up first: see [`RevocationPolicies::prepare`].
+    pub fn is_ready(&self) -> bool {
+        self.status.as_ref().is_none_or(|status| status.list.was_tried())
     }
 }
 
@@ -59,6 +65,26 @@ impl Deref for LiveToken {
     }
 }
 
+/// What the feeds of an issuer say of a token.
+#[derive(Debug)]
+pub struct Survey {
+    /// What would become of it.
+    pub outcome: Result<(), Rejection>,
+    /// What each says.
+    pub feeds: Vec<Surveyed>,
+}
+
+/// What one feed says of a token.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// Which feed.
+    pub feed: Arc<FeedState>,
+    /// How current it is, by the issuer's policy.
+    pub freshness: Freshness,
+    /// Why the token is revoked, if it is.
+    pub hit: Option<Hit>,
+}
+
 /// The revocation policies of all issuers.
 #[derive(Debug)]
 pub struct RevocationPolicies {
@@ -82,25 +108,16 @@ impl RevocationPolicies {
             Some(lists) => lists.resolve(&token)?,
             None => None,
         };
-        let claims = token.claims();
-        let facts = self.hasher.keys(&TokenFacts {
-            issuer: &token.issuer().url,
-            jti: claims.token_id(),
-            sid: claims.session(),
-            sub: claims.subject(),
-            client: claims.client(),
-            kid: token.key().and_then(|key| key.kid()),
-            iat: token.issued_at(),
-        });
+        let kid = token.key().and_then(|key| key.kid());
+        let facts = facts(token.issuer(), token.claims(), kid, token.issued_at());
+        let facts = self.hasher.keys(&facts);
         Ok(Candidate { token, facts, status })
     }
 
     /// Waits until what the token needs was looked up at least once. Immediately ready but for the first token of a
     /// status list.
     pub async fn prepare(&self, candidate: &Candidate) {
-        let Some(status) = candidate.status.as_ref().filter(|status| !status.list.was_tried()) else {
-            return;
-        };
+        let Some(status) = candidate.status.as_ref().filter(|_| !candidate.is_ready()) else { return };
         let policy = self.policy(candidate.token.issuer().id).ok();
         if let Some(lists) = policy.and_then(|policy| policy.status_lists.as_ref()) {
             status.list.first_try(lists.wait()).await;
@@ -110,18 +127,35 @@ impl RevocationPolicies {
     /// The token as a live one, unless it was revoked or that cannot be told.
     pub fn admit(&self, candidate: Rc<Candidate>, clock: &Clock) -> Result<LiveToken, Rejection> {
         let policy = self.policy(candidate.token.issuer().id)?;
-        match policy.check(&candidate.facts, candidate.token.issued_at(), clock) {
-            RevocationVerdict::Live { generation, .. } => {
-                if let Some(status) = &candidate.status {
-                    policy.check_status(status, candidate.token.issued_at(), clock)?;
-                }
-                Ok(LiveToken { candidate, generation })
-            }
-            RevocationVerdict::Revoked(hit) => {
-                Err(Rejection::new(Reason::Revoked).log(format!("revoked by {}", hit.kind.name())))
-            }
-            RevocationVerdict::Unavailable(why) => Err(Rejection::new(why.reason()).retry_after(FEED_RETRY)),
+        let verdict = policy.check(&candidate.facts, candidate.token.issued_at(), clock);
+        let generation = generation(verdict)?;
+        if let Some(status) = &candidate.status {
+            policy.check_status(status, candidate.token.issued_at(), clock)?;
         }
+        Ok(LiveToken { candidate, generation })
+    }
+
+    /// What would become of a token with these claims, and what each feed says of it: for an operator who asks why.
+    /// The claims need not be verified, so that nothing can be let through on the strength of it.
+    pub fn survey(&self, issuer: &Issuer, claims: &Claims, kid: Option<&str>, clock: &Clock) -> Survey {
+        let policy = match self.policy(issuer.id) {
+            Ok(policy) => policy,
+            Err(defect) => return Survey { outcome: Err(defect), feeds: Vec::new() },
+        };
+        let iat = claims.issued_at().ok().flatten();
+        let facts = self.hasher.keys(&facts(issuer, claims, kid, iat));
+        let feeds = policy.feeds.iter().map(|feed| Surveyed {
+            feed: Arc::clone(feed),
+            freshness: feed.freshness(clock.monotonic(), policy.max_staleness),
+            hit: feed.index().check(&facts, iat, clock.wall()),
+        });
+        let outcome = generation(policy.check(&facts, iat, clock)).and_then(|_| {
+            match policy.status_lists.as_ref().map(|lists| lists.known(claims)).transpose()?.flatten() {
+                Some(status) => policy.check_status(&status, iat, clock),
+                None => Ok(()),
+            }
+        });
+        Survey { feeds: feeds.collect(), outcome }
     }
 
     /// Whether a token that was live as of `generation` still is: the generation to ask with next time, or the fact
@@ -151,5 +185,33 @@ impl RevocationPolicies {
     fn policy(&self, issuer: IssuerId) -> Result<&RevocationPolicy, Rejection> {
         let missing = || Rejection::new(Reason::Internal).log("the issuer has no revocation policy");
         self.by_issuer.get(usize::from(issuer.0)).map(|policy| &**policy).ok_or_else(missing)
+    }
+}
+
+fn facts<'t>(
+    issuer: &'t Issuer,
+    claims: &'t Claims,
+    kid: Option<&'t str>,
+    iat: Option<UnixSeconds>,
+) -> TokenFacts<'t> {
+    TokenFacts {
+        issuer: &issuer.url,
+        jti: claims.token_id(),
+        sid: claims.session(),
+        sub: claims.subject(),
+        client: claims.client(),
+        kid,
+        iat,
+    }
+}
+
+/// The generation that a live token was checked against, or why it is none.
+fn generation(verdict: RevocationVerdict) -> Result<u64, Rejection> {
+    match verdict {
+        RevocationVerdict::Live { generation, .. } => Ok(generation),
+        RevocationVerdict::Revoked(hit) => {
+            Err(Rejection::new(Reason::Revoked).log(format!("revoked by {}", hit.kind.name())))
+        }
+        RevocationVerdict::Unavailable(why) => Err(Rejection::new(why.reason()).retry_after(FEED_RETRY)),
     }
 }

@@ -6,7 +6,7 @@ use super::Build;
 use super::transport::Given;
 use super::values::{HOUR, MILLISECOND, MINUTE};
 use crate::config::place::Place;
-use crate::config::raw;
+use crate::config::raw::{self, SecretText};
 use crate::config::settings::{
     ClientAuth, EndpointLocation, IntrospectedTokens, Introspection, PrivateKeyJwt,
 };
@@ -103,10 +103,10 @@ impl Build<'_, '_> {
             ],
         )?;
         if let Some(secret) = &client.client_secret_basic {
-            return self.secret(secret, &place.field("client_secret_basic")).map(ClientAuth::Basic);
+            return self.client_secret(secret, &place.field("client_secret_basic")).map(ClientAuth::Basic);
         }
         if let Some(secret) = &client.client_secret_post {
-            return self.secret(secret, &place.field("client_secret_post")).map(ClientAuth::Post);
+            return self.client_secret(secret, &place.field("client_secret_post")).map(ClientAuth::Post);
         }
         if let Some(jwt) = &client.private_key_jwt {
             let place = place.field("private_key_jwt");
@@ -125,6 +125,16 @@ impl Build<'_, '_> {
             return None;
         }
         Some(ClientAuth::Certificate)
+    }
+
+    fn client_secret(&mut self, secret: &SecretText, place: &Place) -> Option<String> {
+        let secret = self.secret_text(secret, place)?;
+        if secret.is_empty() {
+            let remedy = "write it as `${VARIABLE}`, or as `file:` and the path of the file that holds it";
+            self.mistakes.add(place, "the secret is empty", remedy);
+            return None;
+        }
+        Some(secret)
     }
 
     fn check_assertion_algorithm(&mut self, algorithm: Algorithm, place: &Place) -> Option<()> {

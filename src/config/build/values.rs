@@ -163,40 +163,34 @@ impl Build<'_, '_> {
         }
     }
 
-    /// A secret, from the file itself or, after `file:`, from another one. Never shown.
-    pub(super) fn secret(&mut self, secret: &SecretText, place: &Place) -> Option<String> {
-        let text = match secret.0.strip_prefix("file:") {
-            None => secret.0.clone(),
-            Some(path) => match self.files.read_secret(path) {
-                Ok(text) => text,
-                Err(error) => {
-                    let remedy = "write `file:` and the path of a readable text file";
-                    self.mistakes.add(
-                        place,
-                        format!("the file of the secret cannot be read: {error}"),
-                        remedy,
-                    );
-                    return None;
-                }
-            },
-        };
-        if text.is_empty() {
-            let remedy = "write it as `${VARIABLE}`, or as `file:` and the path of the file that holds it";
-            self.mistakes.add(place, "the secret is empty", remedy);
-            return None;
-        }
-        Some(text)
+    /// The value of a header, from the file itself or, after `file:`, from another one. Never shown.
+    pub(super) fn secret_header(&mut self, secret: &SecretText, place: &Place) -> Option<HeaderValue> {
+        self.secret(secret, place, "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`")
     }
 
-    /// The value of a header, as [`Self::secret`].
-    pub(super) fn secret_header(&mut self, secret: &SecretText, place: &Place) -> Option<HeaderValue> {
-        let Ok(mut value) = HeaderValue::from_str(&self.secret(secret, place)?) else {
-            let remedy = "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`";
-            self.mistakes.add(place, "the secret cannot be the value of a header", remedy);
+    /// As [`Self::secret_header`], with the remedy for what cannot be in a header.
+    pub(super) fn secret(&mut self, secret: &SecretText, place: &Place, remedy: &str) -> Option<HeaderValue> {
+        let text = self.secret_text(secret, place)?;
+        let value = HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty());
+        let Some(mut value) = value else {
+            self.mistakes.add(place, "the secret is empty or cannot be the value of a header", remedy);
             return None;
         };
         value.set_sensitive(true);
         Some(value)
+    }
+
+    /// A secret of any characters, from the file itself or, after `file:`, from another one. Never shown.
+    pub(super) fn secret_text(&mut self, secret: &SecretText, place: &Place) -> Option<String> {
+        let Some(path) = secret.0.strip_prefix("file:") else { return Some(secret.0.clone()) };
+        match self.files.read_secret(path) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let remedy = "write `file:` and the path of a readable text file";
+                self.mistakes.add(place, format!("the file of the secret cannot be read: {error}"), remedy);
+                None
+            }
+        }
     }
 
     /// Tells elements that stand in a list twice.

@@ -23,7 +23,7 @@ pub use introspection::{IntrospectedTokens, Introspection};
 pub use issuer::{Discovery, Issuer, Keys, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Timeouts};
 pub use listener::{Hsts, Listener, Tls, TlsVersion};
-pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogLevel, LogOutput};
+pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
 pub use status_list::StatusList;
 pub use text::{DurationText, Reserved, SecretText, SizeText};

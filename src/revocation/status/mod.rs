@@ -75,20 +75,19 @@ impl StatusLists {
     /// The claim is malformed, missing though required, or names a list that may not be fetched; or more lists are in
     /// use than may be.
     pub fn resolve(&self, token: &VerifiedToken) -> Result<Option<StatusRef>, Rejection> {
-        let Some((uri, index)) = reference(token.claims())? else {
-            if self.settings.required {
-                return Err(Rejection::new(Reason::ClaimMissing)
-                    .hint("The token lacks the claim status with a status_list."));
-            }
-            return Ok(None);
-        };
-        if !self.allows(uri) {
-            return Err(Rejection::new(Reason::ClaimInvalid)
-                .hint("The token refers to a status list that this gateway is not configured for.")
-                .log(format!("status list {} is none of revocation.status_list.allowed", shortened(uri))));
-        }
+        let Some((uri, index)) = self.reference(token.claims())? else { return Ok(None) };
         let list = self.track(uri, token.expires().plus(AFTERTIME))?;
         Ok(Some(StatusRef { list, index }))
+    }
+
+    /// The place that claims name which nobody has verified, if its list is followed already; `None` else. Nothing is
+    /// fetched on the strength of it.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn known(&self, claims: &Claims) -> Result<Option<StatusRef>, Rejection> {
+        let Some((uri, index)) = self.reference(claims)? else { return Ok(None) };
+        Ok(self.lists().get(uri).map(|list| StatusRef { list: Arc::clone(list), index }))
     }
 
     /// How long a request waits for a list that was never fetched.
@@ -123,6 +122,22 @@ impl StatusLists {
     /// The lists that are followed.
     pub fn tracked(&self) -> Vec<Arc<TrackedList>> {
         self.lists().values().cloned().collect()
+    }
+
+    fn reference<'c>(&self, claims: &'c Claims) -> Result<Option<(&'c str, u64)>, Rejection> {
+        let Some((uri, index)) = reference(claims)? else {
+            if self.settings.required {
+                return Err(Rejection::new(Reason::ClaimMissing)
+                    .hint("The token lacks the claim status with a status_list."));
+            }
+            return Ok(None);
+        };
+        if !self.allows(uri) {
+            return Err(Rejection::new(Reason::ClaimInvalid)
+                .hint("The token refers to a status list that this gateway is not configured for.")
+                .log(format!("status list {} is none of revocation.status_list.allowed", shortened(uri))));
+        }
+        Ok(Some((uri, index)))
     }
 
     fn track(&self, uri: &str, until: UnixSeconds) -> Result<Arc<TrackedList>, Rejection> {
