@@ -4,11 +4,11 @@
 //! shared host could hand us another issuer's keys (RFC 8414 section 6.2). Knows nothing of keys.
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use url::Url;
 
 use super::fetch::{FetchClient, FetchError, FetchRequest, Fetched, shown};
+use crate::token::json_object;
 
 /// The issuer's metadata documents, in the order in which they are tried.
 #[derive(Clone, Debug)]
@@ -43,13 +43,6 @@ pub enum DiscoveryError {
         "discovery failed: the {member} in {url} is not https; anyone on the way could change the answers"
     )]
     Downgrade { url: String, member: &'static str },
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    issuer: String,
-    #[serde(flatten)]
-    members: Map<String, Value>,
 }
 
 impl Discovery {
@@ -102,17 +95,18 @@ impl Discovery {
     }
 
     fn read(&self, document: &Url, body: &[u8], member: &'static str) -> Result<Url, DiscoveryError> {
-        let metadata: Metadata = serde_json::from_slice(body).map_err(|error| {
-            DiscoveryError::NotMetadata { url: shown(document), why: shortened(&error.to_string()) }
-        })?;
-        if metadata.issuer != self.issuer {
+        let not_metadata = |why: &str| DiscoveryError::NotMetadata { url: shown(document), why: why.to_owned() };
+        let members = json_object(body).map_err(|why| not_metadata(&why))?;
+        let text = |member: &str| members.get(member).and_then(Value::as_str);
+        let issuer = text("issuer").ok_or_else(|| not_metadata("it names no issuer"))?;
+        if issuer != self.issuer {
             return Err(DiscoveryError::OtherIssuer {
                 url: shown(document),
-                found: shortened(&metadata.issuer),
+                found: shortened(issuer),
                 expected: self.issuer.clone(),
             });
         }
-        let url = metadata.members.get(member).and_then(|url| Url::parse(url.as_str()?).ok());
+        let url = text(member).and_then(|url| Url::parse(url).ok());
         let url = url.ok_or_else(|| DiscoveryError::NoUrl { url: shown(document), member })?;
         if document.scheme() == "https" && url.scheme() != "https" && !self.allow_http {
             return Err(DiscoveryError::Downgrade { url: shown(document), member });
@@ -220,12 +214,15 @@ mod tests {
             "<html>",
             "[]",
             "{}",
-            r#"{"issuer":"https://id.example.com"}"#,
             r#"{"issuer":1,"jwks_uri":2}"#,
             r#"{"issuer":"https://evil.example","issuer":"https://id.example.com","jwks_uri":"https://e.example/"}"#,
+            r#"{"issuer":"https://id.example.com","jwks_uri":"https://e.example/","jwks_uri":"https://f.example/"}"#,
         ] {
             let result = discovery.read(&discovery.documents[0], body.as_bytes(), "jwks_uri");
             assert!(matches!(result, Err(DiscoveryError::NotMetadata { .. })), "{body}");
         }
+        let without = r#"{"issuer":"https://id.example.com"}"#;
+        let result = discovery.read(&discovery.documents[0], without.as_bytes(), "introspection_endpoint");
+        assert!(matches!(result, Err(DiscoveryError::NoUrl { member: "introspection_endpoint", .. })));
     }
 }
