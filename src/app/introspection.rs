@@ -22,30 +22,30 @@ use super::sources::fetch_settings;
 /// So many more may wait for each question that may be under way.
 const WAITING_PER_QUESTION: usize = 4;
 
-/// The port through which this issuer is asked; `None` for one that is not asked.
+/// The port through which this issuer is asked, and the numbers for metrics; `None` for one that is not asked.
 pub fn start(
     issuer: &settings::Issuer,
-    keys: Arc<KeySource>,
+    keys: &Arc<KeySource>,
     clock: &Clock,
-    metrics: &Metrics,
     tasks: &mut JoinSet<()>,
-    registrations: &mut Vec<Registration>,
-) -> Result<Option<Introspection>> {
+) -> Result<Option<(Introspection, Arc<IntrospectionStats>)>> {
     let Some(settings) = &issuer.introspection else { return Ok(None) };
     // A question may have to wait for a place before it is asked.
     let wait = settings.transport.timeout * 2;
     let (port, asks) = Introspector::new(settings.concurrency * WAITING_PER_QUESTION, wait);
-    let feed = IntrospectionFeed::new(feed_settings(issuer, settings)?, asks, keys, clock.clone())?;
-    registrations.extend(register(&issuer.name, &feed.stats(), metrics));
+    let feed =
+        IntrospectionFeed::new(feed_settings(issuer, settings)?, asks, Arc::clone(keys), clock.clone())?;
+    let stats = feed.stats();
     tasks.spawn(feed.run());
-    Ok(Some(Introspection {
+    let introspection = Introspection {
         port,
         tokens: match settings.tokens {
             settings::IntrospectedTokens::Opaque => IntrospectedTokens::Opaque,
             settings::IntrospectedTokens::All => IntrospectedTokens::All,
         },
         insecure_any_kind: settings.insecure_accept_any_token_type,
-    }))
+    };
+    Ok(Some((introspection, stats)))
 }
 
 fn feed_settings(
@@ -99,7 +99,8 @@ fn credentials(settings: &settings::Introspection) -> Result<Credentials> {
 
 type Read = fn(&IntrospectionStats) -> &AtomicU64;
 
-fn register(issuer: &str, stats: &Arc<IntrospectionStats>, metrics: &Metrics) -> Vec<Registration> {
+/// Shows on the metrics page what is asked and answered.
+pub fn register(issuer: &str, stats: &Arc<IntrospectionStats>, metrics: &Metrics) -> Vec<Registration> {
     let labels = [("issuer", issuer)];
     let counters: [(&str, &str, Read); 6] = [
         ("introspection_active", "Answers of an issuer that called a token active.", |stats| &stats.active),

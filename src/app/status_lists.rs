@@ -9,29 +9,27 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::config::settings;
 use crate::feeds::jwks::KeyFeed;
-use crate::feeds::status_list::{StatusListFeed, StatusListFeedSettings};
+use crate::feeds::status_list::{StatusListFeed, StatusListFeedSettings, StatusListStats};
 use crate::keys::KeySource;
 use crate::revocation::{StatusListSettings, StatusLists};
 use crate::telemetry::metrics::{Metrics, Registration};
 
 use super::sources::{fetch_settings, key_feed_settings};
 
-/// The lists of this issuer's tokens, verified by `keys` unless they have keys of their own; `None` if its tokens'
-/// references are not looked at.
+/// The lists of this issuer's tokens, verified by `keys` unless they have keys of their own, and the numbers for metrics;
+/// `None` if its tokens' references are not looked at.
 pub fn start(
     issuer: &settings::Issuer,
-    keys: Arc<KeySource>,
+    keys: &Arc<KeySource>,
     clock: &Clock,
-    metrics: &Metrics,
     tasks: &mut JoinSet<()>,
-    registrations: &mut Vec<Registration>,
-) -> Result<Option<Arc<StatusLists>>> {
+) -> Result<Option<(Arc<StatusLists>, Arc<StatusListStats>)>> {
     let revocation = issuer.revocation.as_ref();
     let Some(settings) = revocation.and_then(|revocation| revocation.status_list.as_ref()) else {
         return Ok(None);
     };
     let keys = match &settings.keys {
-        None => keys,
+        None => Arc::clone(keys),
         Some(keys) => {
             let name = format!("{}.status_list", issuer.name);
             let feed = KeyFeed::new(key_feed_settings(name, issuer, keys, None), clock.clone())?;
@@ -55,16 +53,22 @@ pub fn start(
         algorithms: issuer.algorithms.clone(),
     };
     let feed = StatusListFeed::new(feed_settings, port, keys, clock.clone())?;
-    let lists = feed.lists();
-    registrations.extend(register(&issuer.name, &feed, metrics, clock));
+    let numbers = (feed.lists(), feed.stats());
     tasks.spawn(feed.run());
-    Ok(Some(lists))
+    Ok(Some(numbers))
 }
 
-fn register(issuer: &str, feed: &StatusListFeed, metrics: &Metrics, clock: &Clock) -> Vec<Registration> {
+/// Shows on the metrics page how current the lists are.
+pub fn register(
+    issuer: &str,
+    lists: &Arc<StatusLists>,
+    stats: &Arc<StatusListStats>,
+    metrics: &Metrics,
+    clock: &Clock,
+) -> Vec<Registration> {
     let labels = [("issuer", issuer)];
-    let (ok, failed) = (feed.stats(), feed.stats());
-    let (counted, aged) = (feed.lists(), feed.lists());
+    let (ok, failed) = (Arc::clone(stats), Arc::clone(stats));
+    let (counted, aged) = (Arc::clone(lists), Arc::clone(lists));
     let clock = clock.clone();
     vec![
         metrics.register_counter(

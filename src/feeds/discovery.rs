@@ -95,7 +95,8 @@ impl Discovery {
     }
 
     fn read(&self, document: &Url, body: &[u8], member: &'static str) -> Result<Url, DiscoveryError> {
-        let not_metadata = |why: &str| DiscoveryError::NotMetadata { url: shown(document), why: why.to_owned() };
+        let not_metadata =
+            |why: &str| DiscoveryError::NotMetadata { url: shown(document), why: why.to_owned() };
         let members = json_object(body).map_err(|why| not_metadata(&why))?;
         let text = |member: &str| members.get(member).and_then(Value::as_str);
         let issuer = text("issuer").ok_or_else(|| not_metadata("it names no issuer"))?;
