@@ -187,13 +187,12 @@ impl Sources {
     ) -> Result<TrustedIssuer> {
         let identity = config.document.identity("issuers", place, &[]);
         let same = |old: &&TrustedIssuer| old.identity == identity && Arc::ptr_eq(&old.issuer.keys, keys);
-        let (issuer, lookups) = match self.issuers.get(place).filter(same) {
-            Some(old) => (Arc::clone(&old.issuer), Arc::clone(&old.lookups)),
-            None => {
-                let (introspection, lookups) = Lookups::start(settings, keys, clock)
-                    .with_context(|| format!("issuer {}", settings.name))?;
-                (Arc::new(issuer(place, settings, Arc::clone(keys), introspection)?), Arc::new(lookups))
-            }
+        let (issuer, lookups) = if let Some(old) = self.issuers.get(place).filter(same) {
+            (Arc::clone(&old.issuer), Arc::clone(&old.lookups))
+        } else {
+            let (introspection, lookups) =
+                Lookups::start(settings, keys, clock).with_context(|| format!("issuer {}", settings.name))?;
+            (Arc::new(issuer(place, settings, Arc::clone(keys), introspection)?), Arc::new(lookups))
         };
         let policy = revocation_policy(settings, feeds, lookups.status_lists());
         Ok(TrustedIssuer { identity, issuer, policy, lookups })

@@ -139,8 +139,8 @@ impl Issuers {
     /// The issuer of these that is asked about opaque tokens; the configuration has made sure that a route trusts one
     /// such issuer at the most.
     pub(super) fn of_opaque(&self, trusted: &IssuerSet) -> Option<(&Arc<Issuer>, &Introspection)> {
-        let trusted = self.all.iter().filter(|issuer| trusted.contains(issuer.id));
-        trusted.filter_map(|issuer| Some((issuer, issuer.introspection.as_ref()?))).next()
+        let mut trusted = self.all.iter().filter(|issuer| trusted.contains(issuer.id));
+        trusted.find_map(|issuer| Some((issuer, issuer.introspection.as_ref()?)))
     }
 
     /// Whether this very issuer is one of them: not another that came in its place, by other rules or other keys.

@@ -96,7 +96,7 @@ pub struct IntrospectionClient {
 pub struct PrivateKeyJwt {
     /// PEM file with the private key, unencrypted.
     pub private_key: String,
-    /// RS256, PS256, ES256, ES384, EdDSA or Ed25519.
+    /// `RS256`, `PS256`, `ES256`, `ES384`, `EdDSA` or `Ed25519`.
     #[schemars(with = "AlgorithmName")]
     pub algorithm: Algorithm,
     /// The key's id (`kid`) at the issuer.

@@ -248,18 +248,14 @@ impl IntrospectionFeed {
         claims: Option<Map<String, Value>>,
         asked_at: Monotonic,
     ) -> Answer {
-        match claims {
-            Some(claims) => {
-                self.stats.active.fetch_add(1, Ordering::Relaxed);
-                let good_until = Monotonic(asked_at.0.saturating_add(self.cache));
-                Answer::Active(Arc::new(ActiveToken { claims, good_until }))
-            }
-            None => {
-                self.stats.inactive.fetch_add(1, Ordering::Relaxed);
-                self.inactive.insert(token.expose(), asked_at);
-                Answer::Inactive
-            }
-        }
+        let Some(claims) = claims else {
+            self.stats.inactive.fetch_add(1, Ordering::Relaxed);
+            self.inactive.insert(token.expose(), asked_at);
+            return Answer::Inactive;
+        };
+        self.stats.active.fetch_add(1, Ordering::Relaxed);
+        let good_until = Monotonic(asked_at.0.saturating_add(self.cache));
+        Answer::Active(Arc::new(ActiveToken { claims, good_until }))
     }
 
     fn failed(&mut self, error: &EndpointError) -> Rejection {

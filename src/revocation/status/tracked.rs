@@ -98,7 +98,11 @@ impl TrackedList {
     /// The copy at hand was confirmed.
     pub fn confirm(&self, now: Monotonic) {
         if let Some(copy) = self.copy.load_full() {
-            self.copy.store(Some(Arc::new(Copy { heard: now, ..Copy::clone(&copy) })));
+            self.copy.store(Some(Arc::new(Copy {
+                heard: now,
+                list: Arc::clone(&copy.list),
+                expires: copy.expires,
+            })));
         }
     }
 
