@@ -107,8 +107,9 @@ impl TrackedList {
     }
 
     pub(super) fn replace(&self, copy: Copy) -> bool {
-        let before = self.copy.swap(Some(Arc::new(copy.clone())));
-        before.is_none_or(|before| before.list != copy.list)
+        let list = Arc::clone(&copy.list);
+        let before = self.copy.swap(Some(Arc::new(copy)));
+        before.is_none_or(|before| before.list != list)
     }
 
     pub(super) fn need_until(&self, until: UnixSeconds) {
