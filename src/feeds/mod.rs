@@ -6,7 +6,10 @@
 mod back_off;
 pub mod discovery;
 pub mod fetch;
+pub mod introspection;
 pub mod jwks;
 pub mod revocation;
+mod signed;
+pub mod status_list;
 #[cfg(test)]
 mod testing;

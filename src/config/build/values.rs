@@ -177,21 +177,7 @@ impl Build<'_, '_> {
 
     /// As [`Self::secret_header`], with the remedy for what cannot be in a header.
     pub(super) fn secret(&mut self, secret: &SecretText, place: &Place, remedy: &str) -> Option<HeaderValue> {
-        let text = match secret.0.strip_prefix("file:") {
-            None => secret.0.clone(),
-            Some(path) => match self.files.read_secret(path, place) {
-                Ok(text) => text,
-                Err(error) => {
-                    let remedy = "write `file:` and the path of a readable text file";
-                    self.mistakes.add(
-                        place,
-                        format!("the file of the secret cannot be read: {error}"),
-                        remedy,
-                    );
-                    return None;
-                }
-            },
-        };
+        let text = self.secret_text(secret, place)?;
         let value = HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty());
         let Some(mut value) = value else {
             self.mistakes.add(place, "the secret is empty or cannot be the value of a header", remedy);
@@ -199,6 +185,19 @@ impl Build<'_, '_> {
         };
         value.set_sensitive(true);
         Some(value)
+    }
+
+    /// A secret of any characters, from the file itself or, after `file:`, from another one. Never shown.
+    pub(super) fn secret_text(&mut self, secret: &SecretText, place: &Place) -> Option<String> {
+        let Some(path) = secret.0.strip_prefix("file:") else { return Some(secret.0.clone()) };
+        match self.files.read_secret(path, place) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let remedy = "write `file:` and the path of a readable text file";
+                self.mistakes.add(place, format!("the file of the secret cannot be read: {error}"), remedy);
+                None
+            }
+        }
     }
 
     /// Tells elements that stand in a list twice.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{DurationText, Reserved};
+use super::{ClientCertificate, DurationText, Introspection, Proxy, SizeText, StatusList};
 use crate::keys::Algorithm;
 
 /// Who may issue tokens, for whom, and how that is verified. Exactly one of `audiences` and
@@ -44,8 +44,8 @@ pub struct Issuer {
     pub profile: Option<Profile>,
     /// How revoked tokens are recognized. Without it a token is good until it expires.
     pub revocation: Option<Revocation>,
-    /// Asking the issuer about opaque tokens (RFC 7662).
-    pub introspection: Option<Reserved>,
+    /// Asking the issuer about tokens (RFC 7662): those that only it can read, or all.
+    pub introspection: Option<Introspection>,
     /// Tokens bound to the client's certificate by the claim `cnf` (RFC 8705). `if_bound`: a token that is bound is
     /// refused without its certificate. `certificate`: tokens that are not bound are refused too.
     /// `insecure_ignore`: bound tokens pass without their certificate, as if they were not.
@@ -86,11 +86,24 @@ pub struct Keys {
     /// Shortest time between two fetches for unknown key ids, so that bogus tokens cannot flood the provider.
     #[serde(default = "default_cooldown")]
     pub cooldown: DurationText,
+    /// How long the provider is not asked again for a key id that it was just found not to have.
+    #[serde(default = "default_unknown_kid_ttl")]
+    pub unknown_kid_ttl: DurationText,
+    /// How long a request waits for keys that are being fetched for its sake.
+    #[serde(default = "default_wait")]
+    pub wait: DurationText,
     /// Longest time that one fetch may take.
     #[serde(default = "default_timeout")]
     pub timeout: DurationText,
-    /// PEM file with certificate authorities to trust for this provider, beside the system's.
+    /// Largest key set that is read.
+    #[serde(default = "default_max_size")]
+    pub max_size: SizeText,
+    /// PEM file with certificate authorities to trust for this provider, instead of the system's.
     pub ca: Option<String>,
+    /// Certificate to show to the provider.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Proxy on the way to the provider.
+    pub proxy: Option<Proxy>,
     /// Fetch by `http://` from addresses other than loopback. Whoever is on the way can then issue tokens.
     #[serde(default)]
     pub insecure_allow_http: bool,
@@ -113,13 +126,17 @@ pub enum Profile {
     Rfc9068,
 }
 
-/// How revoked tokens are recognized.
+/// How revoked tokens are recognized: by `feeds`, by `status_list`, or both.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Revocation {
     /// Names of the feeds that may revoke this issuer's tokens.
+    #[serde(default)]
     pub feeds: Vec<String>,
-    /// How old the newest successful contact with a feed may be before `when_stale` applies.
+    /// Lists that the tokens themselves refer to.
+    pub status_list: Option<StatusList>,
+    /// How old the newest successful contact with a feed, or with a token's status list, may be before `when_stale`
+    /// applies.
     pub max_staleness: DurationText,
     /// What happens then. `reject`: no token passes (VAL-051). `accept`: all pass, revoked ones too.
     /// `{ accept_issued_within: 15m }`: only tokens issued so recently. There is no default: it is a choice
@@ -138,7 +155,7 @@ pub enum WhenStale {
 
 /// A stand-in for [`Algorithm`] in the schema, which adds why HMAC is missing.
 #[derive(Serialize)]
-struct AlgorithmName;
+pub(super) struct AlgorithmName;
 
 impl JsonSchema for AlgorithmName {
     fn schema_name() -> Cow<'static, str> {
@@ -173,6 +190,18 @@ fn default_max_stale() -> DurationText {
 
 fn default_cooldown() -> DurationText {
     "5s".into()
+}
+
+fn default_unknown_kid_ttl() -> DurationText {
+    "30s".into()
+}
+
+fn default_wait() -> DurationText {
+    "3s".into()
+}
+
+fn default_max_size() -> SizeText {
+    "1MiB".into()
 }
 
 fn default_timeout() -> DurationText {

@@ -6,13 +6,16 @@
 mod certificate;
 mod cors;
 mod feed;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod observe;
 mod reload;
 mod route;
+mod status_list;
 mod text;
+mod transport;
 mod upstream;
 
 use schemars::JsonSchema;
@@ -23,13 +26,16 @@ pub use certificate::{
 };
 pub use cors::{AnsweredBy, Cors};
 pub use feed::{Feed, FileFeed, HttpFeed};
-pub use issuer::{Binding, Discovery, Issuer, Profile, Revocation, WhenStale};
+pub use introspection::{IntrospectedTokens, Introspection};
+pub use issuer::{Binding, Discovery, Issuer, Keys, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Timeouts};
 pub use listener::{Hsts, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};
 pub use reload::Reload;
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
+pub use status_list::StatusList;
 pub use text::{DurationText, Reserved, SecretText, SizeText};
+pub use transport::{ClientCertificate, Proxy};
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 
 /// The configuration of valgate: one YAML file.

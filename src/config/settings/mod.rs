@@ -6,12 +6,14 @@
 mod carried;
 mod feed;
 mod forwarded;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod observe;
 mod reload;
 mod route;
+mod transport;
 mod upstream;
 
 use std::num::NonZeroUsize;
@@ -22,8 +24,10 @@ use super::document::Document;
 pub use carried::{CarriedProbe, ProbeError};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use forwarded::{Forwarded, ForwardedHeader};
+pub use introspection::{ClientAuth, EndpointLocation, IntrospectedTokens, Introspection, PrivateKeyJwt};
 pub use issuer::{
-    Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
+    Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, StatusList,
+    WhenStale,
 };
 pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
@@ -33,6 +37,7 @@ pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route,
     TokenFrom, UpstreamHost,
 };
+pub use transport::{ClientCertificate, Proxy, Transport};
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 
 /// A whole configuration.
