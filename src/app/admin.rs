@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::endpoints::{
-    Configuration, Feeds, Keys, Livez, LogLevel, MetricsPage, Readyz, Status, VerifyToken,
+    Configuration, Feeds, Keys, Livez, LogLevel, MetricsPage, Readyz, RefusalsList, Status, VerifyToken,
 };
 use crate::admin::gate::Gate;
 use crate::admin::in_force::InForce;
@@ -22,6 +22,7 @@ use crate::admin::server::{self, Socket};
 use crate::admin::{Endpoint, Router};
 use crate::clock::Clock;
 use crate::config::settings::{Admin, AdminPlace, AdminTls};
+use crate::gateway::Refusals;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
 
@@ -43,13 +44,14 @@ pub struct Told {
     pub in_force: InForce,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
+    pub refusals: Option<Refusals>,
     pub clock: Clock,
 }
 
 /// All endpoints.
 pub fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
-    let Told { in_force, readiness, metrics, clock } = told;
-    vec![
+    let Told { in_force, readiness, metrics, refusals, clock } = told;
+    let mut endpoints: Vec<Box<dyn Endpoint>> = vec![
         Box::new(Status { readiness: readiness.clone(), in_force: in_force.clone(), clock: clock.clone() }),
         Box::new(Configuration(in_force.clone())),
         Box::new(Keys { in_force: in_force.clone(), clock: clock.clone() }),
@@ -59,7 +61,11 @@ pub fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
         Box::new(MetricsPage(metrics)),
         Box::new(Livez),
         Box::new(Readyz(readiness)),
-    ]
+    ];
+    if let Some(refusals) = refusals {
+        endpoints.push(Box::new(RefusalsList(refusals)));
+    }
+    endpoints
 }
 
 /// Binds the socket and serves the endpoints on it.

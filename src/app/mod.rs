@@ -27,7 +27,7 @@ use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings::{self, ListenerKind};
-use crate::gateway::{Explainer, RequestLimits, SharedVerdicts};
+use crate::gateway::{Explainer, Refusals, RequestLimits, SharedVerdicts};
 use crate::http1::GuardLimits;
 use crate::listener::{self, BoundListener, Drain, ListenerSettings, Role};
 use crate::telemetry::access_log::{self, AccessLog};
@@ -97,6 +97,8 @@ pub async fn start(config: Config) -> Result<Running> {
         limits: request_limits(&config),
         clock: clock.clone(),
     };
+    let kept = config.admin.as_ref().map(|admin| &admin.refusals).filter(|kept| kept.keep > 0);
+    let refusals = kept.map(|kept| Refusals::new(cores, kept.keep, &kept.claims));
     let in_force = InForce::new(Generation {
         number: 1,
         loaded_at: clock.wall(),
@@ -111,6 +113,7 @@ pub async fn start(config: Config) -> Result<Running> {
                 in_force,
                 readiness: readiness.clone(),
                 metrics: Arc::clone(&metrics),
+                refusals: refusals.clone(),
                 clock: clock.clone(),
             };
             Some(admin::start(settings, admin::endpoints(told), &mut tasks).await?)
@@ -128,6 +131,8 @@ pub async fn start(config: Config) -> Result<Running> {
         limits: request_limits(&config),
         max_connections: config.limits.connections.div_ceil(cores),
         error_detail: config.error_detail,
+        refusals,
+        explainer,
         clock: clock.clone(),
     });
 

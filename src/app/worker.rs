@@ -15,8 +15,8 @@ use tokio::task::LocalSet;
 use crate::clock::Clock;
 use crate::config::settings::ErrorDetail;
 use crate::gateway::{
-    Authenticator, Core, Gateway, LongLived, MetricIds, RequestLimits, ReservedNames, Routes, SWEEP,
-    SharedVerdicts,
+    Authenticator, Core, Explainer, Gateway, LongLived, MetricIds, Refusals, RequestLimits, ReservedNames,
+    Routes, SWEEP, SharedVerdicts,
 };
 use crate::listener::{Crowd, DrainSignal, ListenerSettings, serve};
 use crate::revocation::RevocationPolicies;
@@ -43,6 +43,8 @@ pub struct Shared {
     pub limits: RequestLimits,
     pub max_connections: usize,
     pub error_detail: ErrorDetail,
+    pub refusals: Option<Refusals>,
+    pub explainer: Explainer,
     pub clock: Clock,
 }
 
@@ -70,7 +72,7 @@ impl Worker {
         thread::Builder::new().name(format!("core-{core}")).spawn(move || {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
-                let gateway = Gateway::new(build_core(&shared, metrics, log));
+                let gateway = Gateway::new(build_core(core, &shared, metrics, log));
                 tokio::select! {
                     () = serve_all(sockets, &gateway, shared.max_connections, drain) => {}
                     _ = stopped => tracing::warn!(core, "requests were cut off at the end of the drain time-out"),
@@ -96,7 +98,7 @@ impl Worker {
     }
 }
 
-fn build_core(shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
+fn build_core(core: usize, shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
     let clock = &shared.clock;
     Core {
         clock: clock.clone(),
@@ -115,6 +117,7 @@ fn build_core(shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
         metric_ids: shared.metric_ids.clone(),
         access_log: RefCell::new(log),
         long_lived: LongLived::default(),
+        refusals: shared.refusals.as_ref().map(|all| all.of_core(core, shared.explainer.clone())),
         ids: RefCell::new(IdGenerator::new()),
     }
 }

@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::authenticate::Authenticator;
 use super::long_lived::LongLived;
+use super::refusals::CoreRefusals;
 use super::reserved::ReservedNames;
 use super::route::{Route, Routes};
 use crate::catalogue::Reason;
@@ -44,6 +45,8 @@ pub struct Core {
     pub access_log: RefCell<CoreLog>,
     /// This core's long-lived responses.
     pub long_lived: LongLived,
+    /// This core's part of the refusals that are kept, where they are.
+    pub refusals: Option<CoreRefusals>,
     /// Where request ids come from.
     pub ids: RefCell<IdGenerator>,
 }

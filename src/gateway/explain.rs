@@ -426,7 +426,7 @@ fn list<'t>(words: impl Iterator<Item = &'t str>) -> String {
 }
 
 /// Short, and without characters that would move a terminal's cursor.
-fn brief(text: &str) -> String {
+pub(super) fn brief(text: &str) -> String {
     let mut brief: String = text
         .chars()
         .take(MAX_SHOWN)

@@ -156,9 +156,9 @@ async fn permit(
     let token = credential::extract(request, &route.token_from, peer.is_tls(), core.limits.token)
         .map_err(|rejection| with_scope(rejection, policy))?;
     let live = core.authenticator.authenticate(token, &policy.issuers, &mut exchange.temperature).await;
-    let live = live.inspect_err(|_| exchange.fingerprint = Some(token.fingerprint()))?;
+    let live = live.inspect_err(|refused| exchange.token_refused(token, route, refused))?;
     exchange.token = Some(live.clone());
-    policy.authorize(live)
+    policy.authorize(live).inspect_err(|refused| exchange.token_refused(token, route, refused))
 }
 
 /// Who sent no token is told which scope to ask for (RFC 6750 section 3).

@@ -16,6 +16,7 @@ mod support;
 mod admin;
 mod bench;
 mod credentials;
+mod explain;
 mod identity;
 mod issuers;
 mod keys;

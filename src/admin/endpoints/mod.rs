@@ -6,6 +6,7 @@ mod keys;
 mod log_level;
 mod metrics;
 mod probes;
+mod refusals;
 mod status;
 mod verify;
 
@@ -15,6 +16,7 @@ pub use keys::Keys;
 pub use log_level::LogLevel;
 pub use metrics::MetricsPage;
 pub use probes::{Livez, Readyz};
+pub use refusals::RefusalsList;
 pub use status::Status;
 pub use verify::{Question, VerifyToken};
 

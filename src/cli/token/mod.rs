@@ -9,8 +9,6 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-pub use verify::render;
-
 /// The commands on tokens. A token is never an argument: `ps` and the shell's history would keep it.
 #[derive(Debug, Subcommand)]
 pub enum Command {
