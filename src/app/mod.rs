@@ -33,7 +33,7 @@ use crate::listener::{self, BoundListener, Drain, ListenerSettings, Role};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{Metrics, Registration};
 pub use admin::AdminAddress;
-pub use offline::Offline;
+pub use offline::{Offline, PrivateDirectory};
 use sources::Sources;
 use worker::{Shared, Worker};
 

@@ -12,6 +12,7 @@
 //! All mistakes are told at once, each with its place in the file and what would be right. Nothing outside this
 //! folder sees YAML or a raw type. Knows nothing of sockets, requests or tasks.
 
+mod audit;
 mod build;
 mod diagnostic;
 mod mistakes;
@@ -31,6 +32,7 @@ mod tree;
 
 use std::path::Path;
 
+pub use audit::{Audit, Finding, Severity, audit, audit_text};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use reference::reference;
 pub use schema::schema;
@@ -49,7 +51,9 @@ pub fn load(path: &Path) -> Result<Config, Diagnostics> {
     let text = read(path, &name)?;
     let base_dir = path.parent().unwrap_or_else(|| Path::new(""));
     let environment = |variable: &str| std::env::var(variable).ok();
-    Source { text: &text, name: &name, base_dir, environment: &environment, probe_files: true }.parse()
+    Source { text: &text, name: &name, base_dir, environment: &environment, probe_files: true }
+        .parse()
+        .map(|parsed| parsed.config)
 }
 
 /// Reads a configuration from `text`. `name` stands for the file in messages, `base_dir` is what relative paths
@@ -61,7 +65,7 @@ pub fn parse(
     base_dir: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Diagnostics> {
-    Source { text, name, base_dir, environment, probe_files: false }.parse()
+    Source { text, name, base_dir, environment, probe_files: false }.parse().map(|parsed| parsed.config)
 }
 
 struct Source<'a> {
@@ -72,8 +76,16 @@ struct Source<'a> {
     probe_files: bool,
 }
 
+/// A good configuration, and what it was made from.
+struct Parsed {
+    config: Config,
+    tree: tree::Node,
+    /// Parts of the text that are never shown.
+    secrets: Vec<tree::Span>,
+}
+
 impl Source<'_> {
-    fn parse(&self) -> Result<Config, Diagnostics> {
+    fn parse(&self) -> Result<Parsed, Diagnostics> {
         let (mut root, faults) = tree::parse(self.text).map_err(|fault| self.only(&fault))?;
         let unresolved = substitute::fill_in(&mut root, self.environment);
         let mut mistakes = Mistakes::new(self.text, &root);
@@ -94,10 +106,13 @@ impl Source<'_> {
                 None
             }
         };
-        let document = shown::document(&root, mistakes.hidden());
+        let secrets = mistakes.hidden().to_vec();
+        let document = shown::document(&root, &secrets);
         let list = mistakes.into_diagnostics();
         match config {
-            Some(config) if list.is_empty() => Ok(Config { document, ..config }),
+            Some(config) if list.is_empty() => {
+                Ok(Parsed { config: Config { document, ..config }, tree: root, secrets })
+            }
             _ if list.is_empty() => {
                 // Every setting that cannot be made has its mistake told, so this too is a defect of ours.
                 let message = "the configuration is not accepted, for a reason that is not known";

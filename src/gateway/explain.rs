@@ -117,7 +117,9 @@ impl Explainer {
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        if let Ok(value) = HeaderValue::from_str(&format!("Bearer {text}")) {
+        if !text.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&format!("Bearer {text}"))
+        {
             request.headers_mut().insert(AUTHORIZATION, value);
         }
         let clean = CleanRequest::sanitize(request, self.limits);

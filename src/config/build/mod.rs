@@ -24,6 +24,7 @@ mod values;
 use std::num::NonZeroUsize;
 
 pub(super) use files::Files;
+pub(super) use values::is_loopback;
 
 use super::mistakes::Mistakes;
 use super::place::Place;
