@@ -172,11 +172,6 @@ impl Router {
         Self { gate, endpoints: Arc::new(endpoints), description }
     }
 
-    /// The OpenAPI document.
-    pub fn description(&self) -> &[u8] {
-        &self.description
-    }
-
     async fn route(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         if let Err(refusal) = self.gate.check(&head.headers) {

@@ -90,7 +90,11 @@ impl Gateway {
         mut exchange: Box<Exchange>,
     ) -> Response<ResponseBody> {
         let mut response = match outcome {
-            Ok(response) => {
+            Ok(mut response) => {
+                if let (Some(route), Some(token)) = (&exchange.route, &exchange.token) {
+                    let headers = response.headers_mut();
+                    route.expiry_hints.put(headers, token.issuer().id, token.expires(), &self.0.clock);
+                }
                 exchange.answered(response.status(), None);
                 response
             }

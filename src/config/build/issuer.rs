@@ -10,7 +10,8 @@ use super::{Build, all, each};
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::settings::{
-    Audiences, FeedIndex, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
+    Audiences, ExpiryHint, FeedIndex, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile,
+    Revocation, WhenStale,
 };
 use crate::keys::Algorithm;
 
@@ -34,6 +35,9 @@ impl Build<'_, '_> {
         let revocation = self.optional(raw.revocation.as_ref(), |build, raw| {
             build.revocation(raw, feeds, &place.field("revocation"))
         });
+        let expiry_hint = self.optional(raw.expiry_hint.as_ref(), |build, raw| {
+            build.expiry_hint(raw, &place.field("expiry_hint"))
+        });
         Some(Issuer {
             name: raw.name.clone(),
             issuer: issuer?,
@@ -45,7 +49,15 @@ impl Build<'_, '_> {
             required_claims: raw.required_claims.clone(),
             profile: raw.profile.map(|raw::Profile::Rfc9068| Profile::Rfc9068),
             revocation: revocation?,
+            expiry_hint: expiry_hint?,
         })
+    }
+
+    pub(super) fn expiry_hint(&mut self, raw: &raw::ExpiryHint, place: &Place) -> Option<ExpiryHint> {
+        let within = self.duration(&raw.within, &place.field("within"), SECOND, DAY);
+        let renew_at =
+            self.optional(raw.renew_at.as_deref(), |build, url| build.url(url, &place.field("renew_at")));
+        Some(ExpiryHint { within: within?, renew_at: renew_at? })
     }
 
     /// One `iss` with two key sets would make it a matter of luck by which a token is judged.

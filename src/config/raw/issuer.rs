@@ -44,6 +44,8 @@ pub struct Issuer {
     pub profile: Option<Profile>,
     /// How revoked tokens are recognized. Without it a token is good until it expires.
     pub revocation: Option<Revocation>,
+    /// Telling clients that their token is about to expire. Without it they learn it by a refusal.
+    pub expiry_hint: Option<ExpiryHint>,
     /// Asking the issuer about opaque tokens (RFC 7662).
     pub introspection: Option<Reserved>,
     /// Tokens bound to a key of the client (RFC 9449) or to its certificate (RFC 8705).
@@ -112,6 +114,17 @@ pub struct Revocation {
     /// `{ accept_issued_within: 15m }`: only tokens issued so recently. There is no default: it is a choice
     /// between availability and security that only the operator can make.
     pub when_stale: WhenStale,
+}
+
+/// Response headers that tell a client in time to renew its token: `Token-Expires-In` with the seconds left and, with
+/// `renew_at`, a `Link` there.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExpiryHint {
+    /// How long before the token's `exp` responses begin to have them.
+    pub within: DurationText,
+    /// URL where clients renew.
+    pub renew_at: Option<String>,
 }
 
 /// What happens while a feed is out of contact for too long.

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use feed::{Feed, FileFeed, HttpFeed};
-pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
+pub use issuer::{Discovery, ExpiryHint, Issuer, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Timeouts};
 pub use listener::{Hsts, Listener, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};

@@ -31,6 +31,17 @@ pub struct Issuer {
     pub profile: Option<Profile>,
     /// How revoked tokens are recognized; none: not at all.
     pub revocation: Option<Revocation>,
+    /// Whether clients are told that a token ends soon, unless the route says otherwise.
+    pub expiry_hint: Option<ExpiryHint>,
+}
+
+/// What a client is told before its token expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpiryHint {
+    /// How long before.
+    pub within: Duration,
+    /// Where to renew.
+    pub renew_at: Option<Url>,
 }
 
 /// What `aud` must hold.
