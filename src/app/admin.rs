@@ -48,8 +48,7 @@ pub struct Told {
     pub clock: Clock,
 }
 
-/// All endpoints.
-pub fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
+fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
     let Told { in_force, readiness, metrics, refusals, clock } = told;
     let mut endpoints: Vec<Box<dyn Endpoint>> = vec![
         Box::new(Status { readiness: readiness.clone(), in_force: in_force.clone(), clock: clock.clone() }),
@@ -68,19 +67,20 @@ pub fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
     endpoints
 }
 
-/// Binds the socket and serves the endpoints on it.
+/// Binds the socket, if there is to be one, and serves the endpoints on it.
 pub async fn start(
-    admin: &Admin,
-    endpoints: Vec<Box<dyn Endpoint>>,
+    admin: Option<&Admin>,
+    told: Told,
     tasks: &mut JoinSet<()>,
-) -> Result<AdminAddress> {
+) -> Result<Option<AdminAddress>> {
+    let Some(admin) = admin else { return Ok(None) };
     let (socket, address) = bind(&admin.place).await?;
     let is_bare = admin.token.is_none() && matches!(admin.place, AdminPlace::Address(_));
-    let router = Router::new(Gate::new(admin.token.as_ref(), is_bare), endpoints);
+    let router = Router::new(Gate::new(admin.token.as_ref(), is_bare), endpoints(told));
     tasks.spawn(async move {
         server::serve(socket, LONGEST_CALL, router).await;
     });
-    Ok(address)
+    Ok(Some(address))
 }
 
 async fn bind(place: &AdminPlace) -> Result<(Socket, AdminAddress)> {

@@ -97,29 +97,15 @@ pub async fn start(config: Config) -> Result<Running> {
         limits: request_limits(&config),
         clock: clock.clone(),
     };
-    let kept = config.admin.as_ref().map(|admin| &admin.refusals).filter(|kept| kept.keep > 0);
-    let refusals = kept.map(|kept| Refusals::new(cores, kept.keep, &kept.claims));
-    let in_force = InForce::new(Generation {
-        number: 1,
-        loaded_at: clock.wall(),
-        document: config.document.clone(),
-        issuers: sources.verifier.issuers().iter().cloned().collect(),
-        feeds: sources.feeds.clone(),
-        explainer: explainer.clone(),
-    });
-    let admin = match &config.admin {
-        Some(settings) => {
-            let told = admin::Told {
-                in_force,
-                readiness: readiness.clone(),
-                metrics: Arc::clone(&metrics),
-                refusals: refusals.clone(),
-                clock: clock.clone(),
-            };
-            Some(admin::start(settings, admin::endpoints(told), &mut tasks).await?)
-        }
-        None => None,
+    let refusals = refusals(&config, cores);
+    let told = admin::Told {
+        in_force: InForce::new(generation(&config, &sources, &explainer)),
+        readiness: readiness.clone(),
+        metrics: Arc::clone(&metrics),
+        refusals: refusals.clone(),
+        clock: clock.clone(),
     };
+    let admin = admin::start(config.admin.as_ref(), told, &mut tasks).await?;
     let shared = Arc::new(Shared {
         routes,
         reserved: Arc::new(routes::reserved_names(&config)),
@@ -229,6 +215,24 @@ impl Running {
             tracing::warn!("the access log could not be written to its end");
         }
     }
+}
+
+/// What the admin listener shows of the first configuration.
+fn generation(config: &Config, sources: &Sources, explainer: &Explainer) -> Generation {
+    Generation {
+        number: 1,
+        loaded_at: explainer.clock.wall(),
+        document: config.document.clone(),
+        issuers: sources.verifier.issuers().iter().cloned().collect(),
+        feeds: sources.feeds.clone(),
+        explainer: explainer.clone(),
+    }
+}
+
+/// Where refusals are kept, if anyone can ask for them.
+fn refusals(config: &Config, cores: usize) -> Option<Refusals> {
+    let kept = &config.admin.as_ref()?.refusals;
+    (kept.keep > 0).then(|| Refusals::new(cores, kept.keep, &kept.claims))
 }
 
 fn request_limits(config: &Config) -> RequestLimits {

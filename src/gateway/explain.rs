@@ -214,11 +214,11 @@ impl Explainer {
         };
         let survey = self.revocation.survey(issuer, claims, kid, &self.clock);
         let found = told(&survey);
-        report.note("revocation", survey.outcome.as_ref().map(|()| ()), (Some(found), None));
+        report.note("revocation", survey.outcome.as_ref().copied(), (Some(found), None));
         match policy {
             Some(policy) => words.policy(policy, claims, &mut report),
             None => {
-                report.not_made("scopes and rules", "Not made, since no URL was given to find a route by.")
+                report.not_made("scopes and rules", "Not made, since no URL was given to find a route by.");
             }
         }
         Ok(report)
@@ -335,7 +335,7 @@ impl Words<'_> {
 
     fn policy(&self, policy: &Policy, claims: &Claims, report: &mut Report) {
         for (check, outcome) in policy.checks(claims) {
-            let outcome = outcome.as_ref().map(|()| ());
+            let outcome = outcome.as_ref().copied();
             match check {
                 PolicyCheck::Scopes => {
                     let held = match claims.scopes() {

@@ -27,10 +27,8 @@ pub struct Cases {
     #[serde(default)]
     pub revocations: Vec<Value>,
     /// The cases, in the order in which they are run.
-    pub cases: Vec<Case>,
-    /// Where files named in it are looked for.
-    #[serde(skip)]
-    base_dir: PathBuf,
+    #[serde(rename = "cases")]
+    pub list: Vec<Case>,
 }
 
 /// One case.
@@ -87,13 +85,13 @@ impl Cases {
         ensure!(size <= MAX_FILE_BYTES, "the file is larger than {MAX_FILE_BYTES} bytes");
         let text = std::fs::read_to_string(path).context("cannot read the file")?;
         let mut cases: Self = serde_yaml::from_str(&text).map_err(|error| anyhow!("{error}"))?;
-        cases.base_dir = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
-        ensure!(!cases.cases.is_empty(), "there are no cases in it");
-        if let Some(name) = repeated(cases.cases.iter().map(Case::name)) {
+        let base_dir = path.parent().unwrap_or_else(|| Path::new(""));
+        ensure!(!cases.list.is_empty(), "there are no cases in it");
+        if let Some(name) = repeated(cases.list.iter().map(Case::name)) {
             bail!("two cases are called '{name}'; give each a name of its own");
         }
-        for case in &mut cases.cases {
-            case.check(config, &cases.base_dir).with_context(|| format!("case '{}'", case.name()))?;
+        for case in &mut cases.list {
+            case.check(config, base_dir).with_context(|| format!("case '{}'", case.name()))?;
         }
         Ok(cases)
     }

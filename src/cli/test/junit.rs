@@ -1,4 +1,4 @@
-//! A report in the XML of JUnit, in the subset that pipelines agree on.
+//! A report in the XML of `JUnit`, in the subset that pipelines agree on.
 
 use std::fmt::Write as _;
 

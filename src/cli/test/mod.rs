@@ -39,7 +39,7 @@ pub struct Options {
     /// File of cases
     #[arg(value_name = "CASES")]
     cases: PathBuf,
-    /// Write a report in JUnit's XML, as most pipelines read it
+    /// Write a report as XML that most pipelines read (`JUnit`)
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }
@@ -80,7 +80,7 @@ fn perform(options: &Options, config: &Config, cases: &Cases) -> Result<bool> {
     let done = runtime.block_on(async {
         let bench = Bench::set_up(config, cases).await?;
         let mut done = Vec::new();
-        for case in &cases.cases {
+        for case in &cases.list {
             let explanation = bench.judge(case).await.with_context(|| case.name())?;
             let is_as_expected = case.expect.is_met(&explanation);
             done.push(Done { case, explanation, is_as_expected });

@@ -56,7 +56,7 @@ impl Bench {
             signers.push(Signer { forger: key_for(issuer)?, published });
         }
         let (clock, hand) = Clock::manual(Clock::system().wall());
-        let needs_real = cases.cases.iter().any(|case| case.given_token().is_some());
+        let needs_real = cases.list.iter().any(|case| case.given_token().is_some());
         Ok(Self {
             config: config.clone(),
             signers,

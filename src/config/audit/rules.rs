@@ -205,7 +205,6 @@ fn revocation(issuer: &Issuer, place: &Place, auditor: &mut Auditor<'_>) {
     let place = place.field("revocation");
     let rule: Rule = ("revocation_fails_open", High, "CWE-636");
     match revocation.when_stale {
-        WhenStale::Reject => {}
         WhenStale::Accept => auditor.add(
             rule,
             &place.field("when_stale"),
@@ -218,7 +217,7 @@ fn revocation(issuer: &Issuer, place: &Place, auditor: &mut Auditor<'_>) {
             "who can keep the gateway from its feed makes tokens good again that were revoked hours ago",
             "write a few minutes",
         ),
-        WhenStale::AcceptIssuedWithin(_) => {}
+        WhenStale::AcceptIssuedWithin(_) | WhenStale::Reject => {}
     }
     if revocation.max_staleness > HOUR {
         auditor.add(
