@@ -249,11 +249,13 @@ impl Words<'_> {
             Check::Issuer => Some(self.claim("iss")),
             Check::Audience => Some(self.claim("aud")),
             Check::Time => self.claims.map(|claims| self.times(claims)),
-            Check::Claims => self.issuer.map(|issuer| {
-                let there = |name: &&str| self.claims.is_some_and(|claims| claims.has(name));
-                let there: Vec<_> = required(&issuer.expectations).into_iter().filter(there).collect();
-                if there.is_empty() { "none of them".to_owned() } else { there.join(", ") }
-            }),
+            Check::Claims => {
+                self.issuer.filter(|issuer| !required(&issuer.expectations).is_empty()).map(|issuer| {
+                    let there = |name: &&str| self.claims.is_some_and(|claims| claims.has(name));
+                    let there: Vec<_> = required(&issuer.expectations).into_iter().filter(there).collect();
+                    if there.is_empty() { "none of them".to_owned() } else { there.join(", ") }
+                })
+            }
             Check::Key => header.map(|header| match &header.key_id {
                 Some(kid) => format!("kid {}", brief(kid)),
                 None => "no kid".to_owned(),

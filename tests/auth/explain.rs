@@ -233,3 +233,32 @@ async fn the_command_says_the_same_offline_and_by_the_running_gateway() {
         tokio::task::spawn_blocking(|| valgate(&["token", "verify", "-c", "/nothing"], "x")).await.unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn a_client_is_told_when_its_token_ends_soon() {
+    let signer = Signer::es256("k1");
+    let gateway = TestGateway::start(&format!(
+        "
+issuers:
+  - name: main
+    issuer: {ISSUER}
+    keys: {{ inline: {} }}
+    audiences: [orders-api]
+    expiry_hint: {{ within: 5m, renew_at: https://id.example.com/token }}
+routes:
+  - {{ match: {{ path: /orders/** }}, require: {{ issuers: [main] }}, upstream: api }}
+  - {{ match: {{ path: /orders/late }}, require: {{ issuers: [main] }}, upstream: api, expiry_hint: {{ within: 10s }} }}
+",
+        signer.jwks()
+    ))
+    .await;
+    let soon = good().claim("exp", now() + 100).sign(&signer);
+    let told = gateway.get("/orders/1", &soon, &[]).await;
+    let left: u64 = told.header("token-expires-in").unwrap().parse().unwrap();
+    assert!((1..=100).contains(&left), "{left}");
+    assert_eq!(told.header("link"), Some("<https://id.example.com/token>; rel=\"urn:valgate:rel:renew\""));
+    for (path, token) in [("/orders/1", good().sign(&signer)), ("/orders/late", soon)] {
+        let reply = gateway.get(path, &token, &[]).await;
+        assert_eq!((reply.header("token-expires-in"), reply.header("link")), (None, None), "{path}");
+    }
+}
