@@ -145,6 +145,9 @@ fn the_audits_page_lists_its_rules() {
     let page = rows(&read("docs/audit.md"));
     let listed: BTreeSet<_> =
         page.iter().filter_map(|row| row[0].strip_prefix('`')?.strip_suffix('`')).collect();
+    for block in blocks(&read("docs/audit.md"), "text") {
+        assert!(read("tests/audit/careless.txt").contains(&block), "docs/audit.md shows another finding");
+    }
     let rules = read("src/config/audit/rules.rs");
     for rule in &listed {
         assert!(rules.contains(&format!("(\"{rule}\",")), "docs/audit.md has {rule}, the audit has not");

@@ -49,6 +49,9 @@ pub enum Shown<'s> {
     Only(&'s [String]),
 }
 
+/// What stands for a value that may not be shown.
+pub(super) const NOT_SHOWN: &str = "(not shown)";
+
 /// Longest value that is shown.
 const MAX_SHOWN: usize = 160;
 
@@ -323,7 +326,7 @@ impl Words<'_> {
     fn times(&self, claims: &Claims) -> String {
         let now = self.explainer.clock.wall();
         let part = |name: &str, value: Option<UnixSeconds>| {
-            value.map(|at| format!("{name} {at} ({})", relative(at, now)))
+            value.filter(|_| self.may_show(name)).map(|at| format!("{name} {at} ({})", relative(at, now)))
         };
         let read = |value: Result<Option<UnixSeconds>, _>| value.ok().flatten();
         let parts = [
@@ -341,6 +344,7 @@ impl Words<'_> {
             match check {
                 PolicyCheck::Scopes => {
                     let held = match claims.scopes() {
+                        _ if !self.may_show("scope") => NOT_SHOWN.to_owned(),
                         [] => "none".to_owned(),
                         scopes => brief(&scopes.join(" ")),
                     };
@@ -363,13 +367,18 @@ impl Words<'_> {
     }
 
     fn value(&self, claim: &str, value: Option<&Value>) -> String {
-        match (value, self.shown) {
-            (None, _) => "absent".to_owned(),
-            (Some(_), Shown::Only(names)) if !names.iter().any(|name| name == claim) => {
-                "(not shown)".to_owned()
-            }
-            (Some(Value::String(text)), _) => brief(text),
-            (Some(value), _) => brief(&value.to_string()),
+        match value {
+            None => "absent".to_owned(),
+            Some(_) if !self.may_show(claim) => NOT_SHOWN.to_owned(),
+            Some(Value::String(text)) => brief(text),
+            Some(value) => brief(&value.to_string()),
+        }
+    }
+
+    fn may_show(&self, claim: &str) -> bool {
+        match self.shown {
+            Shown::All => true,
+            Shown::Only(names) => names.iter().any(|name| name == claim),
         }
     }
 }

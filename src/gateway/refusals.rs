@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::explain::{Explainer, Shown, brief};
+use super::explain::{Explainer, NOT_SHOWN, Shown, brief};
 use super::explanation::{CheckReport, Refusal};
 use super::route::Route;
 use crate::clock::Monotonic;
@@ -152,7 +152,7 @@ impl CoreRefusals {
     fn redacted(&self, claims: &Claims) -> Map<String, Value> {
         let shown = |(name, value): (&String, &Value)| {
             let value = match value {
-                _ if !self.all.claims.contains(name) => "(not shown)".into(),
+                _ if !self.all.claims.contains(name) => NOT_SHOWN.into(),
                 Value::Number(_) | Value::Bool(_) | Value::Null => value.clone(),
                 Value::String(text) => brief(text).into(),
                 nested => brief(&nested.to_string()).into(),
