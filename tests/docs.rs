@@ -128,7 +128,7 @@ fn commands_print_what_the_page_says() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(errors.is_empty(), "{command}: {errors}");
         let output = String::from_utf8(output.stdout).unwrap();
-        told.push_str(&format!("{before}```console\n$ valgate {command}\n{output}```\n"));
+        told.extend([before, "```console\n$ valgate ", command, "\n", &output, "```\n"]);
         rest = after;
         seen += 1;
     }

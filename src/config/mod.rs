@@ -15,6 +15,7 @@
 mod audit;
 mod build;
 mod diagnostic;
+mod document;
 mod mistakes;
 mod nearest;
 mod place;
@@ -34,6 +35,7 @@ use std::path::Path;
 
 pub use audit::{Audit, Finding, Severity, audit, audit_text};
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use document::{Document, Identity, contents};
 pub use reference::reference;
 pub use schema::schema;
 pub use settings::Config;
@@ -47,13 +49,12 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Reads the configuration file at `path`, with environment variables of this process. Relative paths in the
 /// file are relative to its directory; the files that it names must be readable.
 pub fn load(path: &Path) -> Result<Config, Diagnostics> {
-    let name = path.display().to_string();
-    let text = read(path, &name)?;
-    let base_dir = path.parent().unwrap_or_else(|| Path::new(""));
-    let environment = |variable: &str| std::env::var(variable).ok();
-    Source { text: &text, name: &name, base_dir, environment: &environment, probe_files: true }
-        .parse()
-        .map(|parsed| parsed.config)
+    load_as(path, path.parent().unwrap_or_else(|| Path::new("")))
+}
+
+/// Reads a copy of the configuration file at `path`: what is relative there is relative here.
+pub fn load_copy(copy: &Path, path: &Path) -> Result<Config, Diagnostics> {
+    load_as(copy, path.parent().unwrap_or_else(|| Path::new("")))
 }
 
 /// Reads a configuration from `text`. `name` stands for the file in messages, `base_dir` is what relative paths
@@ -97,8 +98,8 @@ impl Source<'_> {
             mistakes.mark_replaced(reference.place);
         }
         let json = shape::conform(&schema(), &root, &mut mistakes);
-        let files = build::Files { base_dir: self.base_dir, probe: self.probe_files };
-        let config = match serde_json::from_value(json) {
+        let files = build::Files::new(self.base_dir, self.probe_files);
+        let config = match serde_json::from_value(json.clone()) {
             Ok(raw) => build::config(&raw, &files, &mut mistakes),
             Err(error) => {
                 // The schema is made from the types, so this is a defect of ours; better told than ignored.
@@ -107,10 +108,11 @@ impl Source<'_> {
             }
         };
         let secrets = mistakes.hidden().to_vec();
-        let document = shown::document(&root, &secrets);
+        let shown = shown::document(&root, &secrets);
         let list = mistakes.into_diagnostics();
         match config {
             Some(config) if list.is_empty() => {
+                let document = Document::new(self.text, json, shown, files.into_references());
                 Ok(Parsed { config: Config { document, ..config }, tree: root, secrets })
             }
             _ if list.is_empty() => {
@@ -127,6 +129,14 @@ impl Source<'_> {
         let diagnostic = Diagnostic::at(self.text, &[], fault.span, path, fault.message.clone());
         Diagnostics::one(self.name, diagnostic.remedy(fault.remedy))
     }
+}
+
+fn load_as(path: &Path, base_dir: &Path) -> Result<Config, Diagnostics> {
+    let name = path.display().to_string();
+    let text = read(path, &name)?;
+    let environment = |variable: &str| std::env::var(variable).ok();
+    let source = Source { text: &text, name: &name, base_dir, environment: &environment, probe_files: true };
+    source.parse().map(|parsed| parsed.config)
 }
 
 fn read(path: &Path, name: &str) -> Result<String, Diagnostics> {

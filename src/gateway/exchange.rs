@@ -105,7 +105,8 @@ impl Exchange {
     pub(super) fn token_refused(&mut self, token: BearerToken<'_>, route: &Route, refused: &Rejection) {
         self.fingerprint = Some(token.fingerprint());
         let refusals = self.core.refusals.as_ref();
-        self.examined = refusals.and_then(|refusals| refusals.examine(token, route, refused));
+        self.examined =
+            refusals.and_then(|refusals| refusals.examine(&self.core.explainer, token, route, refused));
     }
 
     /// Notes what the client is answered.

@@ -87,8 +87,8 @@ impl Refusals {
     }
 
     /// The part of one core.
-    pub fn of_core(&self, core: usize, explainer: Explainer) -> CoreRefusals {
-        CoreRefusals { all: self.clone(), core, explainer, explained: Cell::default() }
+    pub fn of_core(&self, core: usize) -> CoreRefusals {
+        CoreRefusals { all: self.clone(), core, explained: Cell::default() }
     }
 }
 
@@ -97,7 +97,6 @@ impl Refusals {
 pub struct CoreRefusals {
     all: Refusals,
     core: usize,
-    explainer: Explainer,
     /// The second, and how many were explained in it.
     explained: Cell<(u64, u32)>,
 }
@@ -113,16 +112,17 @@ impl CoreRefusals {
     /// Looks at a token that was just refused; `None` if there were too many within this second.
     pub(super) fn examine(
         &self,
+        explainer: &Explainer,
         token: BearerToken<'_>,
         route: &Route,
         refused: &Rejection,
     ) -> Option<Box<Examined>> {
-        if !self.may_explain(self.explainer.clock.monotonic()) {
+        if !self.may_explain(explainer.clock.monotonic()) {
             return None;
         }
         let claims = Compact::parse(token.expose()).and_then(|compact| compact.claims()).map(Claims::new);
         let claims = claims.map(|claims| self.redacted(&claims)).unwrap_or_default();
-        let checks = self.explainer.explain_refused(token, route, refused, Shown::Only(&self.all.claims));
+        let checks = explainer.explain_refused(token, route, refused, Shown::Only(&self.all.claims));
         Some(Box::new(Examined { claims, checks }))
     }
 

@@ -7,6 +7,7 @@ mod log_level;
 mod metrics;
 mod probes;
 mod refusals;
+mod reload;
 mod status;
 mod verify;
 
@@ -17,6 +18,7 @@ pub use log_level::LogLevel;
 pub use metrics::MetricsPage;
 pub use probes::{Livez, Readyz};
 pub use refusals::RefusalsList;
+pub use reload::Reload;
 pub use status::Status;
 pub use verify::{Question, VerifyToken};
 
