@@ -21,11 +21,9 @@ pub struct Question {
     pub token: String,
     /// The absolute URL of a request; without it nothing is said of routes, scopes and rules.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._/-]*$"))]
     pub url: Option<String>,
     /// The method of the request at `url`; `GET` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^[A-Z]{1,20}$"))]
     pub method: Option<String>,
 }
 
