@@ -70,6 +70,31 @@ fn bad_configurations_are_told_exactly() {
     assert!(surprises.is_empty(), "not as many mistakes as meant:\n{surprises}");
 }
 
+/// The files in tests/audit, one with all that is advised against and one with nothing of it.
+#[test]
+fn the_audit_tells_what_is_advised_against_and_nothing_else() {
+    for path in files("tests/audit") {
+        let text = fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let audit = config::audit_text(&text, name, path.parent().unwrap(), &environment)
+            .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+        assert_eq!(audit.worst().is_some(), name == "careless.yaml", "{audit}");
+        let text = format!("{audit}\n");
+        assert!(!text.contains("s3cret"), "{text}");
+        same_as_file(&path.with_extension("txt"), &text);
+        for finding in &audit.findings {
+            assert!(finding.diagnostic.line > 0 && finding.diagnostic.remedy.is_some(), "{finding:?}");
+        }
+    }
+    let rules = fs::read_to_string(root().join("src/config/audit/rules.rs")).unwrap();
+    let rules = rules.lines().filter_map(|line| line.trim_start().strip_prefix("(\"")?.split('"').next());
+    let shown = fs::read_to_string(root().join("tests/audit/careless.txt")).unwrap();
+    let silent: Vec<_> =
+        rules.filter(|rule| !rule.contains(' ') && !shown.contains(&format!("[{rule}]"))).collect();
+    // A configuration has one admin listener, and this version trusts no proxies.
+    assert_eq!(silent, ["open_admin", "wide_trusted_proxies"]);
+}
+
 #[test]
 fn every_example_is_good() {
     let examples = files("config/examples");

@@ -7,8 +7,9 @@ use super::blueprint::{Blueprint, Face, Speech};
 use super::sockets::{ListenerKey, Sockets};
 use super::sources::Sources;
 use super::{request_limits, routes};
+use crate::clock::Clock;
 use crate::config::settings::ErrorDetail;
-use crate::gateway::{MetricIds, RequestLimits, ReservedNames, Routes, TrustedProxies};
+use crate::gateway::{Explainer, MetricIds, RequestLimits, ReservedNames, Routes, TrustedProxies};
 use crate::http1::GuardLimits;
 use crate::listener::{BoundListener, ListenerSettings, Role};
 use crate::revocation::RevocationPolicies;
@@ -58,6 +59,19 @@ impl Generation {
             drain_idle: config.timeouts.drain_idle,
             error_detail: config.error_detail,
             listeners: listeners(blueprint, sockets, metrics),
+        }
+    }
+}
+
+impl Generation {
+    /// Who says why it accepts and refuses.
+    pub fn explainer(&self, clock: &Clock) -> Explainer {
+        Explainer {
+            routes: Arc::clone(&self.routes),
+            verifier: Arc::clone(&self.verifier),
+            revocation: Arc::clone(&self.revocation),
+            limits: self.limits,
+            clock: clock.clone(),
         }
     }
 }

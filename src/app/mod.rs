@@ -50,7 +50,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings;
 use crate::feeds::revocation::load_fact_hasher;
-use crate::gateway::{Explainer, RequestLimits, SharedVerdicts};
+use crate::gateway::{Refusals, RequestLimits, SharedVerdicts};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{Metrics, Registration};
 pub use admin::AdminAddress;
@@ -60,7 +60,7 @@ use generation::Generation;
 pub use handover::Program;
 use handover::Successor;
 pub use inherited::Inherited;
-pub use offline::Offline;
+pub use offline::{Offline, PrivateDirectory};
 use probes::Probes;
 pub use service::Service;
 use sockets::Sockets;
@@ -156,11 +156,13 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     if let Some(probes) = &probes {
         probes.serve(&readiness, &metrics, &mut tasks)?;
     }
+    let refusals = refusals(config, cores);
     if let Some(admin) = &admin {
         let told = Told {
             in_force: in_force.clone(),
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),
+            refusals: refusals.clone(),
             clock: clock.clone(),
             reloads,
         };
@@ -172,7 +174,9 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         .enumerate()
         .map(|(core, first)| {
             let (metrics, log) = (metrics.core(), access_log.per_core());
-            let equipment = Equipment { clock: clock.clone(), verdicts: verdicts.clone(), metrics, log };
+            let refusals = refusals.as_ref().map(|all| all.of_core(core));
+            let (clock, verdicts) = (clock.clone(), verdicts.clone());
+            let equipment = Equipment { clock, verdicts, metrics, log, refusals };
             Worker::start(core, equipment, first)
         })
         .collect::<std::io::Result<_>>()
@@ -368,14 +372,14 @@ fn shown(
         document: blueprint.config.document.shown().clone(),
         issuers: generation.verifier.issuers().iter().cloned().collect(),
         feeds: sources.feeds(),
-        explainer: Explainer {
-            routes: Arc::clone(&generation.routes),
-            verifier: Arc::clone(&generation.verifier),
-            revocation: Arc::clone(&generation.revocation),
-            limits: generation.limits,
-            clock: clock.clone(),
-        },
+        explainer: generation.explainer(clock),
     }
+}
+
+/// Where refusals are kept, if anyone can ask for them.
+fn refusals(config: &Config, cores: usize) -> Option<Refusals> {
+    let kept = &config.admin.as_ref()?.refusals;
+    (kept.keep > 0).then(|| Refusals::new(cores, kept.keep, &kept.claims))
 }
 
 fn request_limits(config: &Config) -> RequestLimits {

@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 use super::generation::Generation;
 use super::sockets::ListenerKey;
 use crate::clock::Clock;
-use crate::gateway::{Authenticator, Core, Gateway, LongLived, SWEEP, SharedVerdicts};
+use crate::gateway::{Authenticator, Core, CoreRefusals, Gateway, LongLived, SWEEP, SharedVerdicts};
 use crate::listener::{Crowd, Drain, ListenerSettings, Manner, serve};
 use crate::telemetry::access_log::CoreLog;
 use crate::telemetry::metrics::CoreMetrics;
@@ -40,6 +40,7 @@ pub struct Equipment {
     pub verdicts: SharedVerdicts,
     pub metrics: CoreMetrics,
     pub log: CoreLog,
+    pub refusals: Option<CoreRefusals>,
 }
 
 /// A generation, and this core's sockets of the listeners that are new in it.
@@ -190,7 +191,7 @@ impl Desk {
 }
 
 fn first_core(equipment: Equipment, generation: &Generation) -> Core {
-    let Equipment { clock, verdicts, metrics, log } = equipment;
+    let Equipment { clock, verdicts, metrics, log, refusals } = equipment;
     let authenticator = Authenticator::new(
         Arc::clone(&generation.verifier),
         Arc::clone(&generation.revocation),
@@ -210,6 +211,8 @@ fn first_core(equipment: Equipment, generation: &Generation) -> Core {
         metric_ids: generation.metric_ids.clone(),
         access_log: Rc::new(RefCell::new(log)),
         long_lived: Rc::new(LongLived::default()),
+        explainer: generation.explainer(&clock),
+        refusals: refusals.map(Rc::new),
         ids: Rc::new(RefCell::new(IdGenerator::new())),
         clock,
     }
@@ -237,6 +240,8 @@ fn next_core(before: &Core, generation: &Generation) -> Core {
         metric_ids: generation.metric_ids.clone(),
         access_log: Rc::clone(&before.access_log),
         long_lived: Rc::clone(&before.long_lived),
+        explainer: generation.explainer(&before.clock),
+        refusals: before.refusals.clone(),
         ids: Rc::clone(&before.ids),
     }
 }

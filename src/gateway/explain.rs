@@ -54,6 +54,8 @@ enum Lacking {
     Verdict(Need),
     StatusList(Box<Candidate>),
 }
+/// What stands for a value that may not be shown.
+pub(super) const NOT_SHOWN: &str = "(not shown)";
 
 /// Longest value that is shown.
 const MAX_SHOWN: usize = 160;
@@ -138,7 +140,9 @@ impl Explainer {
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        if let Ok(value) = HeaderValue::from_str(&format!("Bearer {text}")) {
+        if !text.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&format!("Bearer {text}"))
+        {
             request.headers_mut().insert(AUTHORIZATION, value);
         }
         let clean = CleanRequest::sanitize(request, self.limits);
@@ -256,11 +260,11 @@ impl Explainer {
         };
         let survey = self.revocation.survey(issuer, claims, kid, &self.clock);
         let found = told(&survey);
-        report.note("revocation", survey.outcome.as_ref().map(|()| ()), (Some(found), None));
+        report.note("revocation", survey.outcome.as_ref().copied(), (Some(found), None));
         match policy {
             Some(policy) => words.policy(policy, claims, &mut report),
             None => {
-                report.not_made("scopes and rules", "Not made, since no URL was given to find a route by.")
+                report.not_made("scopes and rules", "Not made, since no URL was given to find a route by.");
             }
         }
         Ok(report)
@@ -291,11 +295,13 @@ impl Words<'_> {
             Check::Issuer => Some(self.claim("iss")),
             Check::Audience => Some(self.claim("aud")),
             Check::Time => self.claims.map(|claims| self.times(claims)),
-            Check::Claims => self.issuer.map(|issuer| {
-                let there = |name: &&str| self.claims.is_some_and(|claims| claims.has(name));
-                let there: Vec<_> = required(&issuer.expectations).into_iter().filter(there).collect();
-                if there.is_empty() { "none of them".to_owned() } else { there.join(", ") }
-            }),
+            Check::Claims => {
+                self.issuer.filter(|issuer| !required(&issuer.expectations).is_empty()).map(|issuer| {
+                    let there = |name: &&str| self.claims.is_some_and(|claims| claims.has(name));
+                    let there: Vec<_> = required(&issuer.expectations).into_iter().filter(there).collect();
+                    if there.is_empty() { "none of them".to_owned() } else { there.join(", ") }
+                })
+            }
             Check::Key => header.map(|header| match &header.key_id {
                 Some(kid) => format!("kid {}", brief(kid)),
                 None => "no kid".to_owned(),
@@ -364,7 +370,7 @@ impl Words<'_> {
     fn times(&self, claims: &Claims) -> String {
         let now = self.explainer.clock.wall();
         let part = |name: &str, value: Option<UnixSeconds>| {
-            value.map(|at| format!("{name} {at} ({})", relative(at, now)))
+            value.filter(|_| self.may_show(name)).map(|at| format!("{name} {at} ({})", relative(at, now)))
         };
         let read = |value: Result<Option<UnixSeconds>, _>| value.ok().flatten();
         let parts = [
@@ -378,10 +384,11 @@ impl Words<'_> {
 
     fn policy(&self, policy: &Policy, claims: &Claims, report: &mut Report) {
         for (check, outcome) in policy.checks(claims) {
-            let outcome = outcome.as_ref().map(|()| ());
+            let outcome = outcome.as_ref().copied();
             match check {
                 PolicyCheck::Scopes => {
                     let held = match claims.scopes() {
+                        _ if !self.may_show("scope") => NOT_SHOWN.to_owned(),
                         [] => "none".to_owned(),
                         scopes => brief(&scopes.join(" ")),
                     };
@@ -404,13 +411,18 @@ impl Words<'_> {
     }
 
     fn value(&self, claim: &str, value: Option<&Value>) -> String {
-        match (value, self.shown) {
-            (None, _) => "absent".to_owned(),
-            (Some(_), Shown::Only(names)) if !names.iter().any(|name| name == claim) => {
-                "(not shown)".to_owned()
-            }
-            (Some(Value::String(text)), _) => brief(text),
-            (Some(value), _) => brief(&value.to_string()),
+        match value {
+            None => "absent".to_owned(),
+            Some(_) if !self.may_show(claim) => NOT_SHOWN.to_owned(),
+            Some(Value::String(text)) => brief(text),
+            Some(value) => brief(&value.to_string()),
+        }
+    }
+
+    fn may_show(&self, claim: &str) -> bool {
+        match self.shown {
+            Shown::All => true,
+            Shown::Only(names) => names.iter().any(|name| name == claim),
         }
     }
 }
@@ -471,7 +483,7 @@ fn list<'t>(words: impl Iterator<Item = &'t str>) -> String {
 }
 
 /// Short, and without characters that would move a terminal's cursor.
-fn brief(text: &str) -> String {
+pub(super) fn brief(text: &str) -> String {
     let mut brief: String = text
         .chars()
         .take(MAX_SHOWN)

@@ -254,8 +254,10 @@ fn check_times(times: &Times, expected: &Expectations, now: UnixSeconds) -> Resu
     for (claim, start) in [("nbf", times.not_before), ("iat", times.issued_at)] {
         if let Some(start) = start.filter(|start| *start > earliest) {
             let ahead = in_words(start.0.saturating_sub(now.0));
+            let wait = u64::try_from(start.0.saturating_sub(earliest.0)).unwrap_or_default();
             return Err(Rejection::new(Reason::NotYetValid)
-                .hint(format!("The token becomes valid in {ahead} (claim {claim}).")));
+                .hint(format!("The token becomes valid in {ahead} (claim {claim})."))
+                .retry_after(Duration::from_secs(wait)));
         }
     }
     Ok(())

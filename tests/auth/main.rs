@@ -17,6 +17,7 @@ mod admin;
 mod bench;
 mod certificates;
 mod credentials;
+mod explain;
 mod identity;
 mod introspection;
 mod issuers;

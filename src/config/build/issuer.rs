@@ -11,7 +11,8 @@ use super::{Build, all, each};
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::settings::{
-    Audiences, FeedIndex, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
+    Audiences, ExpiryHint, FeedIndex, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile,
+    Revocation, WhenStale,
 };
 use crate::keys::Algorithm;
 use crate::token::Binding;
@@ -39,6 +40,9 @@ impl Build<'_, '_> {
         let introspection = self.optional(raw.introspection.as_ref(), |build, introspection| {
             build.introspection(introspection, &raw.issuer, &place.field("introspection"))
         });
+        let expiry_hint = self.optional(raw.expiry_hint.as_ref(), |build, raw| {
+            build.expiry_hint(raw, &place.field("expiry_hint"))
+        });
         Some(Issuer {
             name: raw.name.clone(),
             issuer: issuer?,
@@ -56,7 +60,15 @@ impl Build<'_, '_> {
             },
             revocation: revocation?,
             introspection: introspection?,
+            expiry_hint: expiry_hint?,
         })
+    }
+
+    pub(super) fn expiry_hint(&mut self, raw: &raw::ExpiryHint, place: &Place) -> Option<ExpiryHint> {
+        let within = self.duration(&raw.within, &place.field("within"), SECOND, DAY);
+        let renew_at =
+            self.optional(raw.renew_at.as_deref(), |build, url| build.url(url, &place.field("renew_at")));
+        Some(ExpiryHint { within: within?, renew_at: renew_at? })
     }
 
     /// One `iss` with two key sets would make it a matter of luck by which a token is judged.

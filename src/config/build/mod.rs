@@ -31,6 +31,7 @@ mod values;
 use std::num::NonZeroUsize;
 
 pub(super) use files::Files;
+pub(super) use values::is_loopback;
 
 use super::document::Document;
 use super::mistakes::Mistakes;

@@ -48,6 +48,12 @@ impl Build<'_, '_> {
             build.cors(raw, matches.as_ref().map(|matches| &matches.methods), &place.field("cors"))
         });
         let matches = matches?;
+        let here = place.field("expiry_hint");
+        if raw.public && raw.expiry_hint.is_some() {
+            let remedy = "remove it: on a public route no token is looked at";
+            self.mistakes.add_at_key(&here, "not possible on a public route", remedy);
+        }
+        let expiry_hint = self.optional(raw.expiry_hint.as_ref(), |build, raw| build.expiry_hint(raw, &here));
         Some(Route {
             name: raw.name.clone().unwrap_or_else(|| matches.to_string()),
             matches,
@@ -56,6 +62,7 @@ impl Build<'_, '_> {
             identity_headers: identity_headers?,
             forward_token: raw.forward_token,
             token_from: token_from?,
+            expiry_hint: expiry_hint?,
             error_detail: raw.error_detail.map_or(defaults.error_detail, error_detail),
             host: match raw.host {
                 raw::UpstreamHost::Preserve => UpstreamHost::Preserve,

@@ -218,7 +218,7 @@ impl Build<'_, '_> {
 }
 
 /// Whether the URL's host is literally a loopback address. `localhost` is a name, and names can be redirected.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub(in super::super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
         Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),

@@ -44,6 +44,8 @@ pub struct Issuer {
     pub profile: Option<Profile>,
     /// How revoked tokens are recognized. Without it a token is good until it expires.
     pub revocation: Option<Revocation>,
+    /// Telling clients that their token is about to expire. Without it they learn it by a refusal.
+    pub expiry_hint: Option<ExpiryHint>,
     /// Asking the issuer about tokens (RFC 7662): those that only it can read, or all.
     pub introspection: Option<Introspection>,
     /// Tokens bound to the client's certificate by the claim `cnf` (RFC 8705). `if_bound`: a token that is bound is
@@ -142,6 +144,17 @@ pub struct Revocation {
     /// `{ accept_issued_within: 15m }`: only tokens issued so recently. There is no default: it is a choice
     /// between availability and security that only the operator can make.
     pub when_stale: WhenStale,
+}
+
+/// Response headers that tell a client in time to renew its token: `Token-Expires-In` with the seconds left and, with
+/// `renew_at`, a `Link` there.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExpiryHint {
+    /// How long before the token's `exp` responses begin to have them.
+    pub within: DurationText,
+    /// URL where clients renew.
+    pub renew_at: Option<String>,
 }
 
 /// What happens while a feed is out of contact for too long.

@@ -27,7 +27,7 @@ pub use certificate::{
 pub use cors::{AnsweredBy, Cors};
 pub use feed::{Feed, FileFeed, HttpFeed};
 pub use introspection::{IntrospectedTokens, Introspection};
-pub use issuer::{Binding, Discovery, Issuer, Keys, Profile, Revocation, WhenStale};
+pub use issuer::{Binding, Discovery, ExpiryHint, Issuer, Keys, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Timeouts};
 pub use listener::{Hsts, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};

@@ -36,6 +36,17 @@ pub struct Issuer {
     pub revocation: Option<Revocation>,
     /// How it is asked about tokens; none: not at all.
     pub introspection: Option<Introspection>,
+    /// Whether clients are told that a token ends soon, unless the route says otherwise.
+    pub expiry_hint: Option<ExpiryHint>,
+}
+
+/// What a client is told before its token expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpiryHint {
+    /// How long before.
+    pub within: Duration,
+    /// Where to renew.
+    pub renew_at: Option<Url>,
 }
 
 /// What `aud` must hold.

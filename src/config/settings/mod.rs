@@ -26,8 +26,8 @@ pub use feed::{Feed, FeedSource, HttpFeed};
 pub use forwarded::{Forwarded, ForwardedHeader};
 pub use introspection::{ClientAuth, EndpointLocation, IntrospectedTokens, Introspection, PrivateKeyJwt};
 pub use issuer::{
-    Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, StatusList,
-    WhenStale,
+    Audiences, ExpiryHint, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation,
+    StatusList, WhenStale,
 };
 pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
