@@ -12,8 +12,8 @@ use crate::config::Config;
 use crate::config::settings::{self, FeedIndex, FeedSource};
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
 use crate::feeds::revocation::{
-    DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings, RevocationFeedStats,
-    RevocationSource,
+    DEFAULT_INTERVAL, DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings,
+    RevocationFeedStats, RevocationSource,
 };
 use crate::revocation::{FactHasher, FeedState, Freshness};
 use crate::telemetry::metrics::{Metrics, Registration};
@@ -29,7 +29,7 @@ pub async fn start(
 ) -> Result<(Vec<Arc<FeedState>>, Vec<Registration>)> {
     let (mut states, mut registrations) = (Vec::new(), Vec::new());
     for (place, feed) in config.feeds.iter().enumerate() {
-        let settings = feed_settings(config, FeedIndex(place), feed);
+        let settings = feed_settings(config, FeedIndex(place), feed)?;
         let mut task = RevocationFeed::new(settings, hasher.clone(), clock.clone())
             .with_context(|| format!("feed {}", feed.name))?;
         task.restore().await;
@@ -40,7 +40,7 @@ pub async fn start(
     Ok((states, registrations))
 }
 
-fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> RevocationFeedSettings {
+fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> Result<RevocationFeedSettings> {
     let is_bound = |issuer: &&settings::Issuer| {
         issuer.revocation.as_ref().is_some_and(|revocation| revocation.feeds.contains(&place))
     };
@@ -65,8 +65,14 @@ fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> Re
         FeedSource::File { path, interval } => {
             (RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES }, *interval)
         }
+        FeedSource::Valkey { valkey, prefix } => {
+            let source =
+                RevocationSource::Valkey { valkey: Box::new(valkey.clone()), prefix: prefix.clone() };
+            (source, DEFAULT_INTERVAL)
+        }
+        FeedSource::Nats { .. } => anyhow::bail!("not yet"),
     };
-    RevocationFeedSettings {
+    Ok(RevocationFeedSettings {
         name: feed.name.clone(),
         source,
         interval,
@@ -74,7 +80,7 @@ fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> Re
         leeway: bound.iter().map(|issuer| issuer.leeway).max().unwrap_or(Duration::ZERO),
         max_entries: DEFAULT_MAX_ENTRIES,
         state_dir: config.state_dir.clone(),
-    }
+    })
 }
 
 type Read = fn(&RevocationFeedStats) -> &AtomicU64;

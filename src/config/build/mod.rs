@@ -7,6 +7,7 @@
 
 mod claims;
 mod conflicts;
+mod engine;
 mod feed;
 mod files;
 mod http_names;

@@ -3,6 +3,7 @@
 //! Only [`super::parse`] and [`super::load`] make them, after every check. Names are resolved to positions in
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
+mod engine;
 mod feed;
 mod issuer;
 mod limits;
@@ -14,6 +15,9 @@ mod upstream;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+pub use engine::{
+    EngineTls, HostPort, Nats, NatsCredentials, Secret, Valkey, ValkeyCredentials, ValkeyTopology,
+};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use issuer::{
     Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,

@@ -1,0 +1,1 @@
+//! Real Valkeys of every shape: with Sentinel, as a cluster, with TLS and ACL users.
