@@ -85,6 +85,11 @@ impl Engine {
         self.dir.path()
     }
 
+    /// What it was started with.
+    pub fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+
     /// Kills it as a power failure would (SIGKILL).
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
