@@ -29,7 +29,7 @@ pub async fn start(
 ) -> Result<(Vec<Arc<FeedState>>, Vec<Registration>)> {
     let (mut states, mut registrations) = (Vec::new(), Vec::new());
     for (place, feed) in config.feeds.iter().enumerate() {
-        let settings = feed_settings(config, FeedIndex(place), feed)?;
+        let settings = feed_settings(config, FeedIndex(place), feed);
         let mut task = RevocationFeed::new(settings, hasher.clone(), clock.clone())
             .with_context(|| format!("feed {}", feed.name))?;
         task.restore().await;
@@ -40,7 +40,7 @@ pub async fn start(
     Ok((states, registrations))
 }
 
-fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> Result<RevocationFeedSettings> {
+fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> RevocationFeedSettings {
     let is_bound = |issuer: &&settings::Issuer| {
         issuer.revocation.as_ref().is_some_and(|revocation| revocation.feeds.contains(&place))
     };
@@ -70,9 +70,12 @@ fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> Re
                 RevocationSource::Valkey { valkey: Box::new(valkey.clone()), prefix: prefix.clone() };
             (source, DEFAULT_INTERVAL)
         }
-        FeedSource::Nats { .. } => anyhow::bail!("not yet"),
+        FeedSource::Nats { nats, bucket } => {
+            let source = RevocationSource::Nats { nats: Box::new(nats.clone()), bucket: bucket.clone() };
+            (source, DEFAULT_INTERVAL)
+        }
     };
-    Ok(RevocationFeedSettings {
+    RevocationFeedSettings {
         name: feed.name.clone(),
         source,
         interval,
@@ -80,7 +83,7 @@ fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> Re
         leeway: bound.iter().map(|issuer| issuer.leeway).max().unwrap_or(Duration::ZERO),
         max_entries: DEFAULT_MAX_ENTRIES,
         state_dir: config.state_dir.clone(),
-    })
+    }
 }
 
 type Read = fn(&RevocationFeedStats) -> &AtomicU64;

@@ -7,6 +7,7 @@ mod back_off;
 pub mod discovery;
 pub mod fetch;
 pub mod jwks;
+mod nats;
 pub mod revocation;
 #[cfg(test)]
 mod testing;
