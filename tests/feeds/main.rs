@@ -4,5 +4,6 @@
 mod support;
 
 mod fleet;
+mod nats;
 mod valkey;
 mod valkey_topology;
