@@ -96,13 +96,18 @@ fn register(
     clock: &Clock,
 ) -> Vec<Registration> {
     let labels = [("feed", feed)];
-    let counters: [(&str, &str, Read); 7] = [
+    let counters: [(&str, &str, Read); 8] = [
         ("feed_snapshots", "Snapshots of a revocation feed put in force.", |stats| &stats.snapshots),
         ("feed_deltas", "Deltas of a revocation feed put in force.", |stats| &stats.deltas),
         ("feed_unchanged", "Times a revocation feed said that nothing changed.", |stats| &stats.unchanged),
         ("feed_failures", "Failed attempts to hear a revocation feed.", |stats| &stats.failures),
         ("feed_applied", "Entries of a revocation feed put in force.", |stats| &stats.applied),
         ("feed_broken_entries", "Entries of a revocation feed skipped as broken.", |stats| &stats.broken),
+        (
+            "feed_foreign_entries",
+            "Entries of a revocation feed about issuers that are not bound to it.",
+            |stats| &stats.foreign,
+        ),
         ("feed_store_failures", "Failed attempts to keep a feed's copy on disk.", |stats| {
             &stats.store_failures
         }),
