@@ -5,9 +5,12 @@
 
 mod admin;
 mod feeds;
+mod introspection;
 mod offline;
+mod registry;
 mod routes;
 mod sources;
+mod status_lists;
 mod upstreams;
 mod worker;
 

@@ -12,15 +12,15 @@ use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings::{self, JwksLocation, MetadataLocation};
-use crate::feeds::fetch::{FetchSettings, TrustAnchors};
+use crate::feeds::fetch::{ClientCertificate, EgressProxy, FetchSettings, TrustAnchors};
 use crate::feeds::jwks::{KeyFeed, KeyFeedSettings, KeyOrigin, RefreshIntervals};
 use crate::feeds::revocation::load_fact_hasher;
-use crate::keys::{KeySource, KeySourceSettings};
-use crate::revocation::{FeedState, RevocationPolicies, RevocationPolicy, WhenStale};
+use crate::keys::{KeySource, KeySourceSettings, Unusable};
+use crate::revocation::{FeedState, RevocationPolicies, RevocationPolicy, StatusLists, WhenStale};
 use crate::telemetry::metrics::{Metrics, Registration};
-use crate::token::{Audiences, Expectations, Issuer, IssuerId, Issuers, Profile, Verifier};
+use crate::token::{Audiences, Expectations, Introspection, Issuer, IssuerId, Issuers, Profile, Verifier};
 
-use super::feeds;
+use super::{feeds, introspection, registry, status_lists};
 
 /// What the sources publish.
 pub struct Sources {
@@ -54,18 +54,35 @@ impl Sources {
         tasks: &mut JoinSet<()>,
     ) -> Result<Self> {
         let mut registrations = Vec::new();
-        let mut issuers = Vec::new();
+        let (mut issuers, mut status_lists) = (Vec::new(), Vec::new());
         for (place, settings) in config.issuers.iter().enumerate() {
-            let feed = KeyFeed::new(key_feed_settings(settings, config.state_dir.clone()), clock.clone())
-                .with_context(|| format!("issuer {}", settings.name))?;
+            let feed = KeyFeed::new(
+                key_feed_settings(settings.name.clone(), settings, &settings.keys, config.state_dir.clone()),
+                clock.clone(),
+            )
+            .with_context(|| format!("issuer {}", settings.name))?;
             registrations.extend(register_keys(&settings.name, &feed, metrics, clock));
-            issuers.push(issuer(place, settings, feed.source())?);
+            let introspection =
+                introspection::start(settings, feed.source(), clock, metrics, tasks, &mut registrations)
+                    .with_context(|| format!("issuer {}: introspection", settings.name))?;
+            let introspection = introspection
+                .or_else(|| registry::start(settings, clock, metrics, tasks, &mut registrations));
+            status_lists.push(
+                status_lists::start(settings, feed.source(), clock, metrics, tasks, &mut registrations)
+                    .with_context(|| format!("issuer {}: status lists", settings.name))?,
+            );
+            issuers.push(issuer(place, settings, feed.source(), introspection)?);
             tasks.spawn(feed.run());
         }
         let hasher = load_fact_hasher(config.state_dir.as_deref());
         let (feeds, feed_registrations) = feeds::start(config, &hasher, clock, metrics, tasks).await?;
         registrations.extend(feed_registrations);
-        let policies = config.issuers.iter().map(|issuer| revocation_policy(issuer, &feeds)).collect();
+        let policies = config
+            .issuers
+            .iter()
+            .zip(status_lists)
+            .map(|(issuer, lists)| revocation_policy(issuer, &feeds, lists))
+            .collect();
         let issuers: Vec<Arc<Issuer>> = issuers.into_iter().map(Arc::new).collect();
         tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds.clone(), clock.clone()));
         Ok(Self {
@@ -85,11 +102,16 @@ fn feed_name(feed: &str) -> String {
     format!("feed {feed}")
 }
 
-fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<PathBuf>) -> KeyFeedSettings {
-    let keys = &issuer.keys;
+/// How the keys of this name are kept current, which are the issuer's.
+pub fn key_feed_settings(
+    name: String,
+    issuer: &settings::Issuer,
+    keys: &settings::KeySettings,
+    state_dir: Option<PathBuf>,
+) -> KeyFeedSettings {
     let intervals = RefreshIntervals::default();
     KeyFeedSettings {
-        name: issuer.name.clone(),
+        name,
         issuer: issuer.issuer.clone(),
         origin: match &keys.location {
             JwksLocation::Url(url) => KeyOrigin::JwksUrl(url.clone()),
@@ -102,12 +124,7 @@ fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<PathBuf>) -> K
             JwksLocation::File(path) => KeyOrigin::File(path.clone()),
             JwksLocation::Inline(text) => KeyOrigin::Inline(text.clone().into_bytes()),
         },
-        fetch: FetchSettings {
-            ca: keys.ca.clone().map(TrustAnchors::File),
-            timeout: keys.timeout,
-            allow_http: keys.insecure_allow_http,
-            ..FetchSettings::default()
-        },
+        fetch: fetch_settings(&keys.transport),
         algorithms: issuer.algorithms.clone(),
         intervals: RefreshIntervals {
             usual: keys.refresh_interval,
@@ -117,13 +134,37 @@ fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<PathBuf>) -> K
         source: KeySourceSettings {
             max_stale: keys.max_stale,
             cooldown: keys.cooldown,
-            ..KeySourceSettings::default()
+            unknown_kid_ttl: keys.unknown_kid_ttl,
+            wait: keys.wait,
         },
         state_dir,
     }
 }
 
-fn issuer(place: usize, settings: &settings::Issuer, keys: Arc<KeySource>) -> Result<Issuer> {
+/// How the fetch client gets where the configuration says.
+pub fn fetch_settings(transport: &settings::Transport) -> FetchSettings {
+    FetchSettings {
+        ca: transport.ca.clone().map(TrustAnchors::File),
+        client_certificate: transport.client_certificate.as_ref().map(|files| ClientCertificate {
+            certificate: files.certificate.clone(),
+            private_key: files.private_key.clone(),
+        }),
+        proxy: transport
+            .proxy
+            .as_ref()
+            .map(|proxy| EgressProxy { url: proxy.url.clone(), authorization: proxy.authorization.clone() }),
+        timeout: transport.timeout,
+        max_bytes: transport.max_size,
+        allow_http: transport.insecure_allow_http,
+    }
+}
+
+fn issuer(
+    place: usize,
+    settings: &settings::Issuer,
+    keys: Arc<KeySource>,
+    introspection: Option<Introspection>,
+) -> Result<Issuer> {
     let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
     Ok(Issuer {
         id: IssuerId(u16::try_from(place)?),
@@ -141,18 +182,25 @@ fn issuer(place: usize, settings: &settings::Issuer, keys: Arc<KeySource>) -> Re
             profile: settings.profile.map(|settings::Profile::Rfc9068| Profile::Rfc9068),
         },
         keys,
+        introspection,
     })
 }
 
-fn revocation_policy(issuer: &settings::Issuer, feeds: &[Arc<FeedState>]) -> Arc<RevocationPolicy> {
+fn revocation_policy(
+    issuer: &settings::Issuer,
+    feeds: &[Arc<FeedState>],
+    status_lists: Option<Arc<StatusLists>>,
+) -> Arc<RevocationPolicy> {
     let policy = match &issuer.revocation {
         None => RevocationPolicy {
             feeds: Vec::new(),
+            status_lists: None,
             max_staleness: Duration::MAX,
             when_stale: WhenStale::Reject,
         },
         Some(revocation) => RevocationPolicy {
             feeds: revocation.feeds.iter().filter_map(|index| feeds.get(index.0).cloned()).collect(),
+            status_lists,
             max_staleness: revocation.max_staleness,
             when_stale: match revocation.when_stale {
                 settings::WhenStale::Reject => WhenStale::Reject,
@@ -198,8 +246,8 @@ fn register_keys(issuer: &str, feed: &KeyFeed, metrics: &Metrics, clock: &Clock)
         let stats = feed.stats();
         metrics.register_counter(name, help, &labels, move || read(&stats))
     };
-    let (source, clock) = (feed.source(), clock.clone());
-    vec![
+    let (source, due, clock, due_clock) = (feed.source(), feed.stats(), clock.clone(), clock.clone());
+    let mut registrations = vec![
         count("keys_refreshes", "Refreshes of an issuer's keys that succeeded.", |stats| {
             stats.refreshes_ok.load(Ordering::Relaxed)
         }),
@@ -217,16 +265,30 @@ fn register_keys(issuer: &str, feed: &KeyFeed, metrics: &Metrics, clock: &Clock)
             #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
             move || stats.keys.load(Ordering::Relaxed) as f64
         }),
-        metrics.register_gauge("keys_skipped", "Published keys that cannot be used.", &labels, {
-            let stats = Arc::clone(&stats);
-            #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
-            move || stats.skipped_keys.load(Ordering::Relaxed) as f64
-        }),
         metrics.register_gauge(
             "keys_age_seconds",
             "Time since an issuer's keys were last confirmed; absent before the first time.",
             &labels,
             move || stats.last_success().map_or(f64::NAN, |last| last.until(clock.monotonic()).as_secs_f64()),
         ),
-    ]
+        metrics.register_gauge(
+            "keys_next_refresh_seconds",
+            "Time until an issuer's keys are refreshed, if nothing asks for it before; absent during a refresh.",
+            &labels,
+            move || {
+                due.next_refresh().map_or(f64::NAN, |due| due_clock.monotonic().until(due).as_secs_f64())
+            },
+        ),
+    ];
+    registrations.extend(Unusable::NAMES.iter().enumerate().map(|(place, reason)| {
+        let stats = feed.stats();
+        metrics.register_gauge(
+            "keys_skipped",
+            "Published keys that cannot be used.",
+            &[("issuer", issuer), ("reason", reason)],
+            #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
+            move || stats.skipped_keys(place) as f64,
+        )
+    }));
+    registrations
 }

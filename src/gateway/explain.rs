@@ -19,10 +19,10 @@ use crate::clock::{Clock, UnixSeconds, in_words};
 use crate::keys::LookAgain;
 use crate::policy::{Access, Policy, PolicyCheck};
 use crate::rejection::Rejection;
-use crate::revocation::{Freshness, RevocationPolicies, Survey};
+use crate::revocation::{Candidate, Freshness, RevocationPolicies, Survey};
 use crate::token::{
-    Audiences, BearerToken, Check, Claims, CollectAll, Compact, Expectations, Finding, Inputs, Issuer,
-    IssuerSet, LookedAgain, Need, Profile, Verdict, Verifier,
+    Answer, Audiences, BearerToken, Check, Claims, CollectAll, Compact, Expectations, Finding, Inputs,
+    Issuer, IssuerSet, LookedAgain, Need, Profile, Verdict, Verifier,
 };
 
 /// Explains verdicts. Cheap to clone.
@@ -49,6 +49,12 @@ pub enum Shown<'s> {
     Only(&'s [String]),
 }
 
+/// What must be waited for before all checks can be made.
+enum Lacking {
+    Verdict(Need),
+    StatusList(Box<Candidate>),
+}
+
 /// Longest value that is shown.
 const MAX_SHOWN: usize = 160;
 
@@ -62,18 +68,7 @@ impl Explainer {
         match token {
             _ if route.as_deref().is_some_and(|route| matches!(route.access, Access::Public)) => {}
             Some(token) => {
-                let mut looked_again = LookedAgain::NotYet;
-                let checks = loop {
-                    match self.judge(token, route.as_deref(), looked_again, Shown::All) {
-                        Ok(checks) => break checks,
-                        Err(issuer) => {
-                            looked_again = match issuer.keys.look_again().await {
-                                LookAgain::Refreshed => LookedAgain::Refreshed,
-                                LookAgain::Failed | LookAgain::TimedOut => LookedAgain::Failed,
-                            };
-                        }
-                    }
-                };
+                let checks = self.judge_patiently(token, route.as_deref()).await;
                 report.checks.extend(checks.checks);
                 report.first = report.first.or(checks.first);
             }
@@ -90,6 +85,31 @@ impl Explainer {
         }
     }
 
+    /// All checks of the token; waits for what they need as a request does.
+    async fn judge_patiently(&self, token: BearerToken<'_>, route: Option<&Route>) -> Report {
+        let (mut looked_again, mut introspected) = (LookedAgain::NotYet, None);
+        loop {
+            match self.judge(token, route, looked_again, introspected.as_ref(), Shown::All) {
+                Ok(report) => return report,
+                Err(Lacking::Verdict(Need::Keys(issuer, kid))) => {
+                    looked_again = match issuer.keys.look_again(kid.as_deref()).await {
+                        LookAgain::Refreshed => LookedAgain::Refreshed,
+                        LookAgain::Failed | LookAgain::TimedOut => LookedAgain::Failed,
+                    };
+                }
+                Err(Lacking::Verdict(Need::Introspection(issuer))) => match issuer.introspect(token).await {
+                    Ok(answer) => introspected = Some(answer),
+                    Err(unavailable) => {
+                        let mut report = Report::default();
+                        report.note(Check::Introspection.name(), Err(&unavailable), (None, None));
+                        return report;
+                    }
+                },
+                Err(Lacking::StatusList(candidate)) => self.revocation.prepare(&candidate).await,
+            }
+        }
+    }
+
     /// The checks of a token that was just refused, without waiting for anything.
     pub(super) fn explain_refused(
         &self,
@@ -102,7 +122,8 @@ impl Explainer {
             Reason::KeysUnreachable => LookedAgain::Failed,
             _ => LookedAgain::Refreshed,
         };
-        self.judge(token, Some(route), looked_again, shown).map(|report| report.checks).unwrap_or_default()
+        let report = self.judge(token, Some(route), looked_again, None, shown);
+        report.map(|report| report.checks).unwrap_or_default()
     }
 
     /// The steps before the token itself is looked at.
@@ -152,14 +173,15 @@ impl Explainer {
         report.note("credential", Err(&reason.into()), (Some(size), None));
     }
 
-    /// All checks of the token, or the issuer whose keys must be looked at again first.
+    /// All checks of the token, or what must be waited for first.
     fn judge(
         &self,
         token: BearerToken<'_>,
         route: Option<&Route>,
         looked_again: LookedAgain,
+        introspected: Option<&Answer>,
         shown: Shown<'_>,
-    ) -> Result<Report, Arc<Issuer>> {
+    ) -> Result<Report, Lacking> {
         let policy = route.and_then(|route| match &route.access {
             Access::Require(policy) => Some(policy),
             Access::Public => None,
@@ -173,16 +195,26 @@ impl Explainer {
         };
         let (now, monotonic) = (self.clock.wall(), self.clock.monotonic());
         let mut all = CollectAll::default();
-        let inputs = Inputs { trusted, now, monotonic, looked_again };
+        let inputs = Inputs { trusted, now, monotonic, looked_again, introspected };
         let verdict = self.verifier.verify(token, inputs, &mut all);
         let verified = match verdict {
-            Verdict::Needs(Need::Keys(issuer)) => return Err(issuer),
-            Verdict::Verified(verified) => Some(verified),
+            Verdict::Needs(need) => return Err(Lacking::Verdict(need)),
+            Verdict::Verified(verified) => {
+                let candidate = self.revocation.candidate(verified.clone()).ok();
+                if let Some(candidate) = candidate.filter(|candidate| !candidate.is_ready()) {
+                    return Err(Lacking::StatusList(Box::new(candidate)));
+                }
+                Some(verified)
+            }
             Verdict::Refused(_) => None,
         };
 
         let compact = Compact::parse(token.expose()).ok();
-        let claims = compact.as_ref().and_then(|compact| compact.claims().ok()).map(Claims::new);
+        // Those of an opaque token are with its issuer.
+        let claims = match &verified {
+            Some(verified) => Some(verified.claims().clone()),
+            None => compact.as_ref().and_then(|compact| compact.claims().ok()).map(Claims::new),
+        };
         let url = claims.as_ref().and_then(|claims| claims.issuer().ok().flatten());
         let issuer = url.and_then(|url| self.verifier.issuers().find(url));
         let words = Words {
@@ -201,13 +233,18 @@ impl Explainer {
             report.note(check.name(), outcome, (words.found(*check), words.expected(*check)));
         }
         for check in Check::ALL {
+            // A verified token needed no other check: an opaque one has no header, and most issuers are not asked.
+            let is_asked = issuer.is_some_and(|issuer| issuer.introspection.is_some());
+            if verified.is_some() || (check == Check::Introspection && !is_asked) {
+                continue;
+            }
             if !all.findings.iter().any(|finding| finding.check == check) {
                 report.not_made(check.name(), "Not made, since an earlier check failed.");
             }
         }
         let (Some(claims), Some(issuer)) = (&claims, issuer) else { return Ok(report) };
         let kid = match &verified {
-            Some(verified) => verified.key().kid(),
+            Some(verified) => verified.key().and_then(|key| key.kid()),
             None => compact.as_ref().and_then(|compact| compact.header.key_id.as_deref()),
         };
         let survey = self.revocation.survey(issuer, claims, kid, &self.clock);
@@ -256,7 +293,7 @@ impl Words<'_> {
                 Some(kid) => format!("kid {}", brief(kid)),
                 None => "no kid".to_owned(),
             }),
-            Check::Signature => None,
+            Check::Signature | Check::Introspection => None,
         }
     }
 
@@ -265,6 +302,7 @@ impl Words<'_> {
         let expected = &issuer.expectations;
         match check {
             Check::Form | Check::Signature => None,
+            Check::Introspection => Some(format!("{} calls it active", issuer.name)),
             Check::Algorithm => Some(list(expected.algorithms.iter().map(|algorithm| algorithm.name()))),
             Check::Type => Some(match expected.profile {
                 Some(Profile::Rfc9068) => "at+jwt".to_owned(),

@@ -5,5 +5,6 @@ mod support;
 
 mod fleet;
 mod nats;
+mod registry;
 mod valkey;
 mod valkey_topology;

@@ -12,12 +12,15 @@ mod engine;
 mod feed;
 mod files;
 mod http_names;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod names;
 mod observe;
 mod route;
+mod status_list;
+mod transport;
 mod units;
 mod upstream;
 mod values;
@@ -107,6 +110,7 @@ impl Build<'_, '_> {
             error_detail: error_detail(raw.error_detail),
             max_body: limits.and_then(|limits| limits.body),
             issuers: &issuer_names,
+            introspecting: raw.issuers.iter().map(|issuer| issuer.introspection.is_some()).collect(),
             upstreams: &upstream_names,
         };
         let routes = each(&raw.routes, &root.field("routes"), |raw, place| self.route(raw, &defaults, place));

@@ -18,6 +18,8 @@ pub(super) struct Defaults<'a> {
     pub(super) error_detail: ErrorDetail,
     pub(super) max_body: Option<u64>,
     pub(super) issuers: &'a Names,
+    /// Which issuers are asked about opaque tokens, in their order.
+    pub(super) introspecting: Vec<bool>,
     pub(super) upstreams: &'a Names,
 }
 
@@ -135,6 +137,7 @@ impl Build<'_, '_> {
         let issuers = each(&raw.issuers, &here, |name, place| {
             defaults.issuers.find(name, place, self.mistakes).map(IssuerIndex)
         });
+        self.one_for_opaque_tokens(&issuers, defaults, raw, &here);
         self.scopes(&raw.scopes, &place.field("scopes"));
         self.scopes(&raw.any_scopes, &place.field("any_scopes"));
         let claims = self.claim_rules(&raw.claims, &place.field("claims"));
@@ -145,6 +148,34 @@ impl Build<'_, '_> {
             any_scopes: raw.any_scopes.clone(),
             claims: claims?,
         })
+    }
+
+    /// An opaque token does not say whose it is: it must be clear whom to ask.
+    fn one_for_opaque_tokens(
+        &mut self,
+        issuers: &[Option<IssuerIndex>],
+        defaults: &Defaults<'_>,
+        raw: &raw::Require,
+        place: &Place,
+    ) {
+        let asked = |issuer: &Option<IssuerIndex>| {
+            issuer.is_some_and(|index| defaults.introspecting.get(index.0) == Some(&true))
+        };
+        let mut asked =
+            issuers.iter().enumerate().filter(|(_, issuer)| asked(issuer)).map(|(place, _)| place);
+        if let (Some(first), Some(second)) = (asked.next(), asked.next()) {
+            let name = |place: usize| raw.issuers.get(place).map_or("", String::as_str);
+            let message = format!(
+                "`{}` and `{}` both have `introspection`: an opaque token does not say which of them to ask",
+                name(first),
+                name(second)
+            );
+            self.mistakes.add(
+                &place.index(second),
+                message,
+                "keep one of them, or give each a route of its own",
+            );
+        }
     }
 
     fn scopes(&mut self, scopes: &[String], place: &Place) {

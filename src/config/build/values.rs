@@ -163,19 +163,6 @@ impl Build<'_, '_> {
         }
     }
 
-    /// A secret, from the file itself or, after `file:`, from another one. Never shown.
-    pub(super) fn secret_text(&mut self, secret: &SecretText, place: &Place) -> Option<String> {
-        let Some(path) = secret.0.strip_prefix("file:") else { return Some(secret.0.clone()) };
-        match self.files.read_secret(path) {
-            Ok(text) => Some(text),
-            Err(error) => {
-                let remedy = "write `file:` and the path of a readable text file";
-                self.mistakes.add(place, format!("the file of the secret cannot be read: {error}"), remedy);
-                None
-            }
-        }
-    }
-
     /// The value of a header that is a secret.
     pub(super) fn secret_header(&mut self, secret: &SecretText, place: &Place) -> Option<HeaderValue> {
         self.secret(secret, place, "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`")
@@ -191,6 +178,19 @@ impl Build<'_, '_> {
         };
         value.set_sensitive(true);
         Some(value)
+    }
+
+    /// A secret of any characters, from the file itself or, after `file:`, from another one. Never shown.
+    pub(super) fn secret_text(&mut self, secret: &SecretText, place: &Place) -> Option<String> {
+        let Some(path) = secret.0.strip_prefix("file:") else { return Some(secret.0.clone()) };
+        match self.files.read_secret(path) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let remedy = "write `file:` and the path of a readable text file";
+                self.mistakes.add(place, format!("the file of the secret cannot be read: {error}"), remedy);
+                None
+            }
+        }
     }
 
     /// Tells elements that stand in a list twice.

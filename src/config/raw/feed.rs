@@ -25,8 +25,6 @@ pub struct Feed {
     pub set_poll: Option<Reserved>,
     /// `OpenID` Connect back-channel logout.
     pub backchannel_logout: Option<Reserved>,
-    /// The IETF Token Status List.
-    pub status_list: Option<Reserved>,
 }
 
 /// A feed by HTTP.

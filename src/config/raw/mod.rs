@@ -5,12 +5,15 @@
 
 mod engine;
 mod feed;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod observe;
 mod route;
+mod status_list;
 mod text;
+mod transport;
 mod upstream;
 
 use schemars::JsonSchema;
@@ -18,12 +21,15 @@ use serde::{Deserialize, Serialize};
 
 pub use engine::{EngineTls, NatsFeed, Valkey};
 pub use feed::{Feed, FileFeed, HttpFeed};
-pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
+pub use introspection::{IntrospectedTokens, Introspection};
+pub use issuer::{Discovery, Issuer, Keys, Profile, Registry, Revocation, WhenStale, WhenUnavailable};
 pub use limits::{Limits, Timeouts};
 pub use listener::{Hsts, Listener, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
+pub use status_list::StatusList;
 pub use text::{DurationText, Reserved, SecretText, SizeText};
+pub use transport::{ClientCertificate, Proxy};
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 
 /// The configuration of valgate: one YAML file.

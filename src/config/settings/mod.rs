@@ -5,11 +5,13 @@
 
 mod engine;
 mod feed;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod observe;
 mod route;
+mod transport;
 mod upstream;
 
 use std::num::NonZeroUsize;
@@ -19,8 +21,10 @@ pub use engine::{
     EngineTls, HostPort, Nats, NatsCredentials, Secret, Valkey, ValkeyCredentials, ValkeyTopology,
 };
 pub use feed::{Feed, FeedSource, HttpFeed};
+pub use introspection::{ClientAuth, EndpointLocation, IntrospectedTokens, Introspection, PrivateKeyJwt};
 pub use issuer::{
-    Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
+    Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Registry, Revocation,
+    StatusList, WhenStale,
 };
 pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
@@ -28,6 +32,7 @@ pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat
 pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, TokenFrom, UpstreamHost,
 };
+pub use transport::{ClientCertificate, Proxy, Transport};
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 
 /// A whole configuration.

@@ -146,6 +146,7 @@ fn judge<E: Examiner>(token: BearerToken<'_>, examiner: &mut E) -> Verdict {
         now: UnixSeconds(1_300_819_320),
         monotonic: Monotonic(Duration::ZERO),
         looked_again: LookedAgain::Refreshed,
+        introspected: None,
     };
     VERIFIER.0.verify(token, inputs, examiner)
 }
@@ -164,6 +165,13 @@ fn verifier() -> (Verifier, KeyFeedHandle) {
         required_claims: Vec::new(),
         profile: None,
     };
-    let issuer = Issuer { id: IssuerId(0), name: "joe".into(), url: "joe".into(), expectations, keys };
+    let issuer = Issuer {
+        id: IssuerId(0),
+        name: "joe".into(),
+        url: "joe".into(),
+        expectations,
+        keys,
+        introspection: None,
+    };
     (Verifier::new(Issuers::new(vec![Arc::new(issuer)])), feed)
 }
