@@ -130,24 +130,21 @@ impl RegistryFeed {
     fn tell(&self, waiting: Vec<Ask>, found: bool, asked_at: Monotonic) {
         let counter = if found { &self.stats.recognized } else { &self.stats.unrecognized };
         counter.fetch_add(waiting.len() as u64, Ordering::Relaxed);
-        let answer = if found { self.recognized(asked_at, self.settings.cache) } else { Answer::Inactive };
-        waiting.into_iter().for_each(|ask| drop(ask.reply.send(Ok(answer.clone()))));
+        let answer = if found { recognized(asked_at, self.settings.cache) } else { Answer::Inactive };
+        for ask in waiting {
+            let _ = ask.reply.send(Ok(answer.clone()));
+        }
     }
 
     /// The register's silence is never the token's fault.
     fn excuse(&self, ask: Ask) {
         self.stats.failed.fetch_add(1, Ordering::Relaxed);
         let answer = if self.settings.accept_when_unavailable {
-            Ok(self.recognized(self.clock.monotonic(), LEAVE_ALONE))
+            Ok(recognized(self.clock.monotonic(), LEAVE_ALONE))
         } else {
             Err(unavailable("the register of issued tokens cannot be asked"))
         };
         let _ = ask.reply.send(answer);
-    }
-
-    fn recognized(&self, from: Monotonic, for_so_long: Duration) -> Answer {
-        let good_until = Monotonic(from.0.saturating_add(for_so_long));
-        Answer::Active(Arc::new(ActiveToken { claims: Map::new(), good_until }))
     }
 
     fn heard(&mut self) {
@@ -177,6 +174,11 @@ impl RegistryFeed {
             );
         }
     }
+}
+
+fn recognized(from: Monotonic, for_so_long: Duration) -> Answer {
+    let good_until = Monotonic(from.0.saturating_add(for_so_long));
+    Answer::Active(Arc::new(ActiveToken { claims: Map::new(), good_until }))
 }
 
 /// The braces keep all keys of a register in one slot of a cluster.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo,
-    RedisConnectionInfo, RedisError, TlsCertificates, Value, cmd,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, FromRedisValue,
+    IntoConnectionInfo, RedisConnectionInfo, RedisError, TlsCertificates, Value, cmd,
 };
 
 use tokio::task::JoinSet;
@@ -104,25 +104,21 @@ impl ValkeyConnector {
     }
 
     async fn ask_for_primary(&self, address: &HostPort) -> Result<HostPort, EngineError> {
-        let login = match &self.settings.topology {
+        let login = if let ValkeyTopology::Sentinel { credentials, .. } = &self.settings.topology {
             // It has no databases.
-            ValkeyTopology::Sentinel { credentials, .. } => {
-                Login { credentials: credentials.as_ref(), database: 0 }
-            }
-            _ => self.login(),
+            Login { credentials: credentials.as_ref(), database: 0 }
+        } else {
+            self.login()
         };
         let mut link = self.open(address, login).await?;
-        let found = match &self.settings.topology {
-            ValkeyTopology::Sentinel { primary, .. } => {
-                let answer: Option<(String, u16)> =
-                    link.query(cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(primary)).await?;
-                answer.map(|(host, port)| HostPort { host, port })
-            }
-            _ => {
-                let slot: i64 = link.query(cmd("CLUSTER").arg("KEYSLOT").arg(&self.key)).await?;
-                let ranges: Vec<Value> = link.query(cmd("CLUSTER").arg("SLOTS")).await?;
-                owner(&ranges, slot, &address.host)
-            }
+        let found = if let ValkeyTopology::Sentinel { primary, .. } = &self.settings.topology {
+            let answer: Option<(String, u16)> =
+                link.query(cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(primary)).await?;
+            answer.map(|(host, port)| HostPort { host, port })
+        } else {
+            let slot: i64 = link.query(cmd("CLUSTER").arg("KEYSLOT").arg(&self.key)).await?;
+            let ranges: Vec<Value> = link.query(cmd("CLUSTER").arg("SLOTS")).await?;
+            owner(&ranges, slot, &address.host)
         };
         found.ok_or_else(|| {
             EngineError::Unavailable(format!(
@@ -259,7 +255,8 @@ fn certificates(tls: &EngineTls) -> Result<TlsCertificates, EngineError> {
 fn said(error: &RedisError) -> String {
     let advice = match error.code() {
         Some("NOPERM") => "; the ACL user lacks a right, see docs/revocation-valkey.md",
-        Some("WRONGPASS" | "NOAUTH") => "; check username and password",
+        Some("NOAUTH") => "; check username and password",
+        _ if error.kind() == ErrorKind::AuthenticationFailed => "; check username and password",
         _ if error.is_io_error() => "; check address, network and certificate",
         _ => "",
     };

@@ -86,17 +86,18 @@ impl Node {
 pub struct Subject {
     pub token: String,
     pub fact: Fact,
+    expires: i64,
 }
 
 impl Subject {
     pub fn new(signer: &Signer) -> Self {
         let token = Token::new();
         let fact = Fact { target: Target::Jti(token.text("jti").to_owned()), issuer: None };
-        Self { token: token.sign(signer), fact }
+        Self { token: token.sign(signer), fact, expires: now() + 3600 }
     }
 
     pub fn revocation(&self) -> Revocation {
-        revocation(&self.fact, None, Some(now() + 3600))
+        revocation(&self.fact, None, Some(self.expires))
     }
 }
 

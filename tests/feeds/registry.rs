@@ -1,7 +1,5 @@
 //! A register of issued tokens in a real Valkey: who is not on it does not pass.
 
-use std::sync::Arc;
-
 use crate::fleet::Node;
 use crate::support::engines::Engine;
 use crate::support::{ISSUER, Signer, Token, eventually, now, refused};
@@ -66,16 +64,12 @@ async fn only_tokens_on_the_register_pass() {
 async fn a_warm_token_is_not_looked_up_and_a_crowd_waits_together() {
     let signer = Signer::es256("k1");
     let server = Engine::valkey(&[]).await;
-    let node = Arc::new(Node::start(yaml(&signer, &server, "cache: 1h")).await);
+    let node = Node::start(yaml(&signer, &server, "cache: 1h")).await;
     let token = Token::new();
     issue(&server, &token).await;
     let token = token.sign(&signer);
-    let mut crowd = tokio::task::JoinSet::new();
-    for _ in 0..20 {
-        let (node, token) = (Arc::clone(&node), token.clone());
-        crowd.spawn(async move { node.ask(&token).await });
-    }
-    assert!(crowd.join_all().await.iter().all(|verdict| verdict == "200"));
+    let crowd = futures_util::future::join_all((0..20).map(|_| node.ask(&token)));
+    assert!(crowd.await.iter().all(|verdict| verdict == "200"));
     let looked_up = registry(&node, "recognized").await;
     for _ in 0..20 {
         assert_eq!(node.ask(&token).await, "200");

@@ -49,7 +49,7 @@ pub struct Sentinel {
     pub password: Option<SecretText>,
 }
 
-/// A feed from NATS JetStream.
+/// A feed from NATS `JetStream`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NatsFeed {
@@ -64,7 +64,7 @@ pub struct NatsFeed {
     pub password: Option<SecretText>,
     /// A token instead of user and password.
     pub token: Option<SecretText>,
-    /// The seed of an NKey instead: `file:PATH` of a file that holds it.
+    /// The seed of an `NKey` instead: `file:PATH` of a file that holds it.
     pub nkey: Option<SecretText>,
     /// A credentials file instead, as `nsc` writes it: `file:PATH`.
     pub credentials: Option<SecretText>,

@@ -46,7 +46,7 @@ pub struct ValkeyCredentials {
     pub password: Secret,
 }
 
-/// A NATS system with JetStream.
+/// A NATS system with `JetStream`.
 #[derive(Clone, Debug)]
 pub struct Nats {
     /// Its servers, any of which will do.
@@ -73,7 +73,7 @@ pub enum NatsCredentials {
     },
     /// A token.
     Token(Secret),
-    /// The seed of an NKey (`SU...`).
+    /// The seed of an `NKey` (`SU...`).
     NKey(Secret),
     /// The text of a credentials file: a user's JWT and its seed.
     File(Secret),

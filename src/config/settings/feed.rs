@@ -36,7 +36,7 @@ pub enum FeedSource {
         /// What the names of its keys begin with.
         prefix: String,
     },
-    /// In NATS JetStream.
+    /// In NATS `JetStream`.
     Nats {
         /// Where.
         nats: Nats,

@@ -95,7 +95,7 @@ pub enum RevocationSource {
         /// What the names of its keys begin with.
         prefix: String,
     },
-    /// A key-value bucket of NATS JetStream.
+    /// A key-value bucket of NATS `JetStream`.
     Nats {
         /// Where it is.
         nats: Box<Nats>,

@@ -1,4 +1,4 @@
-//! Revocations in a key-value bucket of NATS JetStream (docs/revocation-nats.md): one key for each fact, so that the
+//! Revocations in a key-value bucket of NATS `JetStream` (docs/revocation-nats.md): one key for each fact, so that the
 //! bucket is the snapshot and its stream the changes.
 
 mod engine;

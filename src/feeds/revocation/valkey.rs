@@ -32,6 +32,9 @@ impl Keys {
     }
 }
 
+/// Names and values, as Redis answers with them.
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The field of the hash that names the list's history; no entry's field is without blanks.
 const EPOCH: &str = "epoch";
 /// The member of a change in the stream.

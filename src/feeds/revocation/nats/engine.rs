@@ -23,7 +23,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::config::settings::Nats;
 use crate::revocation::{Change, EngineError, EngineFuture, Fact, Page, Revocation, RevocationEngine};
 
-/// A bucket of NATS JetStream that can be written to.
+/// A bucket of NATS `JetStream` that can be written to.
 #[derive(Debug)]
 pub struct NatsEngine {
     connector: NatsConnector,
@@ -86,12 +86,12 @@ impl NatsEngine {
         key: &str,
         held: &Held,
         line: String,
-        life: Option<Duration>,
+        lives: Option<Duration>,
     ) -> Result<bool, EngineError> {
         let mut message =
             PublishMessage::build().payload(line.into()).expected_last_subject_sequence(held.sequence);
-        if let Some(life) = life {
-            message = message.ttl(life);
+        if let Some(lives) = lives {
+            message = message.ttl(lives);
         }
         let published = context.send_publish(self.connector.subject(key), message).await;
         let acknowledged = match published {

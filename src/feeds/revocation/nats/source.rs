@@ -59,23 +59,17 @@ impl NatsSource {
         }
         let context = self.connector.connect().await?;
         let stream = self.connector.stream(&context).await?.ok_or_else(|| self.connector.missing())?;
-        let position = match self.from_scratch {
-            true => None,
-            false => good_position(&self.connector, &stream, replica).await?,
-        };
-        match position {
-            Some(position) => {
-                let (messages, _) = follow(&self.connector, &stream, Some(position)).await?;
-                self.link = Some(Link { context, messages, position, epoch: epoch(stream.cached_info()) });
-                // Not heard yet: what came meanwhile is on its way.
-                Ok(Taken::Unchanged)
-            }
-            None => {
-                let taken = self.snapshot(context, &stream, replica).await?;
-                self.from_scratch = false;
-                Ok(taken)
-            }
+        if !self.from_scratch
+            && let Some(position) = good_position(&self.connector, &stream, replica).await?
+        {
+            let (messages, _) = follow(&self.connector, &stream, Some(position)).await?;
+            self.link = Some(Link { context, messages, position, epoch: epoch(stream.cached_info()) });
+            // Not heard yet: what came meanwhile is on its way.
+            return Ok(Taken::Unchanged);
         }
+        let taken = self.snapshot(context, &stream, replica).await?;
+        self.from_scratch = false;
+        Ok(taken)
     }
 
     async fn snapshot(
@@ -189,9 +183,9 @@ async fn good_position(
     replica: &Replica,
 ) -> Result<Option<Position>, EngineError> {
     let info = stream.cached_info();
-    let silence = match replica.state.freshness(replica.clock.monotonic(), Duration::MAX) {
-        Freshness::Fresh { age } => age,
-        _ => return Ok(None),
+    let now = replica.clock.monotonic();
+    let Freshness::Fresh { age: silence } = replica.state.freshness(now, Duration::MAX) else {
+        return Ok(None);
     };
     let same_history = replica.epoch() == Some(epoch(info).as_str());
     let position = replica.cursor().and_then(Position::read).filter(|_| same_history);
@@ -257,8 +251,13 @@ fn place_of(connector: &NatsConnector, message: &Message) -> Result<(Position, u
 fn take_in(mut entries: Entries, batch: &[Message]) -> Result<(Entries, bool), Misfit> {
     let mut removed = false;
     for message in batch {
-        let header =
-            |name| message.headers.as_ref().and_then(|headers| headers.get(name)).map(|value| value.as_str());
+        let header = |name| {
+            message
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.get(name))
+                .map(async_nats::HeaderValue::as_str)
+        };
         match (header("KV-Operation"), header("Nats-Marker-Reason")) {
             (None, None) => entries.push(parse_change(&message.payload))?,
             // It expired, and so it did here.

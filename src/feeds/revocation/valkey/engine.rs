@@ -2,13 +2,15 @@
 //!
 //! What an entry becomes is decided here, and the script sees to it that nobody else decided otherwise meanwhile.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use redis::{Cmd, FromRedisValue, cmd};
 use tokio::sync::Mutex;
 
 use super::super::super::valkey::{Link, ValkeyConnector};
 use super::super::document::{check_usable, lift_line, on_top, parse_revocation, revocation_line};
 use super::source::lost;
-use super::{EPOCH, Keys, field, field_of};
+use super::{EPOCH, Keys, Pairs, field, field_of};
 use crate::clock::UnixSeconds;
 use crate::config::settings::Valkey;
 use crate::revocation::{EngineError, EngineFuture, Fact, Page, Revocation, RevocationEngine};
@@ -168,7 +170,7 @@ impl RevocationEngine for ValkeyEngine {
                 return Err(EngineError::Unusable("that is not where a page ends".to_owned()));
             }
             let scan = cmd("HSCAN").arg(&self.keys.entries).arg(after).arg("COUNT").arg(PAGE).clone();
-            let (next, pairs): (String, Vec<(Vec<u8>, Vec<u8>)>) = self.ask(&scan).await?;
+            let (next, pairs): (String, Pairs) = self.ask(&scan).await?;
             let mut page = Page { next: Some(next).filter(|next| next != "0"), ..Page::default() };
             for (_, value) in pairs.iter().filter(|(field, _)| field != EPOCH.as_bytes()) {
                 match parse_revocation(value) {
@@ -190,7 +192,7 @@ fn new_epoch() -> String {
     let mut bytes = [0; 16];
     // Without randomness two lists might share a name, which costs one resync too few after a flush, at worst.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
 const SCRIPT: &str = include_str!("write.lua");

@@ -12,7 +12,7 @@ use super::super::super::valkey::{Link, ValkeyConnector};
 use super::super::document::{Document, Entries, Kind, parse_change};
 use super::super::error::{Misfit, SyncError};
 use super::super::replica::{Replica, Taken, blocking};
-use super::{ENTRY, EPOCH, Keys};
+use super::{ENTRY, EPOCH, Keys, Pairs};
 use crate::clock::Monotonic;
 use crate::revocation::EngineError;
 
@@ -28,7 +28,10 @@ struct Checked {
     at: Option<Monotonic>,
 }
 
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+/// A change's id, and its members.
+type Told = Vec<(Vec<u8>, Pairs)>;
+/// A change's id, and the entry in it; a mark has none.
+type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 impl ValkeySource {
     pub(in super::super) fn new(connector: ValkeyConnector, keys: Keys) -> Self {
@@ -61,7 +64,7 @@ impl ValkeySource {
             .arg("COUNT")
             .arg(CHANGES_AT_ONCE)
             .arg("BLOCK")
-            .arg(HOLD_BACK.as_millis() as u64)
+            .arg(HOLD_BACK_MILLIS)
             .arg("STREAMS")
             .arg(&self.keys.changes)
             .arg(&cursor)
@@ -161,9 +164,9 @@ fn take_in(mut entries: Entries, pairs: &Pairs) -> Result<Entries, Misfit> {
     Ok(entries)
 }
 
-/// The ids in an answer to XREAD, and the change of each; a mark has none. No stream at all is what a time-out leaves.
-fn changes(answer: Value) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, EngineError> {
-    let streams: Option<Vec<(Vec<u8>, Vec<(Vec<u8>, Pairs)>)>> =
+/// The changes in an answer to XREAD. No stream at all is what a time-out leaves.
+fn changes(answer: Value) -> Result<Changes, EngineError> {
+    let streams: Option<Vec<(Vec<u8>, Told)>> =
         redis::from_redis_value(answer).map_err(|_| unexpected("changes of another form"))?;
     let changes = streams.unwrap_or_default().into_iter().flat_map(|(_, changes)| changes);
     let change = |pairs: Pairs| match pairs.into_iter().find(|(name, _)| name != EPOCH.as_bytes()) {
@@ -189,7 +192,8 @@ fn unexpected(what: &str) -> EngineError {
 /// Before the first change.
 const BEGINNING: &str = "0-0";
 /// How long the server holds an answer back when nothing changes: so old the knowledge is at most while all is well.
-const HOLD_BACK: Duration = Duration::from_secs(1);
+const HOLD_BACK: Duration = Duration::from_millis(HOLD_BACK_MILLIS);
+const HOLD_BACK_MILLIS: u64 = 1000;
 /// How often the servers are asked who the primary is.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 const CHANGES_AT_ONCE: usize = 1000;
