@@ -76,6 +76,11 @@ impl Node {
         eventually(what, || async { self.ask(token).await == expected }).await;
     }
 
+    /// Waits for what is counted a moment after it is in force.
+    pub async fn until_count(&self, name: &str, expected: u64) {
+        eventually(name, || async { self.count(name).await == expected }).await;
+    }
+
     /// The feed's counter of this name.
     pub async fn count(&self, name: &str) -> u64 {
         self.gateway().metric(&format!("valgate_feed_{name}_total{{feed=\"logout\"}}")).await

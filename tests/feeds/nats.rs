@@ -116,7 +116,8 @@ async fn a_gateway_that_was_away_catches_up_by_position_or_by_reading_all_anew()
     node.restart().await;
     node.until(&during.token, REVOKED, "while it was away").await;
     assert_eq!(node.ask(&lifted.token).await, "200");
-    assert_eq!((node.count("snapshots").await, node.count("deltas").await > 0), (0, true));
+    eventually("by position", || async { node.count("deltas").await > 0 }).await;
+    assert_eq!(node.count("snapshots").await, 0);
 
     // What it heard last is replaced, so its position cannot be found any more.
     node.stop().await;
@@ -125,7 +126,7 @@ async fn a_gateway_that_was_away_catches_up_by_position_or_by_reading_all_anew()
     node.until(&during.token, "200", "read anew").await;
     assert_eq!(node.ask(&kept.token).await, "200");
     assert_eq!(node.ask(&last.token).await, REVOKED);
-    assert_eq!(node.count("snapshots").await, 1);
+    node.until_count("snapshots", 1).await;
 }
 
 #[tokio::test]
@@ -202,7 +203,7 @@ async fn a_key_that_is_deleted_by_hand_is_lifted_and_nonsense_is_counted() {
     put("theirs", HeaderMap::new(), entry(&other)).await;
     node.until(&one.token, REVOKED, "by hand").await;
     node.until(&other.token, REVOKED, "after nonsense").await;
-    assert_eq!(node.count("broken_entries").await, 1);
+    node.until_count("broken_entries", 1).await;
 
     let mut deleted = HeaderMap::new();
     deleted.insert("KV-Operation", "DEL");
