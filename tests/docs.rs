@@ -23,7 +23,7 @@ fn complete_configurations_are_good() {
             }
             seen += 1;
             let name = document.path.display().to_string();
-            if let Err(diagnostics) = config::parse(&block, &name, root(), &|_| None) {
+            if let Err(diagnostics) = config::parse(&block, &name, root(), &|_| Some("a secret".to_owned())) {
                 panic!("{diagnostics}");
             }
         }

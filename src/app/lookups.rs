@@ -1,4 +1,4 @@
-//! What is looked up for the tokens of one issuer, at the issuer's or in its status lists: the tasks that do it, until
+//! What is looked up for the tokens of one issuer, at the issuer's, on its register or in its status lists: the tasks that do it, until
 //! dropped. They last as long as the issuer, which is replaced when anything about it changes.
 
 use std::fmt;
@@ -7,10 +7,11 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
-use super::{introspection, status_lists};
+use super::{introspection, registry, status_lists};
 use crate::clock::Clock;
 use crate::config::settings;
 use crate::feeds::introspection::IntrospectionStats;
+use crate::feeds::registry::RegistryStats;
 use crate::feeds::status_list::StatusListStats;
 use crate::keys::KeySource;
 use crate::revocation::StatusLists;
@@ -20,6 +21,7 @@ use crate::token::Introspection;
 /// See the module.
 pub struct Lookups {
     introspection: Option<Arc<IntrospectionStats>>,
+    registry: Option<Arc<RegistryStats>>,
     status_lists: Option<(Arc<StatusLists>, Arc<StatusListStats>)>,
     registrations: OnceLock<Vec<Registration>>,
     _tasks: JoinSet<()>,
@@ -38,8 +40,13 @@ impl Lookups {
         let mut tasks = JoinSet::new();
         let asked = introspection::start(issuer, keys, clock, &mut tasks).context("introspection")?;
         let status_lists = status_lists::start(issuer, keys, clock, &mut tasks).context("status lists")?;
-        let (port, stats) = asked.unzip();
-        Ok((port, Self { introspection: stats, status_lists, registrations: OnceLock::new(), _tasks: tasks }))
+        let (port, introspection) = asked.unzip();
+        // The configuration has made sure that there is one of them at the most.
+        let (registered, registry) = registry::start(issuer, clock, &mut tasks).unzip();
+        Ok((
+            port.or(registered),
+            Self { introspection, registry, status_lists, registrations: OnceLock::new(), _tasks: tasks },
+        ))
     }
 
     /// The lists that the issuer's tokens refer to, if those are looked at.
@@ -56,7 +63,8 @@ impl Lookups {
                 .status_lists
                 .as_ref()
                 .map(|(lists, stats)| status_lists::register(issuer, lists, stats, metrics, clock));
-            asked.into_iter().chain(lists).flatten().collect()
+            let registered = self.registry.as_ref().map(|stats| registry::register(issuer, stats, metrics));
+            asked.into_iter().chain(registered).chain(lists).flatten().collect()
         });
     }
 }

@@ -22,6 +22,7 @@ mod last_good;
 mod lookups;
 mod offline;
 mod probes;
+mod registry;
 mod routes;
 mod service;
 mod sockets;

@@ -11,6 +11,7 @@
 //! request -> FactHasher::keys -> RevocationPolicy::check -> Live | Revoked | Unavailable
 //! ```
 
+mod engine;
 mod entry;
 mod facts;
 mod freshness;
@@ -22,6 +23,7 @@ mod status;
 mod table;
 mod term;
 
+pub use engine::{EngineError, EngineFuture, Fact, Page, Revocation, RevocationEngine};
 pub use entry::{Change, Entry, Target};
 pub use facts::{FactHasher, FactKeys, FactKind, TokenFacts};
 pub use freshness::{FeedState, Freshness};

@@ -31,6 +31,8 @@ pub struct Introspection {
 pub enum IntrospectedTokens {
     /// Those that only the issuer can read.
     Opaque,
+    /// JWTs alone, once their signature is found good.
+    Jwt,
     /// All: also JWTs, once their signature is found good.
     All,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bearer::BearerToken;
-use super::introspection::{Answer, Introspection, unavailable};
+use super::introspection::{Answer, IntrospectedTokens, Introspection, unavailable};
 use crate::keys::{Algorithm, KeySource};
 use crate::rejection::Rejection;
 
@@ -153,8 +153,9 @@ impl Issuers {
     /// The issuer of these that is asked about opaque tokens; the configuration has made sure that a route trusts one
     /// such issuer at the most.
     pub(super) fn of_opaque(&self, trusted: &IssuerSet) -> Option<(&Arc<Issuer>, &Introspection)> {
-        let mut trusted = self.all.iter().filter(|issuer| trusted.contains(issuer.id));
-        trusted.find_map(|issuer| Some((issuer, issuer.introspection.as_ref()?)))
+        let trusted = self.all.iter().filter(|issuer| trusted.contains(issuer.id));
+        let mut asked = trusted.filter_map(|issuer| Some((issuer, issuer.introspection.as_ref()?)));
+        asked.find(|(_, how)| how.tokens != IntrospectedTokens::Jwt)
     }
 
     /// Whether this very issuer is one of them: not another that came in its place, by other rules or other keys.

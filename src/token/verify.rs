@@ -137,7 +137,7 @@ impl Verifier {
         )?;
 
         let asks = |issuer: &Issuer| {
-            issuer.introspection.as_ref().is_some_and(|how| how.tokens == IntrospectedTokens::All)
+            issuer.introspection.as_ref().is_some_and(|how| how.tokens != IntrospectedTokens::Opaque)
         };
         let active = match inputs.introspected {
             _ if !asks(issuer) => None,

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unused_imports, reason = "no binary uses all of it")]
 
+pub mod engines;
 mod gateway;
 mod reply;
 mod signer;

@@ -11,7 +11,7 @@ use super::{Build, all, each};
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::settings::{
-    Audiences, ExpiryHint, FeedIndex, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile,
+    Audiences, ExpiryHint, FeedIndex, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Registry,
     Revocation, WhenStale,
 };
 use crate::keys::Algorithm;
@@ -43,6 +43,9 @@ impl Build<'_, '_> {
         let expiry_hint = self.optional(raw.expiry_hint.as_ref(), |build, raw| {
             build.expiry_hint(raw, &place.field("expiry_hint"))
         });
+        let registry = self.optional(raw.registry.as_ref(), |build, registry| {
+            build.registry(registry, raw.introspection.is_some(), &place.field("registry"))
+        });
         Some(Issuer {
             name: raw.name.clone(),
             issuer: issuer?,
@@ -61,6 +64,7 @@ impl Build<'_, '_> {
             revocation: revocation?,
             introspection: introspection?,
             expiry_hint: expiry_hint?,
+            registry: registry?,
         })
     }
 
@@ -69,6 +73,23 @@ impl Build<'_, '_> {
         let renew_at =
             self.optional(raw.renew_at.as_deref(), |build, url| build.url(url, &place.field("renew_at")));
         Some(ExpiryHint { within: within?, renew_at: renew_at? })
+    }
+
+    fn registry(&mut self, raw: &raw::Registry, is_introspected: bool, place: &Place) -> Option<Registry> {
+        let valkey = self.valkey(&raw.valkey, "valgate:issued", &place.field("valkey"));
+        let cache = self.duration(&raw.cache, &place.field("cache"), Duration::ZERO, DAY);
+        if is_introspected {
+            let remedy = "keep one; `introspection: { tokens: all }` asks about JWTs too";
+            self.mistakes.add(
+                place,
+                "the issuer is already asked about its tokens (`introspection`)",
+                remedy,
+            );
+            return None;
+        }
+        let (valkey, prefix) = valkey?;
+        let accept_when_unavailable = matches!(raw.when_unavailable, raw::WhenUnavailable::Accept);
+        Some(Registry { valkey, prefix, cache: cache?, accept_when_unavailable })
     }
 
     /// One `iss` with two key sets would make it a matter of luck by which a token is judged.

@@ -10,6 +10,7 @@ mod certificate;
 mod claims;
 mod conflicts;
 mod cors;
+mod engine;
 mod feed;
 mod files;
 mod forwarded;

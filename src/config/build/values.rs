@@ -170,7 +170,7 @@ impl Build<'_, '_> {
         }
     }
 
-    /// The value of a header, from the file itself or, after `file:`, from another one. Never shown.
+    /// The value of a header that is a secret.
     pub(super) fn secret_header(&mut self, secret: &SecretText, place: &Place) -> Option<HeaderValue> {
         self.secret(secret, place, "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`")
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{ClientCertificate, DurationText, Introspection, Proxy, SizeText, StatusList};
+use super::{ClientCertificate, DurationText, Introspection, Proxy, SizeText, StatusList, Valkey};
 use crate::keys::Algorithm;
 
 /// Who may issue tokens, for whom, and how that is verified. Exactly one of `audiences` and
@@ -48,6 +48,9 @@ pub struct Issuer {
     pub expiry_hint: Option<ExpiryHint>,
     /// Asking the issuer about tokens (RFC 7662): those that only it can read, or all.
     pub introspection: Option<Introspection>,
+    /// A register of issued tokens: one that is not on it is refused, however well signed. Not beside
+    /// `introspection`.
+    pub registry: Option<Registry>,
     /// Tokens bound to the client's certificate by the claim `cnf` (RFC 8705). `if_bound`: a token that is bound is
     /// refused without its certificate. `certificate`: tokens that are not bound are refused too.
     /// `insecure_ignore`: bound tokens pass without their certificate, as if they were not.
@@ -63,6 +66,30 @@ pub enum Binding {
     IfBound,
     Certificate,
     InsecureIgnore,
+}
+
+/// A register of issued tokens, as docs/issued-tokens.md describes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// The Valkey or Redis that holds it.
+    pub valkey: Valkey,
+    /// How long a token that was found is not looked up again. A token that is removed stops within this time.
+    #[serde(default = "default_registry_cache")]
+    pub cache: DurationText,
+    /// What happens while the register cannot be asked. `reject`: no token passes that is not known from before
+    /// (VAL-052). `accept`: all pass that are otherwise good.
+    #[serde(default)]
+    pub when_unavailable: WhenUnavailable,
+}
+
+/// What happens while a register cannot be asked.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenUnavailable {
+    #[default]
+    Reject,
+    Accept,
 }
 
 /// Where signature keys come from. Exactly one of `jwks_url`, `discovery`, `file` and `inline`.
@@ -187,6 +214,10 @@ impl JsonSchema for AlgorithmName {
 
 fn default_algorithms() -> Vec<Algorithm> {
     vec![Algorithm::Rs256, Algorithm::Ps256, Algorithm::Es256, Algorithm::EdDsa, Algorithm::Ed25519]
+}
+
+fn default_registry_cache() -> DurationText {
+    "30s".into()
 }
 
 fn default_leeway() -> DurationText {

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod cors;
+mod engine;
 mod feed;
 mod introspection;
 mod issuer;
@@ -25,9 +26,12 @@ pub use certificate::{
     CertificateFact, CertifiedKey, ClientCertificates, IdentitySource, OneOrMany, RequiredCertificate,
 };
 pub use cors::{AnsweredBy, Cors};
+pub use engine::{EngineTls, NatsFeed, Valkey};
 pub use feed::{Feed, FileFeed, HttpFeed};
 pub use introspection::{IntrospectedTokens, Introspection};
-pub use issuer::{Binding, Discovery, ExpiryHint, Issuer, Keys, Profile, Revocation, WhenStale};
+pub use issuer::{
+    Binding, Discovery, ExpiryHint, Issuer, Keys, Profile, Registry, Revocation, WhenStale, WhenUnavailable,
+};
 pub use limits::{Limits, Timeouts};
 pub use listener::{Hsts, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{FeedIndex, Introspection, Transport};
+use super::{FeedIndex, Introspection, Transport, Valkey};
 use crate::keys::Algorithm;
 use crate::token::Binding;
 
@@ -38,6 +38,8 @@ pub struct Issuer {
     pub introspection: Option<Introspection>,
     /// Whether clients are told that a token ends soon, unless the route says otherwise.
     pub expiry_hint: Option<ExpiryHint>,
+    /// Where its tokens are registered; none: nowhere.
+    pub registry: Option<Registry>,
 }
 
 /// What a client is told before its token expires.
@@ -47,6 +49,19 @@ pub struct ExpiryHint {
     pub within: Duration,
     /// Where to renew.
     pub renew_at: Option<Url>,
+}
+
+/// A register of issued tokens.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    /// Where it is.
+    pub valkey: Valkey,
+    /// What the names of its keys begin with.
+    pub prefix: String,
+    /// How long a token that was found is not looked up again.
+    pub cache: Duration,
+    /// Take every token for registered while it cannot be asked.
+    pub accept_when_unavailable: bool,
 }
 
 /// What `aud` must hold.

@@ -4,6 +4,7 @@
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
 mod carried;
+mod engine;
 mod feed;
 mod forwarded;
 mod introspection;
@@ -20,14 +21,16 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::document::Document;
-
 pub use carried::{CarriedProbe, ProbeError};
+pub use engine::{
+    EngineTls, HostPort, Nats, NatsCredentials, Secret, Valkey, ValkeyCredentials, ValkeyTopology,
+};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use forwarded::{Forwarded, ForwardedHeader};
 pub use introspection::{ClientAuth, EndpointLocation, IntrospectedTokens, Introspection, PrivateKeyJwt};
 pub use issuer::{
-    Audiences, ExpiryHint, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation,
-    StatusList, WhenStale,
+    Audiences, ExpiryHint, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Registry,
+    Revocation, StatusList, WhenStale,
 };
 pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
