@@ -6,6 +6,7 @@
 mod feeds;
 mod routes;
 mod sources;
+mod upstream_metrics;
 mod upstreams;
 mod worker;
 
@@ -86,15 +87,18 @@ pub async fn start(config: Config) -> Result<Running> {
     }
 
     let sources = Sources::start(&config, &clock, &readiness, &metrics, &mut tasks).await?;
+    let upstreams = upstreams::build(&config)?;
+    upstreams::watch(&upstreams, &mut tasks);
     let shared = Arc::new(Shared {
         routes: Arc::new(routes::build(&config)?),
         reserved: Arc::new(routes::reserved_names(&config)),
-        upstreams: upstreams::build(&config)?,
+        upstreams: upstreams.clone(),
         verifier: Arc::clone(&sources.verifier),
         revocation: Arc::clone(&sources.revocation),
         verdicts: SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?,
         metric_ids: routes::metric_ids(&config, &metrics),
         limits: config.limits,
+        cores,
         max_connections: config.limits.connections.div_ceil(cores),
         body_idle: config.timeouts.body_idle,
         error_detail: config.error_detail,
@@ -127,6 +131,7 @@ pub async fn start(config: Config) -> Result<Running> {
     });
     let dropped = access_log.dropped_lines();
     let mut registrations = sources.registrations;
+    registrations.extend(upstream_metrics::register(&upstreams, &metrics, &clock));
     registrations.push(metrics.register_counter(
         "access_log_dropped_lines",
         "Lines of the access log that were dropped because the writer could not keep up.",

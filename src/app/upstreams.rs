@@ -6,10 +6,14 @@ use anyhow::{Context, Result};
 use http::HeaderValue;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::config::settings;
-use crate::upstream::{Endpoint, Protocol, Upstream, UpstreamTimeouts, tls_config};
+use crate::upstream::{
+    Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
+    UpstreamSettings, UpstreamTimeouts, check_health, resolve_names, tls_config,
+};
 
 /// All upstreams, at their places in the configuration.
 pub fn build(config: &Config) -> Result<Vec<Arc<Upstream>>> {
@@ -18,6 +22,14 @@ pub fn build(config: &Config) -> Result<Vec<Arc<Upstream>>> {
         .iter()
         .map(|upstream| build_one(upstream).with_context(|| format!("upstream {}", upstream.name)))
         .collect()
+}
+
+/// Resolves names and checks health for as long as the tasks live.
+pub fn watch(upstreams: &[Arc<Upstream>], tasks: &mut JoinSet<()>) {
+    for upstream in upstreams {
+        tasks.spawn(resolve_names(Arc::clone(upstream)));
+        tasks.spawn(check_health(Arc::clone(upstream)));
+    }
 }
 
 fn build_one(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
@@ -34,19 +46,20 @@ fn build_one(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
     };
     let needs_tls = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
     let tls = needs_tls.then(|| tls_config(roots, protocol).map(Arc::new)).transpose()?;
-    let endpoint = |endpoint: &settings::Endpoint| -> Result<Endpoint> {
+    let endpoint = |endpoint: &settings::Endpoint| -> Result<Arc<Endpoint>> {
         let server_name = match &upstream.tls.server_name {
             Some(name) => name.clone(),
             None => ServerName::try_from(endpoint.host.clone())?,
         };
-        Ok(Endpoint {
+        Ok(Arc::new(Endpoint {
             host: endpoint.host.as_str().into(),
             port: endpoint.port,
             authority: HeaderValue::from_str(endpoint.authority.as_str())?,
             tls: tls.clone().filter(|_| endpoint.tls).map(|tls| (tls, server_name)),
-        })
+            weight: endpoint.weight,
+        }))
     };
-    Ok(Arc::new(Upstream {
+    Ok(Arc::new(Upstream::new(UpstreamSettings {
         name: upstream.name.as_str().into(),
         endpoints: upstream.endpoints.iter().map(endpoint).collect::<Result<_>>()?,
         timeouts: UpstreamTimeouts {
@@ -56,5 +69,56 @@ fn build_one(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
         },
         protocol,
         max_idle: upstream.max_idle_connections,
-    }))
+        resolve_interval: upstream.resolve_interval,
+        balancing: balancing(upstream.balancing),
+        health_check: upstream.health_check.as_ref().map(health_check).transpose()?,
+        ejection: ejection(upstream.ejection),
+        retries: retries(&upstream.retries),
+        limits: UpstreamLimits {
+            requests: upstream.limits.requests,
+            connections: upstream.limits.connections,
+            pending: upstream.limits.pending,
+        },
+    })))
+}
+
+fn balancing(balancing: settings::Balancing) -> Balancing {
+    let method = match balancing.method {
+        settings::BalancingMethod::LeastRequest => BalancingMethod::LeastRequest,
+        settings::BalancingMethod::RoundRobin => BalancingMethod::RoundRobin,
+    };
+    Balancing { method, panic_percent: balancing.panic_percent }
+}
+
+fn health_check(check: &settings::HealthCheck) -> Result<HealthCheck> {
+    let host = check.host.as_ref().map(|host| HeaderValue::from_str(host.as_str())).transpose()?;
+    Ok(HealthCheck {
+        path: check.path.clone(),
+        host,
+        interval: check.interval,
+        timeout: check.timeout,
+        healthy_after: check.healthy_after,
+        unhealthy_after: check.unhealthy_after,
+        statuses: check.statuses.clone(),
+    })
+}
+
+fn ejection(ejection: settings::Ejection) -> Ejection {
+    Ejection {
+        consecutive_failures: ejection.consecutive_failures,
+        time: ejection.time,
+        max_time: ejection.max_time,
+        max_percent: ejection.max_percent,
+    }
+}
+
+fn retries(retries: &settings::Retries) -> Retries {
+    Retries {
+        attempts: retries.attempts,
+        budget_percent: retries.budget_percent,
+        budget_min: retries.budget_min,
+        buffer: retries.buffer,
+        statuses: retries.statuses.clone(),
+        grpc_unavailable: retries.grpc_unavailable,
+    }
 }

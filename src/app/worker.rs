@@ -41,6 +41,7 @@ pub struct Shared {
     pub verdicts: SharedVerdicts,
     pub metric_ids: MetricIds,
     pub limits: Limits,
+    pub cores: usize,
     pub max_connections: usize,
     pub body_idle: Duration,
     pub error_detail: ErrorDetail,
@@ -108,7 +109,11 @@ fn build_core(shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
             shared.verdicts.clone(),
             clock.clone(),
         ),
-        upstreams: shared.upstreams.iter().map(|upstream| Client::new(Arc::clone(upstream), clock)).collect(),
+        upstreams: shared
+            .upstreams
+            .iter()
+            .map(|upstream| Client::new(Arc::clone(upstream), clock, shared.cores))
+            .collect(),
         reserved: Arc::clone(&shared.reserved),
         limits: RequestLimits {
             uri: shared.limits.uri,

@@ -17,6 +17,7 @@ mod reserved;
 mod respond;
 mod route;
 mod sanitize;
+mod trailers;
 mod verdict_cache;
 mod websocket;
 

@@ -15,6 +15,7 @@ mod limits;
 mod listener;
 mod names;
 mod observe;
+mod resilience;
 mod route;
 mod units;
 mod upstream;

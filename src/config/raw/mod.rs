@@ -22,7 +22,10 @@ pub use listener::{Hsts, Listener, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogLevel, LogOutput};
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
 pub use text::{DurationText, Reserved, SecretText, SizeText};
-pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
+pub use upstream::{
+    Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
+    UpstreamTls,
+};
 
 /// The configuration of valgate: one YAML file.
 #[derive(Debug, Deserialize, JsonSchema)]

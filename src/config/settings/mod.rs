@@ -24,7 +24,10 @@ pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
 pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, TokenFrom, UpstreamHost,
 };
-pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
+pub use upstream::{
+    Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
+    UpstreamTls,
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
