@@ -25,7 +25,7 @@ use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings::{self, ListenerKind};
-use crate::gateway::SharedVerdicts;
+use crate::gateway::{OverloadLimits, SharedVerdicts};
 use crate::http1::GuardLimits;
 use crate::listener::{self, BoundListener, Drain, ListenerSettings, Role};
 use crate::telemetry::access_log::{self, AccessLog};
@@ -99,6 +99,10 @@ pub async fn start(config: Config) -> Result<Running> {
         metric_ids: routes::metric_ids(&config, &metrics),
         limits: config.limits,
         cores,
+        overload: OverloadLimits {
+            requests: u32::try_from(config.overload.requests.div_ceil(cores)).unwrap_or(u32::MAX),
+            delay: config.overload.delay,
+        },
         max_connections: config.limits.connections.div_ceil(cores),
         body_idle: config.timeouts.body_idle,
         error_detail: config.error_detail,

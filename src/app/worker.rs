@@ -15,8 +15,8 @@ use tokio::task::LocalSet;
 use crate::clock::Clock;
 use crate::config::settings::{ErrorDetail, Limits};
 use crate::gateway::{
-    Authenticator, Core, Gateway, LongLived, MetricIds, RequestLimits, ReservedNames, Routes, SWEEP,
-    SharedVerdicts,
+    Authenticator, Core, Gateway, LongLived, MetricIds, Overload, OverloadLimits, RequestLimits,
+    ReservedNames, Routes, SWEEP, SharedVerdicts,
 };
 use crate::listener::{Crowd, DrainSignal, ListenerSettings, serve};
 use crate::revocation::RevocationPolicies;
@@ -42,6 +42,7 @@ pub struct Shared {
     pub metric_ids: MetricIds,
     pub limits: Limits,
     pub cores: usize,
+    pub overload: OverloadLimits,
     pub max_connections: usize,
     pub body_idle: Duration,
     pub error_detail: ErrorDetail,
@@ -77,6 +78,7 @@ impl Worker {
                     () = serve_all(sockets, &gateway, shared.max_connections, drain) => {}
                     _ = stopped => tracing::warn!(core, "requests were cut off at the end of the drain time-out"),
                     () = keep_house(&gateway) => {}
+                    () = measure_load(&gateway) => {}
                     () = end_streams(&gateway, &shared) => {}
                 }
                 gateway.core().access_log.borrow_mut().flush();
@@ -121,6 +123,7 @@ fn build_core(shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
             token: shared.limits.token,
             body_idle: shared.body_idle,
         },
+        overload: Overload::new(shared.overload),
         error_detail: shared.error_detail,
         metrics,
         metric_ids: shared.metric_ids.clone(),
@@ -160,6 +163,12 @@ async fn end_streams(gateway: &Gateway, shared: &Shared) {
         tokio::time::sleep(SWEEP).await;
         core.long_lived.sweep(&shared.revocation, &core.clock);
     }
+}
+
+/// Never ends.
+async fn measure_load(gateway: &Gateway) {
+    let core = gateway.core();
+    core.overload.watch(&core.clock, &core.metrics).await;
 }
 
 /// Never ends.

@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::authenticate::Authenticator;
 use super::long_lived::LongLived;
+use super::overload::Overload;
 use super::reserved::ReservedNames;
 use super::route::{Route, Routes};
 use crate::catalogue::Reason;
@@ -34,6 +35,8 @@ pub struct Core {
     pub reserved: Arc<ReservedNames>,
     /// The bounds on requests.
     pub limits: RequestLimits,
+    /// Whether it can take on more.
+    pub overload: Overload,
     /// How much a client is told that is refused before a route is known.
     pub error_detail: ErrorDetail,
     /// This core's counters.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use super::body::ResponseBody;
@@ -56,7 +57,8 @@ pub async fn forward(
     let (mut parts, authority, incoming) = request.into_parts();
     let limits = BodyLimits { max_bytes: route.max_body, idle: core.limits.body_idle };
     check_length(&parts.headers, limits)?;
-    let trailers = trailers::passing(&parts.headers, &core.reserved);
+    let has_body = !incoming.is_end_stream();
+    let trailers = if has_body { trailers::passing(&parts.headers, &core.reserved) } else { Vec::new() };
     edit_request(core, route, &permit, &mut parts, &authority, peer, exchange)?;
     trailers::announce(&trailers, &mut parts.headers);
     let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| is_websocket);

@@ -130,6 +130,7 @@ async fn serve(
     inbound: &Inbound,
     exchange: &mut Exchange,
 ) -> Result<Served, Rejection> {
+    let _admitted = core.overload.admit(&core.metrics)?;
     let request = CleanRequest::sanitize(request, core.limits)?;
     check_direction(core, peer, &request)?;
     let route = core.routes.find(&request)?;

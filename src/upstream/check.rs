@@ -14,8 +14,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::connect::{Opened, open};
 use super::member::Member;
+use super::service::Upstream;
 use super::settings::{HealthCheck, Protocol};
-use super::shared::Upstream;
 
 /// Checks the members of an upstream. Never ends, unless no checks are configured.
 pub async fn check_health(upstream: Arc<Upstream>) {

@@ -14,7 +14,7 @@ use super::budget::Budget;
 use super::error::UpstreamError;
 use super::head::{self, is_idempotent, with_framing};
 use super::lane::{Chooser, Lane, Lanes, OnLane};
-use super::shared::{Admission, Upstream};
+use super::service::{Admission, Upstream};
 use super::stats::Failure;
 use crate::clock::Clock;
 

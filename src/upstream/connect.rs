@@ -28,6 +28,9 @@ pub(super) enum Connected {
 /// How long a connection by one family may take before the other is tried as well (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// The largest head of a response by HTTP/2, in bytes (RFC 9113 section 6.5.2). By HTTP/1.1 hyper bounds it itself.
+const MAX_RESPONSE_HEAD: u32 = 64 * 1024;
+
 /// Connects to the member within the upstream's connect time-out, for requests of this core.
 pub(super) async fn connect(
     upstream: &UpstreamSettings,
@@ -118,6 +121,7 @@ async fn handshake(stream: Stream, is_http2: bool) -> Result<Connected, Upstream
         let (sender, connection) = http2::Builder::new(CoreExecutor)
             .timer(TokioTimer::new())
             .adaptive_window(true)
+            .max_header_list_size(MAX_RESPONSE_HEAD)
             .handshake(io)
             .await?;
         tokio::task::spawn_local(connection);

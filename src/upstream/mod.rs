@@ -20,8 +20,8 @@ mod lane;
 mod member;
 mod pool;
 mod resolve;
+mod service;
 mod settings;
-mod shared;
 mod stats;
 
 pub use body::{BodyLimits, BodyProgress, RequestBody, UpstreamBody};
@@ -31,11 +31,11 @@ pub use error::UpstreamError;
 pub use health::State;
 pub use lane::Lane;
 pub use resolve::resolve_names;
+pub use service::Upstream;
 pub use settings::{
     Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, UpstreamLimits,
     UpstreamSettings, UpstreamTimeouts, tls_config,
 };
-pub use shared::Upstream;
 pub use stats::{EndpointStats, Failure, UpstreamStats};
 
 /// Runs hyper's background futures on the current core.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::member::{Addresses, Member};
+use super::service::{Upstream, literal};
 use super::settings::Endpoint;
-use super::shared::{Upstream, literal};
 
 /// The most addresses of one name that are used.
 const MOST_ADDRESSES: usize = 64;

@@ -13,8 +13,11 @@ mod upstream;
 mod wire;
 
 mod bodies;
+mod dying;
+mod endpoints;
 mod floods;
 mod framing;
+mod h2server;
 mod h2wire;
 mod headers;
 mod http2;

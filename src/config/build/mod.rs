@@ -102,6 +102,7 @@ impl Build<'_, '_> {
             each(&raw.upstreams, &root.field("upstreams"), |raw, place| self.upstream(raw, place));
         let limits = self.limits(&raw.limits, &root.field("limits"));
         let timeouts = self.timeouts(&raw.timeouts, &root.field("timeouts"));
+        let overload = self.overload(&raw.overload, &root.field("overload"));
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
             max_body: limits.and_then(|limits| limits.body),
@@ -126,6 +127,7 @@ impl Build<'_, '_> {
             routes: all(routes)?,
             limits: limits?,
             timeouts: timeouts?,
+            overload: overload?,
         })
     }
 

@@ -1,4 +1,4 @@
-//! `limits` and `timeouts`.
+//! `limits`, `timeouts` and `overload`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,24 @@ pub struct Timeouts {
     /// How long requests in flight may go on after a stop was asked for. Whoever asks must wait a little longer
     /// before killing: in Kubernetes, `terminationGracePeriodSeconds: 35`.
     pub drain: DurationText,
+}
+
+/// When requests are refused at once (VAL-064), so that the others are answered in time.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Overload {
+    /// Requests that wait for the head of their answer, of all clients together; each worker has an even share. Room for
+    /// slow APIs, and a bound on the memory that they cost.
+    pub requests: u64,
+    /// For how long work that is ready may wait for its worker, not only in bursts. Beyond it a share of the requests is
+    /// refused, as large as is needed to get back. Far more than a busy worker needs, far less than clients wait.
+    pub delay: DurationText,
+}
+
+impl Default for Overload {
+    fn default() -> Self {
+        Self { requests: 10_000, delay: "100ms".into() }
+    }
 }
 
 impl Default for Limits {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use feed::{Feed, FileFeed, HttpFeed};
 pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
-pub use limits::{Limits, Timeouts};
+pub use limits::{Limits, Overload, Timeouts};
 pub use listener::{Hsts, Listener, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogLevel, LogOutput};
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
@@ -73,6 +73,9 @@ pub struct Config {
     /// How long anything may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// When requests are refused because there are too many.
+    #[serde(default)]
+    pub overload: Overload,
     /// Whose word on the client's address counts.
     #[serde(default)]
     pub forwarded: Forwarded,

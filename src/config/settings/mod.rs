@@ -18,7 +18,7 @@ pub use feed::{Feed, FeedSource, HttpFeed};
 pub use issuer::{
     Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
 };
-pub use limits::{Limits, Timeouts};
+pub use limits::{Limits, Overload, Timeouts};
 pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
 pub use route::{
@@ -60,6 +60,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long anything may take on the side of the clients.
     pub timeouts: Timeouts,
+    /// When requests are refused because there are too many.
+    pub overload: Overload,
 }
 
 /// How much of a refusal the outside sees.
