@@ -177,7 +177,7 @@ async fn garbage_over_http2_is_a_bad_gateway() {
         frame(DATA, END_STREAM, 1, b"no head"),
         // No status; an unknown pseudo-header; an upper-case name; a stream that nobody opened.
         frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[("x", "y")])),
-        frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[(":status", "200"), (":path", "/")])),
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[(":status", "200"), (":foo", "/")])),
         frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&[(":status", "200"), ("X-Upper", "y")])),
         frame(HEADERS, END_HEADERS | END_STREAM, 3, &[0x88]),
         frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 20]),
