@@ -28,6 +28,8 @@ pub struct Sources {
     pub verifier: Arc<Verifier>,
     /// Judges verified tokens by the feeds.
     pub revocation: Arc<RevocationPolicies>,
+    /// What the feeds have brought, at their places in the configuration.
+    pub feeds: Vec<Arc<FeedState>>,
     /// Keeps the sources' series on the metrics page.
     pub registrations: Vec<Registration>,
 }
@@ -65,10 +67,11 @@ impl Sources {
         registrations.extend(feed_registrations);
         let policies = config.issuers.iter().map(|issuer| revocation_policy(issuer, &feeds)).collect();
         let issuers: Vec<Arc<Issuer>> = issuers.into_iter().map(Arc::new).collect();
-        tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds, clock.clone()));
+        tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds.clone(), clock.clone()));
         Ok(Self {
             verifier: Arc::new(Verifier::new(Issuers::new(issuers))),
             revocation: Arc::new(RevocationPolicies::new(hasher, policies)),
+            feeds,
             registrations,
         })
     }

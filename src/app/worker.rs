@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
-use crate::config::settings::{ErrorDetail, Limits};
+use crate::config::settings::ErrorDetail;
 use crate::gateway::{
     Authenticator, Core, Gateway, LongLived, MetricIds, Overload, OverloadLimits, RequestLimits,
     ReservedNames, Routes, SWEEP, SharedVerdicts,
@@ -40,11 +40,10 @@ pub struct Shared {
     pub revocation: Arc<RevocationPolicies>,
     pub verdicts: SharedVerdicts,
     pub metric_ids: MetricIds,
-    pub limits: Limits,
+    pub limits: RequestLimits,
     pub cores: usize,
     pub overload: OverloadLimits,
     pub max_connections: usize,
-    pub body_idle: Duration,
     pub error_detail: ErrorDetail,
     pub clock: Clock,
 }
@@ -117,12 +116,7 @@ fn build_core(shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
             .map(|upstream| Client::new(Arc::clone(upstream), clock, shared.cores))
             .collect(),
         reserved: Arc::clone(&shared.reserved),
-        limits: RequestLimits {
-            uri: shared.limits.uri,
-            header_count: shared.limits.header_count,
-            token: shared.limits.token,
-            body_idle: shared.body_idle,
-        },
+        limits: shared.limits,
         overload: Overload::new(shared.overload),
         error_detail: shared.error_detail,
         metrics,

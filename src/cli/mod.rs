@@ -5,6 +5,8 @@ mod demo;
 mod explain;
 mod run;
 pub mod schema;
+mod style;
+mod token;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -43,6 +45,9 @@ enum Command {
     },
     /// Explain an error code: its causes, who must act, and how to fix them
     Explain(explain::Options),
+    /// Show what a token says, or why it is accepted or refused
+    #[command(subcommand)]
+    Token(token::Command),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Run the gateway with a development issuer and a sample API, to try it out
@@ -62,6 +67,7 @@ pub fn main() -> ExitCode {
             }
         }
         Command::Explain(options) => explain::explain(&options, &mut io::stdout().lock()),
+        Command::Token(command) => token::run(&command),
         Command::Schema => schema::schema(&mut io::stdout().lock())
             .map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS),
         Command::Demo(options) => demo::run(&options),

@@ -5,6 +5,7 @@
 
 #![allow(clippy::option_option, reason = "what is left out and what is wrong are different things")]
 
+mod admin;
 mod claims;
 mod conflicts;
 mod feed;
@@ -113,6 +114,7 @@ impl Build<'_, '_> {
         self.distinct_routes(&routes, &root.field("routes"));
 
         Some(Config {
+            document: serde_json::Value::Null,
             state_dir: raw.state_dir.as_deref().map(|path| self.files.resolve(path)),
             error_detail: error_detail(raw.error_detail),
             workers,

@@ -165,6 +165,11 @@ impl Build<'_, '_> {
 
     /// The value of a header, from the file itself or, after `file:`, from another one. Never shown.
     pub(super) fn secret_header(&mut self, secret: &SecretText, place: &Place) -> Option<HeaderValue> {
+        self.secret(secret, place, "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`")
+    }
+
+    /// As [`Self::secret_header`], with the remedy for what cannot be in a header.
+    pub(super) fn secret(&mut self, secret: &SecretText, place: &Place, remedy: &str) -> Option<HeaderValue> {
         let text = match secret.0.strip_prefix("file:") {
             None => secret.0.clone(),
             Some(path) => match self.files.read_secret(path) {
@@ -182,7 +187,6 @@ impl Build<'_, '_> {
         };
         let value = HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty());
         let Some(mut value) = value else {
-            let remedy = "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`";
             self.mistakes.add(place, "the secret is empty or cannot be the value of a header", remedy);
             return None;
         };

@@ -19,7 +19,7 @@ pub use feed::{Feed, FileFeed, HttpFeed};
 pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Overload, Timeouts};
 pub use listener::{Hsts, Listener, Tls, TlsVersion};
-pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogLevel, LogOutput};
+pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
 pub use text::{DurationText, Reserved, SecretText, SizeText};
 pub use upstream::{

@@ -20,7 +20,7 @@ pub use issuer::{
 };
 pub use limits::{Limits, Overload, Timeouts};
 pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
-pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
+pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
 pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, TokenFrom, UpstreamHost,
 };
@@ -32,6 +32,9 @@ pub use upstream::{
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// As it stands in the file, fit to be shown: secrets are masked, and environment variables are named, not filled
+    /// in.
+    pub document: serde_json::Value,
     /// Where copies of keys and revocations are kept; none: nowhere.
     pub state_dir: Option<PathBuf>,
     /// How much of a refusal the outside sees, unless the route says otherwise.
