@@ -12,7 +12,7 @@ use super::connect::{Connected, connect};
 use super::error::UpstreamError;
 use super::head::{again, is_idempotent, to_http1, to_http2};
 use super::lane::Lane;
-use super::pool::Lease;
+use super::pool::{Lease, Turn};
 use super::settings::{Protocol, UpstreamSettings};
 
 /// One attempt of one request.
@@ -53,31 +53,75 @@ pub(super) struct Failed {
 impl Attempt<'_> {
     /// Makes the attempt.
     pub async fn make(&self, request: Request<RequestBody>) -> Result<Answered, Failed> {
-        let request = match self.by_idle_connection(request).await? {
-            Outcome::Done(answered) => return Ok(answered),
-            Outcome::Unsent(request) => request,
-        };
-        let request = match self.open_http2() {
-            Some(sender) => match self.by_http2(sender, request).await {
+        let mut request = request;
+        // Idle connections may turn out to be closed; what was not sent comes back and goes to the next one.
+        while let Some(lease) = self.lane.pool.take() {
+            match self.by_used_connection(lease, request).await? {
+                Outcome::Done(answered) => return Ok(answered),
+                Outcome::Unsent(unsent) => request = unsent,
+                // The other idle ones are likely to be dead too.
+                Outcome::Stale(again) => {
+                    request = again;
+                    break;
+                }
+            }
+        }
+        if let Some(sender) = self.open_http2() {
+            match self.by_http2(sender, request).await {
                 Ok(Outcome::Done(answered)) => return Ok(answered),
-                Ok(Outcome::Unsent(request)) => request,
+                Ok(Outcome::Unsent(unsent) | Outcome::Stale(unsent)) => request = unsent,
                 // As with an idle connection: a new one gets a chance.
                 Err(Failed {
                     error: UpstreamError::Reset(_) | UpstreamError::Refused(_),
                     again: Some(again),
-                }) if self.progress.is_repeatable() => again,
+                }) if self.progress.is_repeatable() => {
+                    request = again;
+                }
                 Err(failed) => return Err(failed),
-            },
-            None => request,
-        };
-        let outcome = match self.connect().await {
-            Err(error) => return Err(Failed { error, again: Some(to_http1(request)) }),
-            Ok(Connected::Http1(sender)) => self.by_http1(self.lane.pool.lease(sender), request).await?,
-            Ok(Connected::Http2(sender)) => self.by_http2(sender, request).await?,
-        };
-        match outcome {
+            }
+        }
+        match self.by_turn(request).await? {
             Outcome::Done(answered) => Ok(answered),
-            Outcome::Unsent(request) => Err(unsent(request)),
+            Outcome::Unsent(request) | Outcome::Stale(request) => Err(unsent(request)),
+        }
+    }
+
+    /// By a connection that comes back or is made, whichever is first.
+    async fn by_turn(&self, request: Request<RequestBody>) -> Result<Outcome, Failed> {
+        let mut request = request;
+        let mut takes_used = true;
+        let patience = self.settings.timeouts.connect;
+        loop {
+            let permit = match tokio::time::timeout(patience, self.lane.pool.turn(takes_used)).await {
+                Err(_) => {
+                    let error = UpstreamError::ConnectTimeout { endpoint: self.lane.member.label() };
+                    return Err(Failed { error, again: Some(request) });
+                }
+                Ok(Turn::Connect(permit)) => permit,
+                Ok(Turn::Returned(lease)) => match self.by_used_connection(lease, request).await? {
+                    Outcome::Done(answered) => return Ok(Outcome::Done(answered)),
+                    Outcome::Unsent(again) | Outcome::Stale(again) => {
+                        // Once, and not on one dead connection after the other.
+                        (request, takes_used) = (again, false);
+                        continue;
+                    }
+                },
+            };
+            // Whoever had the permit before may have made an HTTP/2 connection for all.
+            if let Some(sender) = self.open_http2() {
+                drop(permit);
+                return self.by_http2(sender, request).await;
+            }
+            let connected = connect(self.settings, &self.lane.member, self.settings.protocol).await;
+            if let Ok(Connected::Http2(sender)) = &connected {
+                *self.lane.pool.http2.borrow_mut() = Some(sender.clone());
+            }
+            drop(permit);
+            return match connected {
+                Err(error) => Err(Failed { error, again: Some(to_http1(request)) }),
+                Ok(Connected::Http1(sender)) => self.by_http1(self.lane.pool.lease(sender), request).await,
+                Ok(Connected::Http2(sender)) => self.by_http2(sender, request).await,
+            };
         }
     }
 
@@ -89,34 +133,30 @@ impl Attempt<'_> {
             Ok(Connected::Http1(sender)) => {
                 match self.by_http1(self.lane.pool.lease(sender), request).await? {
                     Outcome::Done(answered) => Ok(answered),
-                    Outcome::Unsent(request) => Err(unsent(request)),
+                    Outcome::Unsent(request) | Outcome::Stale(request) => Err(unsent(request)),
                 }
             }
         }
     }
 
-    /// Idle connections may turn out to be closed; what was not sent comes back and goes to the next one.
-    async fn by_idle_connection(&self, request: Request<RequestBody>) -> Result<Outcome, Failed> {
-        let mut request = request;
-        while let Some(mut lease) = self.lane.pool.take() {
-            // An upstream may close an idle connection in the very moment in which a request is sent on it, which is
-            // nobody's fault and none of the client's business.
-            let copy = self.copy(&request, is_idempotent(request.method()));
-            match self.in_time(lease.sender.try_send_request(request)).await? {
-                Ok(response) => {
-                    return Ok(Outcome::Done(Answered { response, lease: Some(lease), again: copy }));
+    /// By a connection that has served a request before. An upstream may close it in the very moment in which a request
+    /// is sent on it, which is nobody's fault and none of the client's business.
+    async fn by_used_connection(
+        &self,
+        mut lease: Lease,
+        request: Request<RequestBody>,
+    ) -> Result<Outcome, Failed> {
+        let copy = self.copy(&request, is_idempotent(request.method()));
+        match self.in_time(lease.sender.try_send_request(request)).await? {
+            Ok(response) => Ok(Outcome::Done(Answered { response, lease: Some(lease), again: copy })),
+            Err(mut error) => match (error.take_message(), copy) {
+                (Some(unsent), _) => Ok(Outcome::Unsent(unsent)),
+                (None, Some(copy)) if has_died(error.error()) && self.progress.is_repeatable() => {
+                    Ok(Outcome::Stale(copy))
                 }
-                Err(mut error) => match (error.take_message(), copy) {
-                    (Some(unsent), _) => request = unsent,
-                    (None, Some(copy)) if has_died(error.error()) && self.progress.is_repeatable() => {
-                        // Once, and on a new connection: the other idle ones are likely to be dead too.
-                        return Ok(Outcome::Unsent(copy));
-                    }
-                    (None, copy) => return Err(lost(error, copy.filter(|_| self.elsewhere()))),
-                },
-            }
+                (None, copy) => Err(lost(error, copy.filter(|_| self.elsewhere()))),
+            },
         }
-        Ok(Outcome::Unsent(request))
     }
 
     async fn by_http1(&self, mut lease: Lease, request: Request<RequestBody>) -> Result<Outcome, Failed> {
@@ -172,23 +212,6 @@ impl Attempt<'_> {
         self.lane.pool.http2.borrow().as_ref().filter(|sender| !sender.is_closed()).cloned()
     }
 
-    /// A new connection; one at a time where HTTP/2 is possible, since all can share it.
-    async fn connect(&self) -> Result<Connected, UpstreamError> {
-        let pool = &self.lane.pool;
-        let protocol = self.settings.protocol;
-        let may_share =
-            protocol == Protocol::Http2 || (protocol == Protocol::Auto && self.lane.endpoint().tls.is_some());
-        let _one_at_a_time = if may_share { Some(pool.connecting.lock().await) } else { None };
-        if let Some(sender) = self.open_http2() {
-            return Ok(Connected::Http2(sender));
-        }
-        let connected = connect(self.settings, &self.lane.member, protocol).await?;
-        if let Connected::Http2(sender) = &connected {
-            *pool.http2.borrow_mut() = Some(sender.clone());
-        }
-        Ok(connected)
-    }
-
     /// Waits for the response's head no longer than the response time-out after the request's body has come to
     /// rest, so that a long upload is not taken for a slow answer.
     async fn in_time<F: Future>(&self, sending: F) -> Result<F::Output, Failed> {
@@ -207,6 +230,8 @@ enum Outcome {
     Done(Answered),
     /// Not one byte of it was sent.
     Unsent(Request<RequestBody>),
+    /// It was sent on a connection that had died, and may be sent again.
+    Stale(Request<RequestBody>),
 }
 
 /// A new connection ended before the request could be sent on it.

@@ -14,7 +14,9 @@ use super::budget::Budget;
 use super::error::UpstreamError;
 use super::head::{self, is_idempotent, with_framing};
 use super::lane::{Chooser, Lane, Lanes, OnLane};
+use super::pool::EndpointPool;
 use super::service::{Admission, Upstream};
+use super::settings::Protocol;
 use super::stats::Failure;
 use crate::clock::Clock;
 
@@ -262,7 +264,10 @@ fn make_lanes(upstream: &Upstream, before: &[Rc<Lane>], clock: &Clock) -> Lanes 
     let generation = upstream.members.generation();
     let settings = &upstream.settings;
     Lanes::new(generation, &upstream.members.all(), before, |member| {
-        Lane::new(Arc::clone(member), settings.max_idle, settings.timeouts.idle, clock)
+        let may_share = settings.protocol == Protocol::Http2
+            || (settings.protocol == Protocol::Auto && member.endpoint.tls.is_some());
+        let pool = EndpointPool::new(settings.max_idle, settings.timeouts.idle, may_share, clock.clone());
+        Lane::new(Arc::clone(member), pool)
     })
 }
 

@@ -6,7 +6,6 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::health::State;
 use super::member::Member;
@@ -46,9 +45,8 @@ pub(super) struct Chooser {
 }
 
 impl Lane {
-    pub(super) fn new(member: Arc<Member>, max_idle: usize, idle: Duration, clock: &Clock) -> Self {
-        let count = member.stats.count();
-        let pool = Rc::new(EndpointPool::new(max_idle, idle, clock.clone()));
+    pub(super) fn new(member: Arc<Member>, pool: EndpointPool) -> Self {
+        let (count, pool) = (member.stats.count(), Rc::new(pool));
         Self { member, pool, count, credit: Cell::new(0) }
     }
 

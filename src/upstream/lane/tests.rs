@@ -9,6 +9,7 @@ use http::HeaderValue;
 use super::{Chooser, Lane, Lanes};
 use crate::clock::{Clock, ClockHand, Monotonic, UnixSeconds};
 use crate::upstream::member::{Addresses, Member};
+use crate::upstream::pool::EndpointPool;
 use crate::upstream::settings::{Balancing, BalancingMethod, Ejection, Endpoint};
 
 const EJECTION: Ejection = Ejection {
@@ -27,9 +28,7 @@ struct Setup {
 fn setup(method: BalancingMethod, panic_percent: u32, weights: &[u32]) -> Setup {
     let (clock, hand) = Clock::manual(UnixSeconds(0));
     let members: Vec<_> = weights.iter().zip(1..).map(|(weight, port)| member(*weight, port)).collect();
-    let lanes = Lanes::new(0, &members, &[], |member| {
-        Lane::new(Arc::clone(member), 1, Duration::from_secs(1), &clock)
-    });
+    let lanes = Lanes::new(0, &members, &[], |member| lane(member, &clock));
     Setup { lanes, chooser: Chooser::new(Balancing { method, panic_percent }, clock), hand }
 }
 
@@ -38,6 +37,10 @@ fn member(weight: u32, port: u16) -> Arc<Member> {
     let endpoint = Endpoint { host: "127.0.0.1".into(), port, authority, tls: None, weight };
     let address = Addresses::One(([127, 0, 0, 1], port).into());
     Arc::new(Member::new(Arc::new(endpoint), Arc::default(), address))
+}
+
+fn lane(member: &Arc<Member>, clock: &Clock) -> Lane {
+    Lane::new(Arc::clone(member), EndpointPool::new(1, Duration::from_secs(1), false, clock.clone()))
 }
 
 impl Setup {
@@ -138,9 +141,7 @@ fn lanes_of_members_that_stay_are_kept_and_counts_of_those_that_go_are_not_lost(
     let stats = Arc::clone(&setup.lanes.all()[1].member.stats);
     let busy = setup.lanes.all()[1].enter();
     let members = [Arc::clone(&setup.lanes.all()[0].member), member(1, 9)];
-    let lanes = Lanes::new(1, &members, setup.lanes.all(), |member| {
-        Lane::new(Arc::clone(member), 1, Duration::from_secs(1), &setup.chooser.clock)
-    });
+    let lanes = Lanes::new(1, &members, setup.lanes.all(), |member| lane(member, &setup.chooser.clock));
     assert!(Rc::ptr_eq(&lanes.all()[0], &setup.lanes.all()[0]));
     drop(setup);
     assert_eq!((stats.sent(), stats.in_flight()), (1, 1), "a request is still on its way");
