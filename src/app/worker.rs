@@ -73,11 +73,11 @@ impl Worker {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
                 let gateway = Gateway::new(build_core(&shared, metrics, log));
+                tokio::task::spawn_local(measure_load(gateway.clone()));
                 tokio::select! {
                     () = serve_all(sockets, &gateway, shared.max_connections, drain) => {}
                     _ = stopped => tracing::warn!(core, "requests were cut off at the end of the drain time-out"),
                     () = keep_house(&gateway) => {}
-                    () = measure_load(&gateway) => {}
                     () = end_streams(&gateway, &shared) => {}
                 }
                 gateway.core().access_log.borrow_mut().flush();
@@ -159,8 +159,8 @@ async fn end_streams(gateway: &Gateway, shared: &Shared) {
     }
 }
 
-/// Never ends.
-async fn measure_load(gateway: &Gateway) {
+/// Never ends. A task of its own, so that it waits for its turn behind all others, which is what it measures.
+async fn measure_load(gateway: Gateway) {
     let core = gateway.core();
     core.overload.watch(&core.clock, &core.metrics).await;
 }
