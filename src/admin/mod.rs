@@ -10,6 +10,7 @@ pub mod gate;
 pub mod health;
 pub mod in_force;
 pub mod readiness;
+pub mod reloads;
 pub mod router;
 pub mod server;
 

@@ -7,17 +7,14 @@ use crate::clock::Clock;
 use crate::telemetry::metrics::{Metrics, Registration};
 use crate::upstream::{Endpoint, EndpointStats, Failure, State, Upstream};
 
-/// Registers the counts of these upstreams for as long as what is returned is held.
-pub fn register(upstreams: &[Arc<Upstream>], metrics: &Metrics, clock: &Clock) -> Vec<Registration> {
-    let mut registrations = Vec::new();
-    for upstream in upstreams {
-        registrations.extend(of_upstream(upstream, metrics));
-        for (endpoint, stats) in upstream.endpoints() {
-            let name = endpoint.authority.to_str().unwrap_or_default();
-            let labels = [("upstream", &*upstream.settings.name), ("endpoint", name)];
-            registrations.extend(of_endpoint(stats, &labels, metrics));
-            registrations.extend(addresses(upstream, endpoint, &labels, metrics, clock));
-        }
+/// Registers the counts of an upstream for as long as what is returned is held.
+pub fn register(upstream: &Arc<Upstream>, metrics: &Metrics, clock: &Clock) -> Vec<Registration> {
+    let mut registrations = of_upstream(upstream, metrics);
+    for (endpoint, stats) in upstream.endpoints() {
+        let name = endpoint.authority.to_str().unwrap_or_default();
+        let labels = [("upstream", &*upstream.settings.name), ("endpoint", name)];
+        registrations.extend(of_endpoint(stats, &labels, metrics));
+        registrations.extend(addresses(upstream, endpoint, &labels, metrics, clock));
     }
     registrations
 }

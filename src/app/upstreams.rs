@@ -6,30 +6,16 @@ use anyhow::{Context, Result};
 use http::HeaderValue;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::task::JoinSet;
 
-use crate::config::Config;
 use crate::config::settings;
 use crate::upstream::{
     Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
-    UpstreamSettings, UpstreamTimeouts, check_health, resolve_names, tls_config,
+    UpstreamSettings, UpstreamTimeouts, tls_config,
 };
 
-/// All upstreams, at their places in the configuration.
-pub fn build(config: &Config) -> Result<Vec<Arc<Upstream>>> {
-    config
-        .upstreams
-        .iter()
-        .map(|upstream| build_one(upstream).with_context(|| format!("upstream {}", upstream.name)))
-        .collect()
-}
-
-/// Resolves names and checks health for as long as the tasks live.
-pub fn watch(upstreams: &[Arc<Upstream>], tasks: &mut JoinSet<()>) {
-    for upstream in upstreams {
-        tasks.spawn(resolve_names(Arc::clone(upstream)));
-        tasks.spawn(check_health(Arc::clone(upstream)));
-    }
+/// One upstream.
+pub fn build(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
+    build_one(upstream).with_context(|| format!("upstream {}", upstream.name))
 }
 
 fn build_one(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {

@@ -32,11 +32,7 @@ const AFTER_HELP: &str = "Exit codes: 0 success; 1 failure, told on standard err
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway
-    Run {
-        /// Configuration file
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Run(run::Options),
     /// Say everything that is wrong with a configuration, without starting anything
     Check {
         /// Configuration file
@@ -57,7 +53,7 @@ enum Command {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { config } => run::run(&config),
+        Command::Run(options) => run::run(&options),
         Command::Check { config } => {
             let outcome = check::check(&config, &mut io::stdout().lock());
             match outcome {

@@ -42,7 +42,7 @@ pub struct OverloadLimits {
 /// The load of one core.
 #[derive(Debug)]
 pub struct Overload {
-    limits: OverloadLimits,
+    limits: Cell<OverloadLimits>,
     waiting: Cell<u32>,
     /// The share of requests that is shed.
     share: Cell<u32>,
@@ -60,13 +60,19 @@ impl Overload {
     /// A core with nothing to do.
     pub fn new(limits: OverloadLimits) -> Self {
         let (waiting, share, sum, measured) = Default::default();
+        let limits = Cell::new(limits);
         Self { limits, waiting, share, sum, measured, least_delay: Cell::new(Duration::MAX) }
+    }
+
+    /// Goes by other limits from now on.
+    pub fn limit(&self, limits: OverloadLimits) {
+        self.limits.set(limits);
     }
 
     /// Takes a request on, or refuses it.
     pub fn admit(&self, metrics: &CoreMetrics) -> Result<Admitted<'_>, Rejection> {
         let waiting = self.waiting.get();
-        if waiting >= self.limits.requests {
+        if waiting >= self.limits.get().requests {
             metrics.shed(Shed::Requests);
             return Err(overloaded("as many requests as overload.requests allows wait for their answers"));
         }
@@ -98,7 +104,7 @@ impl Overload {
         self.measured.set(0);
         let least = self.least_delay.replace(Duration::MAX);
         let share = self.share.get();
-        let share = if least > self.limits.delay {
+        let share = if least > self.limits.get().delay {
             (share + (WHOLE - share) / 8).min(MOST_SHED)
         } else {
             share.saturating_sub(share / 8 + 10)

@@ -16,6 +16,7 @@ mod limits;
 mod listener;
 mod names;
 mod observe;
+mod reload;
 mod resilience;
 mod route;
 mod units;
@@ -26,6 +27,7 @@ use std::num::NonZeroUsize;
 
 pub(super) use files::Files;
 
+use super::document::Document;
 use super::mistakes::Mistakes;
 use super::place::Place;
 use super::raw;
@@ -104,6 +106,7 @@ impl Build<'_, '_> {
         let limits = self.limits(&raw.limits, &root.field("limits"));
         let timeouts = self.timeouts(&raw.timeouts, &root.field("timeouts"));
         let overload = self.overload(&raw.overload, &root.field("overload"));
+        let reload = self.reload(&raw.reload, &root.field("reload"));
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
             max_body: limits.and_then(|limits| limits.body),
@@ -114,7 +117,6 @@ impl Build<'_, '_> {
         self.distinct_routes(&routes, &root.field("routes"));
 
         Some(Config {
-            document: serde_json::Value::Null,
             state_dir: raw.state_dir.as_deref().map(|path| self.files.resolve(path)),
             error_detail: error_detail(raw.error_detail),
             workers,
@@ -130,6 +132,8 @@ impl Build<'_, '_> {
             limits: limits?,
             timeouts: timeouts?,
             overload: overload?,
+            reload: reload?,
+            document: Document::default(),
         })
     }
 

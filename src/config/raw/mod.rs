@@ -8,6 +8,7 @@ mod issuer;
 mod limits;
 mod listener;
 mod observe;
+mod reload;
 mod route;
 mod text;
 mod upstream;
@@ -20,6 +21,7 @@ pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Overload, Timeouts};
 pub use listener::{Hsts, Listener, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};
+pub use reload::Reload;
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
 pub use text::{DurationText, Reserved, SecretText, SizeText};
 pub use upstream::{
@@ -76,6 +78,9 @@ pub struct Config {
     /// When requests are refused because there are too many.
     #[serde(default)]
     pub overload: Overload,
+    /// When changes of this file and of those that it names are put in force.
+    #[serde(default)]
+    pub reload: Reload,
     /// Whose word on the client's address counts.
     #[serde(default)]
     pub forwarded: Forwarded,

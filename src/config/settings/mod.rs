@@ -8,11 +8,14 @@ mod issuer;
 mod limits;
 mod listener;
 mod observe;
+mod reload;
 mod route;
 mod upstream;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+
+use super::document::Document;
 
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use issuer::{
@@ -21,6 +24,7 @@ pub use issuer::{
 pub use limits::{Limits, Overload, Timeouts};
 pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
+pub use reload::Reload;
 pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, TokenFrom, UpstreamHost,
 };
@@ -32,9 +36,6 @@ pub use upstream::{
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// As it stands in the file, fit to be shown: secrets are masked, and environment variables are named, not filled
-    /// in.
-    pub document: serde_json::Value,
     /// Where copies of keys and revocations are kept; none: nowhere.
     pub state_dir: Option<PathBuf>,
     /// How much of a refusal the outside sees, unless the route says otherwise.
@@ -65,6 +66,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// When requests are refused because there are too many.
     pub overload: Overload,
+    /// When it is put in force anew.
+    pub reload: Reload,
+    /// What the file said, to be compared with another.
+    pub document: Document,
 }
 
 /// How much of a refusal the outside sees.
