@@ -72,7 +72,7 @@ pub async fn forward(
     let request = Request::from_parts(parts, body);
     let own_host = route.host == HostHeader::Upstream;
     let outgoing = Outgoing { request, progress, own_host, is_upgrade: is_websocket };
-    let mut response = client.send(outgoing, &mut exchange.lane).await.map_err(refusal)?;
+    let mut response = client.send(outgoing, &mut exchange.lane).await.map_err(|error| refusal(&error))?;
     exchange.first_byte = Some(sent.until(core.clock.monotonic()));
     strip_response(response.headers_mut());
     let is_grpc = response
@@ -96,7 +96,7 @@ pub async fn forward(
 /// How long a client that met an upstream without room or health is told to wait, at the least.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-fn refusal(error: UpstreamError) -> Rejection {
+fn refusal(error: &UpstreamError) -> Rejection {
     let rejection = Rejection::new(error.reason()).log(error.to_string());
     match error {
         UpstreamError::NoHealthyEndpoint { .. } | UpstreamError::Busy { .. } => {

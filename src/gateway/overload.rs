@@ -3,7 +3,7 @@
 //!
 //! Two signals, both of this core alone. The number of requests that wait for the head of their response bounds memory
 //! when upstreams are slow. The delay with which ready work gets its turn tells that the core itself is too slow. It is
-//! judged as CoDel does (RFC 8289): a delay that goes down to the target again is a burst that is being worked off;
+//! judged as by `CoDel` (RFC 8289): a delay that goes down to the target again is a burst that is being worked off;
 //! one that does not for a whole window is a standing queue. Then a share of the requests is shed, and the share moves
 //! until the delay is at the target.
 
@@ -112,9 +112,10 @@ impl Overload {
         let was = self.share.replace(share);
         if (was == 0) != (share == 0) {
             let delay = least;
-            match share {
-                0 => tracing::info!(?delay, "no longer overloaded: no requests are shed"),
-                _ => tracing::warn!(?delay, "overloaded: requests are shed"),
+            if share == 0 {
+                tracing::info!(?delay, "no longer overloaded: no requests are shed");
+            } else {
+                tracing::warn!(?delay, "overloaded: requests are shed");
             }
         }
     }

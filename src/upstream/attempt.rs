@@ -182,14 +182,14 @@ impl Attempt<'_> {
         let request = to_http2(request, self.lane.endpoint());
         match self.in_time(sender.try_send_request(request)).await? {
             Ok(response) => Ok(Outcome::Done(Answered { response, lease: None, again: copy })),
-            Err(mut error) => match error.take_message() {
-                Some(unsent) => Ok(Outcome::Unsent(to_http1(unsent))),
-                None => {
-                    let failed = lost(error, copy);
-                    let is_safe = is_idempotent || matches!(failed.error, UpstreamError::Refused(_));
-                    Err(Failed { again: failed.again.filter(|_| is_safe), ..failed })
+            Err(mut error) => {
+                if let Some(unsent) = error.take_message() {
+                    return Ok(Outcome::Unsent(to_http1(unsent)));
                 }
-            },
+                let failed = lost(error, copy);
+                let is_safe = is_idempotent || matches!(failed.error, UpstreamError::Refused(_));
+                Err(Failed { again: failed.again.filter(|_| is_safe), ..failed })
+            }
         }
     }
 

@@ -169,7 +169,7 @@ impl RequestBody {
                 self.pause = None;
                 match frame.into_data() {
                     Ok(data) => self.pass_data(data),
-                    Err(frame) => Poll::Ready(self.pass_trailers(frame.into_trailers().unwrap_or_default())),
+                    Err(frame) => Poll::Ready(self.pass_trailers(&frame.into_trailers().unwrap_or_default())),
                 }
             }
         }
@@ -186,7 +186,7 @@ impl RequestBody {
     }
 
     /// Trailers could carry what the header rules removed: only those pass whose names were allowed beforehand.
-    fn pass_trailers(&mut self, trailers: HeaderMap) -> Option<Result<Frame<Bytes>, RequestBodyFailed>> {
+    fn pass_trailers(&mut self, trailers: &HeaderMap) -> Option<Result<Frame<Bytes>, RequestBodyFailed>> {
         self.finish();
         self.progress.source.borrow_mut().is_torn = true;
         let mut passing = HeaderMap::new();

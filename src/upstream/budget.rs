@@ -71,6 +71,6 @@ mod tests {
         assert_eq!(spent(at(11)), 20, "a fifth of a hundred");
         (0..1_000_000).for_each(|_| budget.earn());
         assert_eq!(spent(at(11)), 200, "no more is saved up");
-        assert_eq!(Budget::new(0, 0).spend(at(1)), false);
+        assert!(!Budget::new(0, 0).spend(at(1)));
     }
 }

@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::attempt::{Answered, Attempt, Failed, MayRepeat};
+use super::attempt::{Attempt, Failed, MayRepeat};
 use super::body::{BodyProgress, RequestBody, UpstreamBody};
 use super::budget::Budget;
 use super::error::UpstreamError;
@@ -101,7 +101,13 @@ impl Client {
             let is_idempotent = is_idempotent(request.method());
             let made =
                 if is_upgrade { attempt.make_upgrade(request).await } else { attempt.make(request).await };
-            let made = made.and_then(|answered| fit(answered, is_upgrade));
+            let made = match made {
+                Ok(answered) => match fit(&answered.response, is_upgrade) {
+                    Ok(()) => Ok(answered),
+                    Err(error) => Err(Failed { error, again: None }),
+                },
+                failed => failed,
+            };
             let (outcome, again) = match made {
                 Ok(answered) => {
                     let verdict = self.judge(&current, &answered.response, is_idempotent);
@@ -123,14 +129,15 @@ impl Client {
             };
             let stays = matches!(outcome, Err(UpstreamError::Refused(_)));
             tried.push(current);
-            match again.and_then(|again| self.retry(again, &progress, &lanes, &tried, stays)) {
-                Some((lane, again)) => (next, request) = (lane, again),
-                None => {
-                    let (response, lease, in_use) = outcome?;
-                    let in_use = InUse { _admission: admission, ..in_use };
-                    return Ok(response.map(|body| UpstreamBody::new(body, lease, in_use)));
-                }
+            if let Some((lane, again)) =
+                again.and_then(|again| self.retry(again, &progress, &lanes, &tried, stays))
+            {
+                (next, request) = (lane, again);
+                continue;
             }
+            let (response, lease, in_use) = outcome?;
+            let in_use = InUse { _admission: admission, ..in_use };
+            return Ok(response.map(|body| UpstreamBody::new(body, lease, in_use)));
         }
     }
 
@@ -271,15 +278,12 @@ fn make_lanes(upstream: &Upstream, before: &[Rc<Lane>], clock: &Clock) -> Lanes 
     })
 }
 
-/// A response that can be passed on, or the failure that it is.
-fn fit(answered: Answered, may_switch: bool) -> Result<Answered, Failed> {
-    if may_switch && answered.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(answered);
+/// Whether a response can be passed on.
+fn fit<B>(response: &Response<B>, may_switch: bool) -> Result<(), UpstreamError> {
+    if may_switch && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
     }
-    match head::check(&answered.response) {
-        Ok(()) => Ok(answered),
-        Err(error) => Err(Failed { error, again: None }),
-    }
+    head::check(response)
 }
 
 /// A response without messages that says UNAVAILABLE: the call did not get to its server.

@@ -273,7 +273,7 @@ async fn http2_requests_that_were_not_processed_are_sent_again() {
     }
 }
 
-/// Another RST_STREAM says nothing of the kind.
+/// Another `RST_STREAM` says nothing of the kind.
 #[tokio::test]
 async fn an_http2_request_that_may_have_been_processed_is_not_sent_again() {
     let server = H2Server::scripted(|mut conn| async move {
@@ -451,7 +451,7 @@ async fn requests_wait_for_a_connection_and_no_more_than_may() {
     assert_eq!((recorder.requests().len(), recorder.connections()), (2, 1));
 }
 
-/// `localhost` is 127.0.0.1 and, on most hosts, ::1 as well, where nobody listens here.
+/// `localhost` is 127.0.0.1 and, on most hosts, `::1` as well, where nobody listens here.
 #[tokio::test]
 async fn a_name_is_resolved_and_the_family_that_can_be_reached_is_used() {
     let recorder = Recorder::start().await;

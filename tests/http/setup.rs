@@ -97,7 +97,7 @@ impl Gateway {
         let running = app::start(config).await.unwrap();
         let plain = running.listener_address(0).unwrap();
         let tls = running.listener_address(1).unwrap_or(plain);
-        Self { plain, tls, running: running, _dir: dir }
+        Self { plain, tls, running, _dir: dir }
     }
 
     /// The page of metrics.

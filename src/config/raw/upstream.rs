@@ -154,7 +154,7 @@ pub struct Retries {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamLimits {
-    /// Requests in flight from all workers, open WebSockets included. Without it there is no limit.
+    /// Requests in flight from all workers, open WebSocket connections included. Without it there is no limit.
     pub requests: Option<u64>,
     /// HTTP/1.1 connections in use; each worker has an even share, at least one. Without it there are as many as
     /// requests.
