@@ -9,7 +9,9 @@ use super::sources::Sources;
 use super::{request_limits, routes};
 use crate::clock::Clock;
 use crate::config::settings::ErrorDetail;
-use crate::gateway::{Explainer, MetricIds, RequestLimits, ReservedNames, Routes, TrustedProxies};
+use crate::gateway::{
+    Explainer, MetricIds, OverloadLimits, RequestLimits, ReservedNames, Routes, TrustedProxies,
+};
 use crate::http1::GuardLimits;
 use crate::listener::{BoundListener, ListenerSettings, Role};
 use crate::revocation::RevocationPolicies;
@@ -28,6 +30,9 @@ pub struct Generation {
     pub revocation: Arc<RevocationPolicies>,
     pub metric_ids: MetricIds,
     pub limits: RequestLimits,
+    pub cores: usize,
+    /// Of one core.
+    pub overload: OverloadLimits,
     /// Of one core.
     pub max_connections: usize,
     pub drain_idle: Duration,
@@ -55,6 +60,11 @@ impl Generation {
             revocation: Arc::new(sources.revocation(number)),
             metric_ids: routes::metric_ids(config, metrics),
             limits: request_limits(config),
+            cores,
+            overload: OverloadLimits {
+                requests: u32::try_from(config.overload.requests.div_ceil(cores)).unwrap_or(u32::MAX),
+                delay: config.overload.delay,
+            },
             max_connections: config.limits.connections.div_ceil(cores),
             drain_idle: config.timeouts.drain_idle,
             error_detail: config.error_detail,

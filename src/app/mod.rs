@@ -12,6 +12,7 @@
 //! issuer as the old one did is carried over as it is.
 
 mod admin;
+mod attendance;
 mod blueprint;
 mod feeds;
 mod generation;
@@ -30,6 +31,7 @@ mod sources;
 mod status;
 mod status_lists;
 mod systemd;
+mod upstream_metrics;
 mod upstreams;
 mod watch;
 mod worker;
@@ -56,6 +58,7 @@ use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{Metrics, Registration};
 pub use admin::AdminAddress;
 use admin::{Door, Told};
+use attendance::Attendance;
 use blueprint::Blueprint;
 use generation::Generation;
 pub use handover::Program;
@@ -91,6 +94,7 @@ pub struct Running {
     blueprint: Blueprint,
     sockets: Sockets,
     sources: Sources,
+    attendance: Attendance,
     status: Status,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -190,6 +194,8 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         waiting.startup_wait_elapsed();
     });
     inherited.serving();
+    let mut attendance = Attendance::default();
+    attendance.turn_to(&blueprint.upstreams, &metrics, &clock);
     let status = Status::new(clock, readiness.clone());
     let dropped = access_log.dropped_lines();
     let mut registrations = status.register(&metrics);
@@ -203,6 +209,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         blueprint,
         sockets,
         sources,
+        attendance,
         status,
         readiness,
         metrics,
@@ -294,6 +301,7 @@ impl Running {
         self.in_force.replace(shown(number, &blueprint, &generation, &sources));
         let adopted: Vec<_> =
             self.workers.iter().zip(adoptions).map(|(worker, adoption)| worker.adopt(adoption)).collect();
+        self.attendance.turn_to(&blueprint.upstreams, &self.metrics, &self.sources.ground().clock);
         self.blueprint = blueprint;
         self.sockets = sockets;
         let before = std::mem::replace(&mut self.sources, sources);

@@ -11,6 +11,7 @@ use super::authenticate::Authenticator;
 use super::explain::Explainer;
 use super::forwarded::TrustedProxies;
 use super::long_lived::LongLived;
+use super::overload::Overload;
 use super::refusals::CoreRefusals;
 use super::reserved::ReservedNames;
 use super::route::{Route, Routes};
@@ -40,6 +41,8 @@ pub struct Core {
     pub trusted_proxies: Arc<TrustedProxies>,
     /// The bounds on requests.
     pub limits: RequestLimits,
+    /// Whether it can take on more.
+    pub overload: Rc<Overload>,
     /// How much a client is told that is refused before a route is known.
     pub error_detail: ErrorDetail,
     /// This core's counters.

@@ -22,6 +22,7 @@ mod listener;
 mod names;
 mod observe;
 mod reload;
+mod resilience;
 mod route;
 mod status_list;
 mod transport;
@@ -107,6 +108,7 @@ impl Build<'_, '_> {
             each(&raw.upstreams, &root.field("upstreams"), |raw, place| self.upstream(raw, place));
         let limits = self.limits(&raw.limits, &root.field("limits"));
         let timeouts = self.timeouts(&raw.timeouts, &root.field("timeouts"));
+        let overload = self.overload(&raw.overload, &root.field("overload"));
         let reload = self.reload(&raw.reload, &root.field("reload"));
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
@@ -134,6 +136,7 @@ impl Build<'_, '_> {
             limits: limits?,
             timeouts: timeouts?,
             forwarded: forwarded?,
+            overload: overload?,
             reload: reload?,
             document: Document::default(),
         })

@@ -32,7 +32,7 @@ pub use issuer::{
     Audiences, ExpiryHint, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Registry,
     Revocation, StatusList, WhenStale,
 };
-pub use limits::{Limits, Timeouts};
+pub use limits::{Limits, Overload, Timeouts};
 pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
 pub use reload::Reload;
@@ -41,7 +41,10 @@ pub use route::{
     TokenFrom, UpstreamHost,
 };
 pub use transport::{ClientCertificate, Proxy, Transport};
-pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
+pub use upstream::{
+    Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
+    UpstreamTls,
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -76,6 +79,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Whose word on the client's address counts.
     pub forwarded: Forwarded,
+    /// When requests are refused because there are too many.
+    pub overload: Overload,
     /// When it is put in force anew.
     pub reload: Reload,
     /// What the file said, to be compared with another.
