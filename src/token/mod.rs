@@ -12,6 +12,7 @@ mod compact;
 mod header;
 mod issuer;
 mod json;
+mod statement;
 #[cfg(test)]
 mod tests;
 mod verified;
@@ -23,5 +24,6 @@ pub use claims::{Claims, scalar_text};
 pub use compact::Compact;
 pub use header::Header;
 pub use issuer::{Audiences, Expectations, Issuer, IssuerId, IssuerSet, Issuers, Profile};
+pub use statement::{StatementFault, StatementRules, verify_payload, verify_statement};
 pub use verified::VerifiedToken;
 pub use verify::{Inputs, LookedAgain, Need, Verdict, Verifier};
