@@ -10,6 +10,7 @@
 //! request -> FactHasher::keys -> RevocationPolicy::check -> Live | Revoked | Unavailable
 //! ```
 
+mod engine;
 mod entry;
 mod facts;
 mod freshness;
@@ -20,6 +21,7 @@ mod staged;
 mod table;
 mod term;
 
+pub use engine::{EngineError, EngineFuture, Fact, Page, Revocation, RevocationEngine};
 pub use entry::{Change, Entry, Target};
 pub use facts::{FactHasher, FactKeys, FactKind, TokenFacts};
 pub use freshness::{FeedState, Freshness};

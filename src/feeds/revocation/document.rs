@@ -5,6 +5,7 @@
 //! the document fits the one before it.
 
 mod entry;
+mod line;
 
 use std::fmt;
 use std::io::{self, BufReader, Read};
@@ -16,6 +17,7 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use crate::revocation::{Pushed, Staged};
 
 use entry::{EntrySeed, Loose};
+pub use line::{lift_line, parse_change, parse_revocation, revocation_line};
 
 /// A document read to its end.
 #[derive(Debug)]

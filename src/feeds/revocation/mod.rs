@@ -29,6 +29,7 @@ use crate::clock::{Clock, Monotonic};
 use crate::feeds::back_off::{Chance, after_failure};
 use crate::revocation::{FactHasher, FeedState, Index};
 
+pub use document::{lift_line, parse_change, parse_revocation, revocation_line};
 use error::SyncError;
 use file::FileSource;
 use http::HttpSource;
