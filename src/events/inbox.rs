@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Fault;
-use crate::revocation::Change;
+use crate::revocation::{Fact, Revocation};
 
 /// The senders' end. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,8 +19,10 @@ pub struct Inbox(mpsc::Sender<Mail>);
 pub enum Body {
     /// The body of a request from a provider, with its credential.
     Statement(Delivery),
-    /// Changes by somebody whose right to them was checked.
-    Changes(Vec<Change>),
+    /// Revocations by somebody whose right to them was checked.
+    Revoke(Vec<Revocation>),
+    /// Facts that are to be revoked no longer, likewise.
+    Lift(Vec<Fact>),
 }
 
 /// What a provider sent, not yet believed.

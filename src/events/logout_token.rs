@@ -3,10 +3,9 @@
 use serde_json::Value;
 
 use super::security_event::EventRules;
-use super::subject::Named;
 use super::{Fault, INVALID_REQUEST};
 use crate::clock::UnixSeconds;
-use crate::revocation::{Change, Target};
+use crate::revocation::{Fact, Revocation, Target};
 use crate::token::Claims;
 
 /// A logout token that passed the checks of section 2.6.
@@ -15,7 +14,7 @@ pub struct LogoutToken {
     /// Its id.
     pub jti: String,
     /// What it revokes: the session if it names one, else all that the subject was issued before.
-    pub change: Change,
+    pub revocation: Revocation,
 }
 
 impl LogoutToken {
@@ -50,8 +49,8 @@ impl LogoutToken {
             (None, Some(sub)) => Target::Sub(sub),
             (None, None) => return wrong("the token has neither sid nor sub"),
         };
-        let named = Named { target, issuer: Some(rules.issuer.clone()) };
-        Ok(Self { jti, change: named.revoked_at(issued_at, issued_at, rules.keep) })
+        let fact = Fact { target, issuer: Some(rules.issuer.clone()) };
+        Ok(Self { jti, revocation: rules.revocation(fact, issued_at, issued_at, "back-channel logout") })
     }
 }
 

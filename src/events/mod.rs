@@ -1,12 +1,12 @@
-//! What identity providers tell about sessions and accounts, as changes of a revocation index.
+//! What identity providers tell about sessions and accounts, as revocations.
 //!
 //! Security Event Tokens (RFC 8417; CAEP and RISC as profiled by SSF 1.0) and `OpenID` Connect logout tokens come
-//! with their claims verified (see [`crate::token::verify_statement`]) and leave as [`Change`](crate::revocation::Change)
-//! values. The [`Inbox`] is how the data plane hands what it received to the task that owns a feed. Pure: knows
+//! with their claims verified (see [`crate::token::verify_statement`]) and leave as
+//! [`Revocation`](crate::revocation::Revocation) values. The [`Inbox`] is how the data plane hands what it received to the task that owns a feed. Pure: knows
 //! neither HTTP nor files.
 //!
 //! ```text
-//! claims -> SecurityEvent::read | LogoutToken::read -> changes -> index of the feed
+//! claims -> SecurityEvent::read | LogoutToken::read -> revocations -> index of the feed
 //! ```
 
 mod inbox;
@@ -21,7 +21,7 @@ pub use inbox::{Body, Delivery, Inbox, Mail, Receipt, Refusal};
 pub use logout_token::LogoutToken;
 pub use replay::Seen;
 pub use security_event::{EventRules, Notice, SecurityEvent};
-pub use subject::{Fact, SubjectMapping};
+pub use subject::SubjectMapping;
 
 /// Why the claims of a statement are not accepted (RFC 8935 section 2.4: the codes are the standard's).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::subject::{Found, Named, SubjectMapping};
+use super::subject::{Found, SubjectMapping};
 use super::{Fault, INVALID_AUDIENCE, INVALID_ISSUER, INVALID_REQUEST};
 use crate::clock::UnixSeconds;
-use crate::revocation::{Change, Entry, Target};
+use crate::revocation::{Entry, Fact, Revocation, Target};
 use crate::token::Claims;
 
 /// What a statement of a provider must say to be accepted.
@@ -35,7 +35,7 @@ pub struct SecurityEvent {
     /// Its id.
     pub jti: String,
     /// What it revokes.
-    pub changes: Vec<Change>,
+    pub revocations: Vec<Revocation>,
     /// What else there is to say of its events.
     pub notices: Vec<Notice>,
 }
@@ -82,7 +82,7 @@ impl SecurityEvent {
             .and_then(Value::as_object)
             .filter(|events| !events.is_empty())
             .ok_or_else(|| Fault::new(INVALID_REQUEST, "the claim events is not an object with at least one event"))?;
-        let mut event = Self { jti, changes: Vec::new(), notices: Vec::new() };
+        let mut event = Self { jti, revocations: Vec::new(), notices: Vec::new() };
         for (kind, payload) in events {
             let payload = payload
                 .as_object()
@@ -129,7 +129,8 @@ impl SecurityEvent {
             // Some transmitters send milliseconds; a cut-off in the far future would lock everybody out.
             UnixSeconds(if at >= MILLISECONDS_FROM { at / 1000 } else { at }).min(issued_at)
         });
-        self.changes.extend(facts.into_iter().map(|named| named.revoked_at(at, issued_at, rules.keep)));
+        let reason = kind.rsplit('/').next().unwrap_or(kind);
+        self.revocations.extend(facts.into_iter().map(|fact| rules.revocation(fact, at, issued_at, reason)));
         Ok(())
     }
 }
@@ -162,19 +163,15 @@ impl EventRules {
         }
         Ok(issued_at)
     }
-}
 
-impl Named {
-    /// Revokes what was issued up to `at`; a single session or token revokes itself.
-    pub(super) fn revoked_at(self, at: UnixSeconds, told_at: UnixSeconds, keep: Duration) -> Change {
-        let ends_itself = matches!(self.target, Target::Jti(_) | Target::Sid(_));
-        Change::Revoke(Entry {
-            target: self.target,
-            issuer: self.issuer,
-            // Tokens of the same second are meant as well: iat has whole seconds.
-            before: (!ends_itself).then_some(at.plus(Duration::from_secs(1))),
-            expires: Some(told_at.plus(keep)),
-        })
+    /// Revokes what was issued up to `at`; a single session or token is revoked as such.
+    pub(super) fn revocation(&self, fact: Fact, at: UnixSeconds, told_at: UnixSeconds, reason: &str) -> Revocation {
+        let Fact { target, issuer } = fact;
+        let ends_itself = matches!(target, Target::Jti(_) | Target::Sid(_));
+        // Tokens of the same second are meant as well: iat has whole seconds.
+        let before = (!ends_itself).then_some(at.plus(Duration::from_secs(1)));
+        let entry = Entry { target, issuer, before, expires: Some(told_at.plus(self.keep)) };
+        Revocation { entry, reason: Some(reason.to_owned()), revoked_at: Some(told_at) }
     }
 }
 

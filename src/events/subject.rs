@@ -5,57 +5,37 @@
 
 use serde_json::{Map, Value};
 
-use crate::revocation::Target;
-
-/// A fact of tokens that a subject identifier can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fact {
-    /// Claim `jti`.
-    Jti,
-    /// Claim `sid`.
-    Sid,
-    /// Claim `sub`.
-    Sub,
-    /// Claim `client_id` or `azp`.
-    Client,
-}
+use crate::revocation::{Fact, FactKind, Target};
 
 /// Which fact each format of subject identifiers names; `None` for those that name none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubjectMapping {
     /// `opaque` (RFC 9493 section 3.2.4).
-    pub opaque: Option<Fact>,
+    pub opaque: Option<FactKind>,
     /// `email` (section 3.2.2).
-    pub email: Option<Fact>,
+    pub email: Option<FactKind>,
     /// `account` (section 3.2.1).
-    pub account: Option<Fact>,
+    pub account: Option<FactKind>,
     /// `phone_number` (section 3.2.5).
-    pub phone_number: Option<Fact>,
+    pub phone_number: Option<FactKind>,
     /// `did` (section 3.2.6).
-    pub did: Option<Fact>,
+    pub did: Option<FactKind>,
     /// `uri` (section 3.2.7).
-    pub uri: Option<Fact>,
+    pub uri: Option<FactKind>,
 }
 
 /// `opaque` is the subject, as in most providers; the others are rarely what `sub` says.
 impl Default for SubjectMapping {
     fn default() -> Self {
-        Self { opaque: Some(Fact::Sub), email: None, account: None, phone_number: None, did: None, uri: None }
+        Self { opaque: Some(FactKind::Sub), email: None, account: None, phone_number: None, did: None, uri: None }
     }
-}
-
-/// A fact with its value, and whose tokens it is about where the identifier says so.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) target: Target,
-    pub(super) issuer: Option<String>,
 }
 
 /// What a subject identifier comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// These facts: each names the subject, or one that includes it.
-    Facts(Vec<Named>),
+    Facts(Vec<Fact>),
     /// A sound identifier that names no fact of ours.
     Unmapped,
     /// Not a subject identifier; in words.
@@ -120,12 +100,12 @@ impl SubjectMapping {
     }
 
     /// `role` is what the place in a complex subject makes of a format that could be anything.
-    fn simple(&self, format: &str, members: &Map<String, Value>, role: Option<Fact>) -> Found {
-        let is_user = matches!(role, None | Some(Fact::Sub));
-        let (member, fact) = match format {
-            "iss_sub" | "iss-sub" => ("sub", role.or(Some(Fact::Sub))),
+    fn simple(&self, format: &str, members: &Map<String, Value>, role: Option<FactKind>) -> Found {
+        let is_user = matches!(role, None | Some(FactKind::Sub));
+        let (member, kind) = match format {
+            "iss_sub" | "iss-sub" => ("sub", role.or(Some(FactKind::Sub))),
             // SSF 1.0 section 3.4.1.
-            "jwt_id" | "jwt-id" => ("jti", Some(Fact::Jti)),
+            "jwt_id" | "jwt-id" => ("jti", Some(FactKind::Jti)),
             "opaque" => ("id", if is_user { self.opaque } else { role }),
             "email" => ("email", self.email.filter(|_| is_user)),
             "account" => ("uri", self.account.filter(|_| is_user)),
@@ -140,28 +120,16 @@ impl SubjectMapping {
         if says_issuer && text("iss").is_none() {
             return Found::Broken("the subject lacks iss");
         }
-        let Some(fact) = fact else { return Found::Unmapped };
+        let Some(kind) = kind else { return Found::Unmapped };
         let issuer = if says_issuer { text("iss").map(str::to_owned) } else { None };
-        Found::Facts(vec![Named { target: fact.target(value), issuer }])
-    }
-}
-
-impl Fact {
-    fn target(self, value: &str) -> Target {
-        let value = value.to_owned();
-        match self {
-            Self::Jti => Target::Jti(value),
-            Self::Sid => Target::Sid(value),
-            Self::Sub => Target::Sub(value),
-            Self::Client => Target::Client(value),
-        }
+        Found::Facts(vec![Fact { target: Target::new(kind, value), issuer }])
     }
 }
 
 /// Members of a complex subject, the narrowest first. `device`, `tenant`, `org_unit` and `group` name nothing that a
 /// token is known to have.
-const COMPLEX: [(&str, Fact); 3] =
-    [("session", Fact::Sid), ("user", Fact::Sub), ("application", Fact::Client)];
+const COMPLEX: [(&str, FactKind); 3] =
+    [("session", FactKind::Sid), ("user", FactKind::Sub), ("application", FactKind::Client)];
 
 /// A person has a handful of names.
 const MAX_ALIASES: usize = 16;
