@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -19,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::error::{Cause, FetchError};
-use super::{ClientCertificate, FetchSettings, TrustAnchors};
+use super::{ClientCertificate, EgressProxy, FetchSettings, TrustAnchors};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,6 +29,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct HttpsConnector {
     tcp: HttpConnector,
     tls: Tls,
+    proxy: Option<EgressProxy>,
+    timeout: Duration,
 }
 
 #[derive(Clone)]
@@ -50,7 +53,8 @@ impl HttpsConnector {
         let trusts_anyone = !roots.is_empty();
         let tls =
             Tls(TlsConnector::from(Arc::new(client_config(roots, settings.client_certificate.as_ref())?)));
-        Ok((Self { tcp, tls }, trusts_anyone))
+        let (proxy, timeout) = (settings.proxy.clone(), settings.timeout);
+        Ok((Self { tcp, tls, proxy, timeout }, trusts_anyone))
     }
 }
 
@@ -65,17 +69,24 @@ impl Service<Uri> for HttpsConnector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let server_name = (uri.scheme_str() == Some("https")).then(|| server_name(&uri));
-        let connecting = self.tcp.call(uri);
+        let proxy = self.proxy.clone();
+        let via = proxy.as_ref().and_then(EgressProxy::uri);
+        let connecting = self.tcp.call(via.unwrap_or_else(|| uri.clone()));
         let tls = self.tls.0.clone();
-        Box::pin(async move {
-            let tcp = connecting.await?;
+        let connected = async move {
+            let mut tcp = connecting.await?.into_inner();
+            if let Some(proxy) = proxy {
+                proxy.open(&mut tcp, &uri).await?;
+            }
             let Some(server_name) = server_name else {
-                return Ok(Stream { io: Box::new(tcp), h2: false });
+                return Ok(Stream { io: Box::new(TokioIo::new(tcp)), h2: false });
             };
-            let stream = tls.connect(server_name?, tcp.into_inner()).await?;
+            let stream = tls.connect(server_name?, tcp).await?;
             let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             Ok(Stream { io: Box::new(TokioIo::new(stream)), h2 })
-        })
+        };
+        let timeout = self.timeout;
+        Box::pin(async move { tokio::time::timeout(timeout, connected).await? })
     }
 }
 
