@@ -9,83 +9,121 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::settings::{self, FeedIndex, FeedSource};
-use crate::feeds::fetch::{FetchSettings, TrustAnchors};
+use crate::config::settings::{self, FeedIndex, FeedSource, HttpFeed};
+use crate::events::Inbox;
 use crate::feeds::revocation::{
     DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings, RevocationFeedStats,
     RevocationSource,
 };
 use crate::revocation::{FactHasher, FeedState, Freshness};
 use crate::telemetry::metrics::{Metrics, Registration};
+use crate::token::Issuer;
 
-/// Restores each feed from its copy on disk and starts its task. The states are at their places in the
-/// configuration.
-pub async fn start(
-    config: &Config,
-    hasher: &FactHasher,
-    clock: &Clock,
-    metrics: &Metrics,
-    tasks: &mut JoinSet<()>,
-) -> Result<(Vec<Arc<FeedState>>, Vec<Registration>)> {
-    let (mut states, mut registrations) = (Vec::new(), Vec::new());
-    for (place, feed) in config.feeds.iter().enumerate() {
-        let settings = feed_settings(config, FeedIndex(place), feed);
-        let mut task = RevocationFeed::new(settings, hasher.clone(), clock.clone())
-            .with_context(|| format!("feed {}", feed.name))?;
-        task.restore().await;
-        states.push(task.state());
-        registrations.extend(register(&feed.name, &task.state(), &task.stats(), metrics, clock));
-        tasks.spawn(task.run());
-    }
-    Ok((states, registrations))
+use super::{engines, events};
+
+/// What feeds are started with.
+pub struct Surroundings<'a> {
+    pub config: &'a Config,
+    /// At their places in the configuration.
+    pub issuers: &'a [Arc<Issuer>],
+    pub hasher: &'a FactHasher,
+    pub clock: &'a Clock,
+    pub metrics: &'a Metrics,
 }
 
-fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> RevocationFeedSettings {
+/// The started feeds.
+#[derive(Default)]
+pub struct Feeds {
+    /// What the data plane reads, at their places in the configuration.
+    pub states: Vec<Arc<FeedState>>,
+    /// Where can be written to those that can be, at their places.
+    pub inboxes: Vec<Option<Inbox>>,
+    /// Keeps their series on the metrics page.
+    pub registrations: Vec<Registration>,
+}
+
+/// Restores each feed from its copy on disk and starts its task.
+pub async fn start(surroundings: &Surroundings<'_>, tasks: &mut JoinSet<()>) -> Result<Feeds> {
+    let mut feeds = Feeds::default();
+    for (place, feed) in surroundings.config.feeds.iter().enumerate() {
+        let place = FeedIndex(place);
+        let started = match &feed.source {
+            FeedSource::Http(http) => {
+                let source = (http_source(http), http.interval);
+                read(surroundings, place, feed, source, &mut feeds, tasks).await
+            }
+            FeedSource::File { path, interval } => {
+                let file = RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES };
+                read(surroundings, place, feed, (file, *interval), &mut feeds, tasks).await
+            }
+            FeedSource::Events(source) => {
+                events::start(surroundings, place, feed, source, &mut feeds, tasks).await
+            }
+        };
+        started.with_context(|| format!("feed {}", feed.name))?;
+    }
+    Ok(feeds)
+}
+
+/// The issuers that are revoked by a feed, and the largest of their leeways.
+pub fn bound(config: &Config, place: FeedIndex) -> (Vec<String>, Duration) {
     let is_bound = |issuer: &&settings::Issuer| {
         issuer.revocation.as_ref().is_some_and(|revocation| revocation.feeds.contains(&place))
     };
     let bound: Vec<&settings::Issuer> = config.issuers.iter().filter(is_bound).collect();
-    let (source, interval) = match &feed.source {
-        FeedSource::Http(http) => {
-            let fetch = FetchSettings {
-                ca: http.ca.clone().map(TrustAnchors::File),
-                timeout: http.timeout,
-                max_bytes: DEFAULT_MAX_BYTES,
-                allow_http: http.insecure_allow_http,
-                ..FetchSettings::default()
-            };
-            let source = RevocationSource::Http {
-                url: http.url.clone(),
-                long_poll: http.long_poll,
-                authorization: http.authorization.clone(),
-                fetch: Box::new(fetch),
-            };
-            (source, http.interval)
-        }
-        FeedSource::File { path, interval } => {
-            (RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES }, *interval)
-        }
-    };
-    RevocationFeedSettings {
+    let leeway = bound.iter().map(|issuer| issuer.leeway).max().unwrap_or(Duration::ZERO);
+    (bound.iter().map(|issuer| issuer.issuer.clone()).collect(), leeway)
+}
+
+/// Starts the task of a feed that asks its source.
+async fn read(
+    surroundings: &Surroundings<'_>,
+    place: FeedIndex,
+    feed: &settings::Feed,
+    (source, interval): (RevocationSource, Duration),
+    feeds: &mut Feeds,
+    tasks: &mut JoinSet<()>,
+) -> Result<()> {
+    let &Surroundings { config, hasher, clock, .. } = surroundings;
+    let (issuers, leeway) = bound(config, place);
+    let settings = RevocationFeedSettings {
         name: feed.name.clone(),
         source,
         interval,
-        issuers: bound.iter().map(|issuer| issuer.issuer.clone()).collect(),
-        leeway: bound.iter().map(|issuer| issuer.leeway).max().unwrap_or(Duration::ZERO),
+        issuers,
+        leeway,
         max_entries: DEFAULT_MAX_ENTRIES,
         state_dir: config.state_dir.clone(),
+    };
+    let mut task = RevocationFeed::new(settings, hasher.clone(), clock.clone())?;
+    task.restore().await;
+    let engine = engines::writable(feed, clock)?;
+    feeds.inboxes.push(engine.map(|engine| events::write_behind(task.state(), engine, tasks)));
+    feeds.states.push(task.state());
+    feeds.registrations.extend(register(&feed.name, &task.state(), &task.stats(), surroundings));
+    tasks.spawn(task.run());
+    Ok(())
+}
+
+fn http_source(http: &HttpFeed) -> RevocationSource {
+    RevocationSource::Http {
+        url: http.url.clone(),
+        long_poll: http.long_poll,
+        authorization: http.authorization.clone(),
+        fetch: Box::new(engines::fetch_settings(http)),
     }
 }
 
 type Read = fn(&RevocationFeedStats) -> &AtomicU64;
 
-fn register(
+/// The series of one feed.
+pub fn register(
     feed: &str,
     state: &Arc<FeedState>,
     counts: &Arc<RevocationFeedStats>,
-    metrics: &Metrics,
-    clock: &Clock,
+    surroundings: &Surroundings<'_>,
 ) -> Vec<Registration> {
+    let &Surroundings { metrics, clock, .. } = surroundings;
     let labels = [("feed", feed)];
     let counters: [(&str, &str, Read); 7] = [
         ("feed_snapshots", "Snapshots of a revocation feed put in force.", |stats| &stats.snapshots),

@@ -3,6 +3,8 @@
 //! Reads top to bottom as the order of the start. Everything that can fail at the start does so before the first
 //! request is served: certificates are read and sockets bound first. [`Running`] is what `main` and tests hold.
 
+pub mod engines;
+mod events;
 mod feeds;
 mod routes;
 mod sources;
@@ -87,7 +89,7 @@ pub async fn start(config: Config) -> Result<Running> {
 
     let sources = Sources::start(&config, &clock, &readiness, &metrics, &mut tasks).await?;
     let shared = Arc::new(Shared {
-        routes: Arc::new(routes::build(&config)?),
+        routes: Arc::new(routes::build(&config, &sources.inboxes)?),
         reserved: Arc::new(routes::reserved_names(&config)),
         upstreams: upstreams::build(&config)?,
         verifier: Arc::clone(&sources.verifier),

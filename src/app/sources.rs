@@ -12,6 +12,7 @@ use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings::{self, JwksLocation, MetadataLocation};
+use crate::events::Inbox;
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
 use crate::feeds::jwks::{KeyFeed, KeyFeedSettings, KeyOrigin, RefreshIntervals};
 use crate::feeds::revocation::load_fact_hasher;
@@ -28,6 +29,8 @@ pub struct Sources {
     pub verifier: Arc<Verifier>,
     /// Judges verified tokens by the feeds.
     pub revocation: Arc<RevocationPolicies>,
+    /// The writing side of each feed that has one, at its place in the configuration.
+    pub inboxes: Vec<Option<Inbox>>,
     /// Keeps the sources' series on the metrics page.
     pub registrations: Vec<Registration>,
 }
@@ -61,14 +64,16 @@ impl Sources {
             tasks.spawn(feed.run());
         }
         let hasher = load_fact_hasher(config.state_dir.as_deref());
-        let (feeds, feed_registrations) = feeds::start(config, &hasher, clock, metrics, tasks).await?;
-        registrations.extend(feed_registrations);
-        let policies = config.issuers.iter().map(|issuer| revocation_policy(issuer, &feeds)).collect();
         let issuers: Vec<Arc<Issuer>> = issuers.into_iter().map(Arc::new).collect();
-        tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds, clock.clone()));
+        let surroundings = feeds::Surroundings { config, issuers: &issuers, hasher: &hasher, clock, metrics };
+        let feeds = feeds::start(&surroundings, tasks).await?;
+        registrations.extend(feeds.registrations);
+        let policies = config.issuers.iter().map(|issuer| revocation_policy(issuer, &feeds.states)).collect();
+        tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds.states, clock.clone()));
         Ok(Self {
             verifier: Arc::new(Verifier::new(Issuers::new(issuers))),
             revocation: Arc::new(RevocationPolicies::new(hasher, policies)),
+            inboxes: feeds.inboxes,
             registrations,
         })
     }

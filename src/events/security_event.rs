@@ -81,7 +81,9 @@ impl SecurityEvent {
             .get("events")
             .and_then(Value::as_object)
             .filter(|events| !events.is_empty())
-            .ok_or_else(|| Fault::new(INVALID_REQUEST, "the claim events is not an object with at least one event"))?;
+            .ok_or_else(|| {
+                Fault::new(INVALID_REQUEST, "the claim events is not an object with at least one event")
+            })?;
         let mut event = Self { jti, revocations: Vec::new(), notices: Vec::new() };
         for (kind, payload) in events {
             let payload = payload
@@ -143,7 +145,8 @@ impl EventRules {
         }
         let meant = claims.audiences().ok().flatten().unwrap_or_default();
         if !meant.iter().any(|audience| self.audiences.iter().any(|ours| ours == audience)) {
-            let description = "the claim aud names none of the audiences that this endpoint is configured for";
+            let description =
+                "the claim aud names none of the audiences that this endpoint is configured for";
             return Err(Fault::new(INVALID_AUDIENCE, description));
         }
         Ok(())
@@ -165,7 +168,13 @@ impl EventRules {
     }
 
     /// Revokes what was issued up to `at`; a single session or token is revoked as such.
-    pub(super) fn revocation(&self, fact: Fact, at: UnixSeconds, told_at: UnixSeconds, reason: &str) -> Revocation {
+    pub(super) fn revocation(
+        &self,
+        fact: Fact,
+        at: UnixSeconds,
+        told_at: UnixSeconds,
+        reason: &str,
+    ) -> Revocation {
         let Fact { target, issuer } = fact;
         let ends_itself = matches!(target, Target::Jti(_) | Target::Sid(_));
         // Tokens of the same second are meant as well: iat has whole seconds.

@@ -27,7 +27,14 @@ pub struct SubjectMapping {
 /// `opaque` is the subject, as in most providers; the others are rarely what `sub` says.
 impl Default for SubjectMapping {
     fn default() -> Self {
-        Self { opaque: Some(FactKind::Sub), email: None, account: None, phone_number: None, did: None, uri: None }
+        Self {
+            opaque: Some(FactKind::Sub),
+            email: None,
+            account: None,
+            phone_number: None,
+            did: None,
+            uri: None,
+        }
     }
 }
 
@@ -46,7 +53,9 @@ impl SubjectMapping {
     /// The facts that an identifier names. Of a complex one (SSF 1.0 section 3.3) the narrowest member that can be
     /// mapped counts: the session, else the user, else the client; revoking by it revokes no less than was meant.
     pub(super) fn find(&self, identifier: &Value) -> Found {
-        let Some(members) = identifier.as_object() else { return Found::Broken("the subject is not an object") };
+        let Some(members) = identifier.as_object() else {
+            return Found::Broken("the subject is not an object");
+        };
         // SSF before its first Implementer's Draft said subject_type, with hyphens.
         let format = members.get("format").or_else(|| members.get("subject_type")).and_then(Value::as_str);
         match format {
@@ -115,7 +124,9 @@ impl SubjectMapping {
             _ => return Found::Unmapped,
         };
         let text = |name: &str| members.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let Some(value) = text(member) else { return Found::Broken("the subject lacks the member of its format") };
+        let Some(value) = text(member) else {
+            return Found::Broken("the subject lacks the member of its format");
+        };
         let says_issuer = matches!(format, "iss_sub" | "iss-sub" | "jwt_id" | "jwt-id");
         if says_issuer && text("iss").is_none() {
             return Found::Broken("the subject lacks iss");

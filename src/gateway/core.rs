@@ -103,8 +103,8 @@ impl Core {
         self.metrics.authenticated(id, auth);
     }
 
-    pub(super) fn count_upstream(&self, place: usize, first_byte: Duration) {
-        if let Some(id) = self.metric_ids.upstreams.get(place) {
+    pub(super) fn count_upstream(&self, route: &Route, first_byte: Duration) {
+        if let Some(id) = route.upstream().and_then(|place| self.metric_ids.upstreams.get(place)) {
             self.metrics.upstream_answered(*id, first_byte);
         }
     }

@@ -154,13 +154,13 @@ impl Exchange {
             core.count_authentication(token.map(|token| token.issuer().id), auth);
         }
         if let (Some(route), Some(first_byte)) = (route, self.first_byte) {
-            core.count_upstream(route.upstream, first_byte);
+            core.count_upstream(route, first_byte);
         }
 
         let fingerprint = self.fingerprint.or_else(|| token.map(|token| token.fingerprint()));
         let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
         let upstream =
-            route.filter(|_| self.endpoint.is_some()).and_then(|route| core.upstream(route.upstream));
+            route.filter(|_| self.endpoint.is_some()).and_then(|route| core.upstream(route.upstream()?));
         let endpoint = self.endpoint.and_then(|place| upstream?.endpoint(place));
         let mut record =
             Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, self.client);

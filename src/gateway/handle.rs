@@ -15,7 +15,7 @@ use super::exchange::Exchange;
 use super::forward::{Served, forward};
 use super::peer::{Inbound, Peer};
 use super::respond::{Form, refuse};
-use super::route::Route;
+use super::route::{Route, Service};
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
 use crate::policy::{Access, Permit};
@@ -135,7 +135,11 @@ async fn serve(
     let route = core.routes.find(&request)?;
     exchange.route = Some(Arc::clone(route));
     let permit = permit(core, peer, route, &request, exchange).await?;
-    forward(core, route, permit, request, peer, inbound, exchange).await
+    match &route.service {
+        Service::Upstream(_) => forward(core, route, permit, request, peer, inbound, exchange).await,
+        Service::Receive(receiver) => receiver.receive(core, request).await.map(Served::answer),
+        Service::Revoke(revocation) => revocation.revoke(core, &permit, &request).await.map(Served::answer),
+    }
 }
 
 /// Leave to be forwarded: by the operator's word for a public route, by a live token that the policy accepts for

@@ -6,6 +6,8 @@ use http::{HeaderName, Method};
 
 use super::credential::TokenSource;
 use super::identity::IdentityHeader;
+use super::own_revocation::OwnRevocation;
+use super::receive::Receiver;
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
 use crate::config::settings::ErrorDetail;
@@ -24,8 +26,8 @@ pub struct Route {
     pub access: Access,
     /// Where the token is.
     pub token_from: TokenSource,
-    /// The place of its upstream among the upstreams.
-    pub upstream: usize,
+    /// Who serves it.
+    pub service: Service,
     /// Claims that the API is told.
     pub identity_headers: Vec<IdentityHeader>,
     /// Whether the API gets the token too.
@@ -42,6 +44,17 @@ pub struct Route {
     pub error_detail: ErrorDetail,
 }
 
+/// Who serves the requests of a route.
+#[derive(Debug)]
+pub enum Service {
+    /// The upstream at this place among the upstreams.
+    Upstream(usize),
+    /// The gateway: it takes what a provider sends.
+    Receive(Receiver),
+    /// The gateway: it revokes what the bearer sends.
+    Revoke(OwnRevocation),
+}
+
 /// The `Host` that an upstream sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostHeader {
@@ -49,6 +62,16 @@ pub enum HostHeader {
     Preserve,
     /// The endpoint's own.
     Upstream,
+}
+
+impl Route {
+    /// The place of its upstream, if it is not the gateway itself that serves it.
+    pub fn upstream(&self) -> Option<usize> {
+        match self.service {
+            Service::Upstream(place) => Some(place),
+            Service::Receive(_) | Service::Revoke(_) => None,
+        }
+    }
 }
 
 /// The routes of one configuration, by id, and the table that finds them.

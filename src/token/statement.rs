@@ -45,7 +45,9 @@ impl fmt::Display for StatementFault {
         match self {
             Self::Malformed(why) => write!(f, "it is malformed: {why}"),
             Self::WrongType => f.write_str("its type (header typ) is not the one that is expected here"),
-            Self::AlgorithmNotAllowed => f.write_str("its algorithm (alg) is not accepted, or does not fit the key"),
+            Self::AlgorithmNotAllowed => {
+                f.write_str("its algorithm (alg) is not accepted, or does not fit the key")
+            }
             Self::UnknownKey => f.write_str("it names a key (kid) that its issuer does not publish"),
             Self::SignatureMismatch => f.write_str("its signature does not match"),
             Self::KeysUnavailable => f.write_str("the issuer's keys cannot be had at the moment"),
@@ -64,7 +66,9 @@ pub async fn verify_statement(
     clock: &Clock,
 ) -> Result<Claims, StatementFault> {
     let payload = verify_payload(text, rules, keys, clock).await?;
-    json::object(&payload).map(Claims::new).map_err(|why| StatementFault::Malformed(format!("its claims are {why}")))
+    json::object(&payload)
+        .map(Claims::new)
+        .map_err(|why| StatementFault::Malformed(format!("its claims are {why}")))
 }
 
 /// The payload of a statement that the owner of these keys signed, whatever is in it. Asks for the keys once more,

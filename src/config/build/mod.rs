@@ -7,6 +7,7 @@
 
 mod claims;
 mod conflicts;
+mod events;
 mod feed;
 mod files;
 mod http_names;
@@ -93,7 +94,9 @@ impl Build<'_, '_> {
         let admin = self.optional(raw.admin.as_ref(), |build, raw| build.admin(raw, &root.field("admin")));
         self.distinct_addresses(raw);
         let access_log = self.access_log(&raw.access_log, &root.field("access_log"));
-        let feeds = each(&raw.feeds, &root.field("feeds"), |raw, place| self.feed(raw, place));
+        let writable: Vec<bool> = raw.feeds.iter().map(raw::Feed::is_writable).collect();
+        let references = feed::References { issuers: &issuer_names, feeds: &feed_names, writable: &writable };
+        let feeds = each(&raw.feeds, &root.field("feeds"), |raw, place| self.feed(raw, &references, place));
         let issuers =
             each(&raw.issuers, &root.field("issuers"), |raw, place| self.issuer(raw, &feed_names, place));
         self.distinct_issuers(&raw.issuers, &root.field("issuers"));
@@ -105,10 +108,13 @@ impl Build<'_, '_> {
             error_detail: error_detail(raw.error_detail),
             max_body: limits.and_then(|limits| limits.body),
             issuers: &issuer_names,
+            feeds: &feed_names,
             upstreams: &upstream_names,
         };
         let routes = each(&raw.routes, &root.field("routes"), |raw, place| self.route(raw, &defaults, place));
         self.distinct_routes(&routes, &root.field("routes"));
+        self.received_feeds(&feeds, &routes, &root);
+        self.effective_revocation(&issuers, &routes, &root.field("routes"));
 
         Some(Config {
             state_dir: raw.state_dir.as_deref().map(|path| self.files.resolve(path)),

@@ -3,6 +3,7 @@
 //! Their doc comments become the descriptions in the schema and in docs/configuration.md: meaning, unit, default
 //! and its reason. They hold texts where the file has texts; `super::build` says what those mean.
 
+mod events;
 mod feed;
 mod issuer;
 mod limits;
@@ -15,6 +16,9 @@ mod upstream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use events::{
+    BackchannelLogout, RevocationEndpoint, Revokes, SetPoll, SetPush, SignedFeed, SubjectFact, Subjects,
+};
 pub use feed::{Feed, FileFeed, HttpFeed};
 pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Timeouts};

@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use url::Url;
 
+use super::{EventFeed, SignedFeed};
+
 /// Where revocations come from.
 #[derive(Clone, Debug)]
 pub struct Feed {
@@ -27,6 +29,8 @@ pub enum FeedSource {
         /// How often.
         interval: Duration,
     },
+    /// Statements that a provider signs.
+    Events(EventFeed),
 }
 
 /// A feed by HTTP.
@@ -42,6 +46,10 @@ pub struct HttpFeed {
     pub timeout: Duration,
     /// The `Authorization` header, marked sensitive so that it is never printed.
     pub authorization: Option<HeaderValue>,
+    /// The same for writing; none: it is not written to.
+    pub write_authorization: Option<HeaderValue>,
+    /// How its answers are signed; none: not at all.
+    pub signed: Option<SignedFeed>,
     /// Authorities to trust beside the system's.
     pub ca: Option<PathBuf>,
     /// Whether `http://` is allowed to addresses other than loopback.

@@ -3,6 +3,7 @@
 //! Only [`super::parse`] and [`super::load`] make them, after every check. Names are resolved to positions in
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
+mod events;
 mod feed;
 mod issuer;
 mod limits;
@@ -14,6 +15,7 @@ mod upstream;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+pub use events::{Arrival, EventFeed, RevocationEndpoint, Revokes, SetPoll, SignedFeed};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use issuer::{
     Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
@@ -22,7 +24,8 @@ pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
 pub use route::{
-    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, TokenFrom, UpstreamHost,
+    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, Service, TokenFrom,
+    UpstreamHost,
 };
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 

@@ -6,6 +6,7 @@
 
 mod entry;
 mod line;
+mod listed;
 
 use std::fmt;
 use std::io::{self, BufReader, Read};
@@ -18,6 +19,7 @@ use crate::revocation::{Pushed, Staged};
 
 use entry::{EntrySeed, Loose};
 pub use line::{lift_line, parse_change, parse_revocation, revocation_line};
+pub use listed::Listed;
 
 /// A document read to its end.
 #[derive(Debug)]

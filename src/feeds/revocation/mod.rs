@@ -10,11 +10,14 @@
 mod document;
 mod error;
 mod file;
+mod file_engine;
 mod http;
+mod http_engine;
 mod pace;
 mod replica;
 mod stats;
 mod store;
+mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,11 +35,14 @@ use crate::revocation::{FactHasher, FeedState, Index};
 pub use document::{lift_line, parse_change, parse_revocation, revocation_line};
 use error::SyncError;
 use file::FileSource;
+pub use file_engine::FileEngine;
 use http::HttpSource;
+pub use http_engine::HttpEngine;
 use replica::{Replica, Taken};
 pub use stats::RevocationFeedStats;
 use store::Store;
 pub use store::load_fact_hasher;
+pub use writer::{Currency, FeedWriter, ToldFeedSettings};
 
 /// What one feed needs to be kept current.
 #[derive(Clone, Debug)]

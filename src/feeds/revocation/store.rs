@@ -28,6 +28,7 @@ pub(super) struct Store {
     /// What the copy is only good for: this source, these issuers, this leeway, this hash key.
     identity: Digest,
     tail: Option<Tail>,
+    is_durable: bool,
 }
 
 /// The end of the journal, where the next batch goes.
@@ -63,7 +64,13 @@ impl Store {
             journal: state_dir.join(format!("{stem}.journal")),
             identity: identity.sum(),
             tail: None,
+            is_durable: false,
         }
+    }
+
+    /// For what nobody could be asked for again: it is on the disk before it counts as kept.
+    pub(super) fn durable(self) -> Self {
+        Self { is_durable: true, ..self }
     }
 
     /// Brings the index back; `None` if there is no copy, or one of something else.
@@ -140,6 +147,9 @@ impl Store {
         let (batch, chain) = batch.finish()?;
         let mut file = private().append(true).create(true).open(&self.journal)?;
         file.write_all(&batch)?;
+        if self.is_durable {
+            file.sync_data()?;
+        }
         self.tail =
             Some(Tail { chain, bytes: tail.bytes + batch.len() as u64, snapshot_bytes: tail.snapshot_bytes });
         Ok(())

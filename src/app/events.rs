@@ -1,0 +1,169 @@
+//! The feeds that are told of revocations, started: by providers, and by whoever writes through the gateway.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result};
+use tokio::task::JoinSet;
+
+use crate::config::settings::{self, Arrival, EventFeed, FeedIndex, SetPoll};
+use crate::events::{EventRules, Inbox};
+use crate::feeds::events::{EventReceiver, EventStats, PollClient, PollSettings, StatementKind, Statements};
+use crate::feeds::fetch::{FetchSettings, TrustAnchors};
+use crate::feeds::revocation::{Currency, DEFAULT_MAX_ENTRIES, FeedWriter, ToldFeedSettings};
+use crate::revocation::{FeedState, RevocationEngine};
+use crate::telemetry::metrics::Registration;
+use crate::token::{Issuer, StatementRules};
+
+use super::engines;
+use super::feeds::{self, Feeds, Surroundings};
+
+/// Starts the task of a feed that reads an engine, through which it can also be written.
+pub fn write_behind(
+    state: Arc<FeedState>,
+    engine: Arc<dyn RevocationEngine>,
+    tasks: &mut JoinSet<()>,
+) -> Inbox {
+    let (inbox, mail) = Inbox::new();
+    tasks.spawn(EventReceiver::new(mail, FeedWriter::for_engine(state, engine), None).run());
+    inbox
+}
+
+/// Starts the task of a feed that a provider tells.
+pub async fn start(
+    surroundings: &Surroundings<'_>,
+    place: FeedIndex,
+    feed: &settings::Feed,
+    source: &EventFeed,
+    feeds: &mut Feeds,
+    tasks: &mut JoinSet<()>,
+) -> Result<()> {
+    let config = surroundings.config;
+    let issuer = surroundings.issuers.get(source.signed_by.0).context("its issuer does not exist")?;
+    let (issuers, leeway) = feeds::bound(config, place);
+    let told = ToldFeedSettings {
+        name: feed.name.clone(),
+        origin: format!("{} by {}", kind_name(&source.arrival), issuer.url),
+        issuers,
+        leeway,
+        max_entries: DEFAULT_MAX_ENTRIES,
+        state_dir: config.state_dir.clone(),
+        currency: match source.arrival {
+            Arrival::SetPush { heartbeat: true, .. } | Arrival::SetPoll(_) => Currency::WhenHeard,
+            Arrival::SetPush { .. } | Arrival::BackchannelLogout { .. } => Currency::Always,
+        },
+    };
+    let engine = match source.write_to.and_then(|place| config.feeds.get(place.0)) {
+        Some(shared) => engines::writable(shared, surroundings.clock)?,
+        None => None,
+    };
+    let writer =
+        FeedWriter::told(told, engine, surroundings.hasher.clone(), surroundings.clock.clone()).await;
+    let state = Arc::clone(writer.state());
+    if let Some(stats) = writer.stats() {
+        feeds.registrations.extend(feeds::register(&feed.name, &state, &stats, surroundings));
+    }
+    let statements = statements(surroundings, feed, source, issuer);
+    feeds.registrations.extend(register(&feed.name, &statements.stats(), surroundings));
+    let (inbox, mail) = Inbox::new();
+    tasks.spawn(EventReceiver::new(mail, writer, Some(statements)).run());
+    if let Arrival::SetPoll(poll) = &source.arrival {
+        let client = PollClient::new(
+            poll_settings(poll),
+            inbox.clone(),
+            Arc::clone(&state),
+            surroundings.clock.clone(),
+        )?;
+        tasks.spawn(client.run());
+    }
+    feeds.states.push(state);
+    feeds.inboxes.push(Some(inbox));
+    Ok(())
+}
+
+fn kind_name(arrival: &Arrival) -> &'static str {
+    match arrival {
+        Arrival::SetPush { .. } => "set_push",
+        Arrival::SetPoll(_) => "set_poll",
+        Arrival::BackchannelLogout { .. } => "backchannel_logout",
+    }
+}
+
+fn statements(
+    surroundings: &Surroundings<'_>,
+    feed: &settings::Feed,
+    source: &EventFeed,
+    issuer: &Arc<Issuer>,
+) -> Statements {
+    let (kind, types, allow_untyped, authorization) = match &source.arrival {
+        Arrival::SetPush { authorization, .. } => {
+            (StatementKind::SecurityEvent, SECURITY_EVENT, false, Some(authorization.clone()))
+        }
+        Arrival::SetPoll(_) => (StatementKind::SecurityEvent, SECURITY_EVENT, false, None),
+        Arrival::BackchannelLogout { allow_untyped } => {
+            (StatementKind::LogoutToken, LOGOUT_TOKEN, *allow_untyped, None)
+        }
+    };
+    let signature =
+        StatementRules { types, allow_untyped, algorithms: issuer.expectations.algorithms.clone() };
+    let rules = EventRules {
+        issuer: issuer.url.to_string(),
+        audiences: source.audiences.clone(),
+        leeway: issuer.expectations.leeway,
+        keep: source.token_lifetime,
+        subjects: source.subjects,
+    };
+    let keys = Arc::clone(&issuer.keys);
+    Statements::new(
+        feed.name.clone(),
+        kind,
+        signature,
+        (keys, rules),
+        authorization,
+        surroundings.clock.clone(),
+    )
+}
+
+fn poll_settings(poll: &SetPoll) -> PollSettings {
+    PollSettings {
+        url: poll.url.clone(),
+        authorization: poll.authorization.clone(),
+        long_poll: poll.long_poll,
+        interval: poll.interval,
+        fetch: FetchSettings {
+            ca: poll.ca.clone().map(TrustAnchors::File),
+            timeout: poll.timeout,
+            allow_http: poll.insecure_allow_http,
+            ..FetchSettings::default()
+        },
+    }
+}
+
+type Read = fn(&EventStats) -> &AtomicU64;
+
+fn register(feed: &str, stats: &Arc<EventStats>, surroundings: &Surroundings<'_>) -> Vec<Registration> {
+    let counters: [(&str, &str, Read); 5] = [
+        ("feed_events_accepted", "Security events and logout tokens accepted.", |stats| &stats.accepted),
+        ("feed_events_refused", "Security events and logout tokens refused.", |stats| &stats.refused),
+        (
+            "feed_events_repeated",
+            "Security events and logout tokens that had been accepted before.",
+            |stats| &stats.repeated,
+        ),
+        ("feed_events_unmapped", "Security events whose subject is no claim of tokens.", |stats| {
+            &stats.unmapped
+        }),
+        ("feed_events_ignored", "Security events of types that revoke nothing.", |stats| &stats.ignored),
+    ];
+    counters
+        .into_iter()
+        .map(|(name, help, read)| {
+            let stats = Arc::clone(stats);
+            let read = move || read(&stats).load(Ordering::Relaxed);
+            surroundings.metrics.register_counter(name, help, &[("feed", feed)], read)
+        })
+        .collect()
+}
+
+const SECURITY_EVENT: &[&str] = &["secevent+jwt"];
+const LOGOUT_TOKEN: &[&str] = &["logout+jwt"];
