@@ -13,7 +13,7 @@ use crate::config::settings::{self, FeedIndex, FeedSource, HttpFeed};
 use crate::events::Inbox;
 use crate::feeds::revocation::{
     DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings, RevocationFeedStats,
-    RevocationSource,
+    RevocationSource, SignedSettings,
 };
 use crate::revocation::{FactHasher, FeedState, Freshness};
 use crate::telemetry::metrics::{Metrics, Registration};
@@ -49,7 +49,7 @@ pub async fn start(surroundings: &Surroundings<'_>, tasks: &mut JoinSet<()>) -> 
         let place = FeedIndex(place);
         let started = match &feed.source {
             FeedSource::Http(http) => {
-                let source = (http_source(http), http.interval);
+                let source = (http_source(http, surroundings)?, http.interval);
                 read(surroundings, place, feed, source, &mut feeds, tasks).await
             }
             FeedSource::File { path, interval } => {
@@ -105,13 +105,28 @@ async fn read(
     Ok(())
 }
 
-fn http_source(http: &HttpFeed) -> RevocationSource {
-    RevocationSource::Http {
+fn http_source(http: &HttpFeed, surroundings: &Surroundings<'_>) -> Result<RevocationSource> {
+    let signed = match &http.signed {
+        None => None,
+        Some(signed) => {
+            let issuer = surroundings.issuers.get(signed.signed_by.0).context("its issuer does not exist")?;
+            Some(Box::new(SignedSettings {
+                keys: Arc::clone(&issuer.keys),
+                algorithms: issuer.expectations.algorithms.clone(),
+                issuer: issuer.url.to_string(),
+                audience: signed.audience.clone(),
+                max_age: signed.max_age,
+                leeway: issuer.expectations.leeway,
+            }))
+        }
+    };
+    Ok(RevocationSource::Http {
         url: http.url.clone(),
         long_poll: http.long_poll,
         authorization: http.authorization.clone(),
+        signed,
         fetch: Box::new(engines::fetch_settings(http)),
-    }
+    })
 }
 
 type Read = fn(&RevocationFeedStats) -> &AtomicU64;

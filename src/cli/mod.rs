@@ -3,8 +3,12 @@
 pub mod check;
 mod demo;
 mod explain;
+mod feed;
+mod revocations;
+mod revoke;
 mod run;
 pub mod schema;
+mod selection;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -45,6 +49,12 @@ enum Command {
     Explain(explain::Options),
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Revoke a token, a session, or all tokens of a subject, client, key or issuer
+    Revoke(revoke::Options),
+    /// List, look up, export and lift revocations
+    Revocations(revocations::Options),
+    /// Serve a revocation feed to gateways
+    Feed(feed::Options),
     /// Run the gateway with a development issuer and a sample API, to try it out
     Demo(crate::demo::Options),
 }
@@ -64,6 +74,9 @@ pub fn main() -> ExitCode {
         Command::Explain(options) => explain::explain(&options, &mut io::stdout().lock()),
         Command::Schema => schema::schema(&mut io::stdout().lock())
             .map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS),
+        Command::Revoke(options) => revoke::run(&options),
+        Command::Revocations(options) => revocations::run(&options),
+        Command::Feed(options) => feed::run(&options),
         Command::Demo(options) => demo::run(&options),
     }
 }

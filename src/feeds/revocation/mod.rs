@@ -15,6 +15,7 @@ mod http;
 mod http_engine;
 mod pace;
 mod replica;
+mod signed;
 mod stats;
 mod store;
 mod writer;
@@ -39,6 +40,8 @@ pub use file_engine::FileEngine;
 use http::HttpSource;
 pub use http_engine::HttpEngine;
 use replica::{Replica, Taken};
+use signed::Signed;
+pub use signed::SignedSettings;
 pub use stats::RevocationFeedStats;
 use store::Store;
 pub use store::load_fact_hasher;
@@ -75,6 +78,8 @@ pub enum RevocationSource {
         long_poll: Option<Duration>,
         /// The value of `Authorization`.
         authorization: Option<HeaderValue>,
+        /// What its answers must prove; `None` where the transport proves it.
+        signed: Option<Box<SignedSettings>>,
         /// How to fetch it; `max_bytes` must allow for a snapshot, see [`DEFAULT_MAX_BYTES`].
         fetch: Box<FetchSettings>,
     },
@@ -141,9 +146,13 @@ impl RevocationFeed {
             settings;
         let index = Index::new(hasher, issuers, leeway, max_entries);
         let (source, place) = match source {
-            RevocationSource::Http { url, long_poll, authorization, fetch } => {
+            RevocationSource::Http { url, long_poll, authorization, signed, fetch } => {
                 let place = url.to_string();
-                (Source::Http(Box::new(HttpSource::new(url, authorization, long_poll, &fetch)?)), place)
+                let kept = state_dir.as_deref().map(|directory| (directory, store::file_stem(&name)));
+                let kept = kept.as_ref().map(|(directory, stem)| (*directory, stem.as_str()));
+                let signed = signed.map(|signed| Signed::new(*signed, clock.clone(), kept));
+                let http = HttpSource::new(url, authorization, long_poll, signed, &fetch)?;
+                (Source::Http(Box::new(http)), place)
             }
             RevocationSource::File { path, max_bytes } => {
                 let place = path.display().to_string();

@@ -205,7 +205,7 @@ fn read_journal_batch(
 }
 
 /// Puts a whole new file in the place of another, or leaves the other.
-fn replace_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn replace_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = private().write(true).create(true).truncate(true).open(&temporary)?;
     write(&mut file)?;
@@ -222,7 +222,7 @@ fn private() -> OpenOptions {
 }
 
 /// A name that is safe in every file system, and different for different feeds.
-fn file_stem(name: &str) -> String {
+pub(super) fn file_stem(name: &str) -> String {
     let plain: String = name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
