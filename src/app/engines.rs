@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::clock::Clock;
 use crate::config::settings::{Feed, FeedSource, HttpFeed};
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
-use crate::feeds::revocation::{DEFAULT_MAX_BYTES, FileEngine, HttpEngine};
+use crate::feeds::revocation::{DEFAULT_MAX_BYTES, FileEngine, HttpEngine, ValkeyEngine};
 use crate::revocation::RevocationEngine;
 
 /// The engine of a feed, to be read and, if the feed has what is needed for it, written.
@@ -25,6 +25,8 @@ pub fn engine(feed: &Feed, clock: &Clock) -> Result<Arc<dyn RevocationEngine>> {
         FeedSource::File { path, .. } => {
             Arc::new(FileEngine::new(path.clone(), DEFAULT_MAX_BYTES, clock.clone()))
         }
+        FeedSource::Valkey { valkey, prefix } => Arc::new(ValkeyEngine::new(valkey.clone(), prefix)),
+        FeedSource::Nats { .. } => bail!("not yet"),
         FeedSource::Events(_) => bail!(
             "the feed {} is told by a provider and kept by each gateway; name a feed that has an engine, or ask the \
              gateway's admin listener",
@@ -41,7 +43,7 @@ pub fn writable(feed: &Feed, clock: &Clock) -> Result<Option<Arc<dyn RevocationE
     match &feed.source {
         FeedSource::Events(_) => Ok(None),
         FeedSource::Http(HttpFeed { write_authorization: None, .. }) => Ok(None),
-        FeedSource::Http(_) | FeedSource::File { .. } => engine(feed, clock).map(Some),
+        _ => engine(feed, clock).map(Some),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::config::settings::{self, FeedIndex, FeedSource, HttpFeed};
 use crate::events::Inbox;
 use crate::feeds::revocation::{
-    DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings, RevocationFeedStats,
+    DEFAULT_INTERVAL, DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings, RevocationFeedStats,
     RevocationSource, SignedSettings,
 };
 use crate::revocation::{FactHasher, FeedState, Freshness};
@@ -56,6 +56,12 @@ pub async fn start(surroundings: &Surroundings<'_>, tasks: &mut JoinSet<()>) -> 
                 let file = RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES };
                 read(surroundings, place, feed, (file, *interval), &mut feeds, tasks).await
             }
+            FeedSource::Valkey { valkey, prefix } => {
+                let valkey =
+                    RevocationSource::Valkey { valkey: Box::new(valkey.clone()), prefix: prefix.clone() };
+                read(surroundings, place, feed, (valkey, DEFAULT_INTERVAL), &mut feeds, tasks).await
+            }
+            FeedSource::Nats { .. } => anyhow::bail!("not yet"),
             FeedSource::Events(source) => {
                 events::start(surroundings, place, feed, source, &mut feeds, tasks).await
             }

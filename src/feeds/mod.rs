@@ -11,3 +11,4 @@ pub mod jwks;
 pub mod revocation;
 #[cfg(test)]
 mod testing;
+mod valkey;

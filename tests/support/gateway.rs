@@ -146,7 +146,7 @@ fn complete(yaml: &str) -> String {
 }
 
 /// Writes `tls.crt` and `tls.key` for `localhost` and gives the authority's certificate in PEM.
-fn write_certificates(dir: &Path) -> String {
+pub fn write_certificates(dir: &Path) -> String {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unused_imports, reason = "no binary uses all of it")]
 
+pub mod engines;
 mod gateway;
 mod reply;
 mod signer;
@@ -14,7 +15,7 @@ mod wire;
 
 use std::time::Duration;
 
-pub use gateway::TestGateway;
+pub use gateway::{TestGateway, write_certificates};
 pub use reply::{Reply, refused, verdict};
 pub use signer::Signer;
 pub use stub::{Answer, Stub};

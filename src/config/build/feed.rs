@@ -22,6 +22,8 @@ impl Build<'_, '_> {
             &[
                 ("http", raw.http.is_some()),
                 ("file", raw.file.is_some()),
+                ("valkey", raw.valkey.is_some()),
+                ("nats", raw.nats.is_some()),
                 ("set_push", raw.set_push.is_some()),
                 ("set_poll", raw.set_poll.is_some()),
                 ("backchannel_logout", raw.backchannel_logout.is_some()),
@@ -30,6 +32,9 @@ impl Build<'_, '_> {
         let http =
             self.optional(raw.http.as_ref(), |build, raw| build.http_feed(raw, names, &place.field("http")));
         let file = self.optional(raw.file.as_ref(), |build, raw| build.file_feed(raw, &place.field("file")));
+        let valkey =
+            self.optional(raw.valkey.as_ref(), |build, raw| build.valkey_feed(raw, &place.field("valkey")));
+        let nats = self.optional(raw.nats.as_ref(), |build, raw| build.nats_feed(raw, &place.field("nats")));
         let push = self.optional(raw.set_push.as_ref(), |build, raw| {
             build.set_push(raw, names, &place.field("set_push"))
         });
@@ -41,7 +46,7 @@ impl Build<'_, '_> {
         });
         one?;
         let events = push?.or(poll?).or(logout?).map(FeedSource::Events);
-        let source = http?.map(FeedSource::Http).or(file?).or(events)?;
+        let source = http?.map(FeedSource::Http).or(file?).or(valkey?).or(nats?).or(events)?;
         Some(Feed { name: raw.name.clone(), source })
     }
 

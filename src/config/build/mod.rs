@@ -8,6 +8,7 @@
 mod claims;
 mod conflicts;
 mod events;
+mod engine;
 mod feed;
 mod files;
 mod http_names;

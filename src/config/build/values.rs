@@ -163,23 +163,22 @@ impl Build<'_, '_> {
         }
     }
 
-    /// The value of a header, from the file itself or, after `file:`, from another one. Never shown.
+    /// A secret, from the file itself or, after `file:`, from another one. Never shown.
+    pub(super) fn secret_text(&mut self, secret: &SecretText, place: &Place) -> Option<String> {
+        let Some(path) = secret.0.strip_prefix("file:") else { return Some(secret.0.clone()) };
+        match self.files.read_secret(path) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let remedy = "write `file:` and the path of a readable text file";
+                self.mistakes.add(place, format!("the file of the secret cannot be read: {error}"), remedy);
+                None
+            }
+        }
+    }
+
+    /// The value of a header that is a secret.
     pub(super) fn secret_header(&mut self, secret: &SecretText, place: &Place) -> Option<HeaderValue> {
-        let text = match secret.0.strip_prefix("file:") {
-            None => secret.0.clone(),
-            Some(path) => match self.files.read_secret(path) {
-                Ok(text) => text,
-                Err(error) => {
-                    let remedy = "write `file:` and the path of a readable text file";
-                    self.mistakes.add(
-                        place,
-                        format!("the file of the secret cannot be read: {error}"),
-                        remedy,
-                    );
-                    return None;
-                }
-            },
-        };
+        let text = self.secret_text(secret, place)?;
         let value = HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty());
         let Some(mut value) = value else {
             let remedy = "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`";

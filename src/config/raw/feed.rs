@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BackchannelLogout, DurationText, Reserved, SecretText, SetPoll, SetPush, SignedFeed};
+use super::{
+    BackchannelLogout, DurationText, NatsFeed, Reserved, SecretText, SetPoll, SetPush, SignedFeed, Valkey,
+};
 
 /// Where revocations come from. Exactly one source.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -15,12 +17,10 @@ pub struct Feed {
     pub http: Option<HttpFeed>,
     /// A file in the same format.
     pub file: Option<FileFeed>,
-    /// A Valkey or Redis stream.
-    pub valkey: Option<Reserved>,
-    /// A Redis stream.
-    pub redis: Option<Reserved>,
-    /// A NATS `JetStream`.
-    pub nats: Option<Reserved>,
+    /// Valkey or Redis, as docs/revocation-valkey.md describes.
+    pub valkey: Option<Valkey>,
+    /// NATS `JetStream`, as docs/revocation-nats.md describes.
+    pub nats: Option<NatsFeed>,
     /// Security Event Tokens by push (RFC 8935).
     pub set_push: Option<SetPush>,
     /// Security Event Tokens by poll (RFC 8936).
@@ -34,7 +34,8 @@ pub struct Feed {
 impl Feed {
     /// Whether revocations can be written to its engine, for all gateways that read it.
     pub fn is_writable(&self) -> bool {
-        self.file.is_some() || self.http.as_ref().is_some_and(|http| http.write_authorization.is_some())
+        let is_engine = self.file.is_some() || self.valkey.is_some() || self.nats.is_some();
+        is_engine || self.http.as_ref().is_some_and(|http| http.write_authorization.is_some())
     }
 }
 

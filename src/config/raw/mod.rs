@@ -4,6 +4,7 @@
 //! and its reason. They hold texts where the file has texts; `super::build` says what those mean.
 
 mod events;
+mod engine;
 mod feed;
 mod issuer;
 mod limits;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use events::{
     BackchannelLogout, RevocationEndpoint, Revokes, SetPoll, SetPush, SignedFeed, SubjectFact, Subjects,
 };
+pub use engine::{EngineTls, NatsFeed, Valkey};
 pub use feed::{Feed, FileFeed, HttpFeed};
 pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Timeouts};

@@ -7,6 +7,7 @@ use http::HeaderValue;
 use url::Url;
 
 use super::{EventFeed, SignedFeed};
+use super::{Nats, Valkey};
 
 /// Where revocations come from.
 #[derive(Clone, Debug)]
@@ -31,6 +32,20 @@ pub enum FeedSource {
     },
     /// Statements that a provider signs.
     Events(EventFeed),
+    /// In a Valkey or Redis.
+    Valkey {
+        /// Where.
+        valkey: Valkey,
+        /// What the names of its keys begin with.
+        prefix: String,
+    },
+    /// In NATS JetStream.
+    Nats {
+        /// Where.
+        nats: Nats,
+        /// The key-value bucket.
+        bucket: String,
+    },
 }
 
 /// A feed by HTTP.

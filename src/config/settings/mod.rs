@@ -4,6 +4,7 @@
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
 mod events;
+mod engine;
 mod feed;
 mod issuer;
 mod limits;
@@ -16,6 +17,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 pub use events::{Arrival, EventFeed, RevocationEndpoint, Revokes, SetPoll, SignedFeed};
+pub use engine::{
+    EngineTls, HostPort, Nats, NatsCredentials, Secret, Valkey, ValkeyCredentials, ValkeyTopology,
+};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use issuer::{
     Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,

@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::super::fetch::FetchError;
 use super::document::DocumentError;
 use super::signed::SignedFault;
-use crate::revocation::Full;
+use crate::revocation::{EngineError, Full};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SyncError {
@@ -34,6 +34,8 @@ pub(super) enum SyncError {
     Misfit(#[from] Misfit),
     #[error("{} cannot be read: {error}; check that it exists and that the gateway may read it", path.display())]
     File { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     #[error("the work was interrupted: {0}")]
     Interrupted(io::Error),
 }
@@ -67,6 +69,7 @@ impl SyncError {
             | Self::NotSigned { .. }
             | Self::Signed(_)
             | Self::File { .. }
+            | Self::Engine(_)
             | Self::Interrupted(_) => false,
             Self::Document(_) | Self::Misfit(_) => true,
             Self::Fetch(FetchError::Status { status, .. }) => {

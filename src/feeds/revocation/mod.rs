@@ -1,7 +1,7 @@
 //! The background task that keeps one revocation feed's index current (docs/revocation-feed.md).
 //!
 //! ```text
-//! http | file -> document (parse, stage) -> replica (judge, put in force) -> store (keep for a restart)
+//! http | file | valkey -> document (parse, stage) -> replica (judge, put in force) -> store (keep for a restart)
 //! ```
 //!
 //! Whatever the source answers, the last good state stays in force until a better one is there; how old it is, the
@@ -19,6 +19,7 @@ mod signed;
 mod stats;
 mod store;
 mod writer;
+mod valkey;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +30,9 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::fetch::{FetchError, FetchSettings};
+use super::valkey::ValkeyConnector;
 use crate::clock::{Clock, Monotonic};
+use crate::config::settings::Valkey;
 use crate::feeds::back_off::{Chance, after_failure};
 use crate::revocation::{FactHasher, FeedState, Index};
 
@@ -46,6 +49,8 @@ pub use stats::RevocationFeedStats;
 use store::Store;
 pub use store::load_fact_hasher;
 pub use writer::{Currency, FeedWriter, ToldFeedSettings};
+pub use valkey::ValkeyEngine;
+use valkey::{Keys, ValkeySource};
 
 /// What one feed needs to be kept current.
 #[derive(Clone, Debug)]
@@ -90,6 +95,13 @@ pub enum RevocationSource {
         /// The largest file to read.
         max_bytes: u64,
     },
+    /// A list in a Valkey or Redis.
+    Valkey {
+        /// Where it is.
+        valkey: Box<Valkey>,
+        /// What the names of its keys begin with.
+        prefix: String,
+    },
 }
 
 /// How often to ask when neither long poll nor the configuration says.
@@ -130,6 +142,18 @@ pub struct RevocationFeed {
 enum Source {
     Http(Box<HttpSource>),
     File(FileSource),
+    Valkey(Box<ValkeySource>),
+}
+
+/// When to ask again after a success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The source itself holds back until there is something.
+    AtOnce,
+    /// The same, for a source that may answer in a tight loop.
+    Soon,
+    /// The source has to be asked.
+    AfterInterval,
 }
 
 impl RevocationFeed {
@@ -157,6 +181,12 @@ impl RevocationFeed {
             RevocationSource::File { path, max_bytes } => {
                 let place = path.display().to_string();
                 (Source::File(FileSource::new(path, max_bytes)), place)
+            }
+            RevocationSource::Valkey { valkey, prefix } => {
+                let keys = Keys::new(&prefix);
+                let connector = ValkeyConnector::new(*valkey, &prefix);
+                let place = format!("{} {prefix}", connector.place());
+                (Source::Valkey(Box::new(ValkeySource::new(connector, keys))), place)
             }
         };
         let store = state_dir.map(|directory| Store::new(&directory, &name, &place, &index));
@@ -192,9 +222,13 @@ impl RevocationFeed {
     /// Asks the source once; the pause until the next time.
     async fn step(&mut self) -> Duration {
         let pause = match self.sync().await {
-            Ok(at_once) => {
+            Ok(next) => {
                 self.succeeded();
-                if at_once { pace::LEAST_PAUSE } else { pace::after_success(self.interval, Chance::draw()) }
+                match next {
+                    Next::AtOnce => Duration::ZERO,
+                    Next::Soon => pace::LEAST_PAUSE,
+                    Next::AfterInterval => pace::after_success(self.interval, Chance::draw()),
+                }
             }
             Err(error) if error.is_gone() && self.failures == 0 => {
                 // The server's way to ask for a new beginning; counted so that it is followed at once only once.
@@ -211,10 +245,15 @@ impl RevocationFeed {
         pause
     }
 
-    async fn sync(&mut self) -> Result<bool, SyncError> {
+    async fn sync(&mut self) -> Result<Next, SyncError> {
+        let replica = &mut self.replica;
         match &mut self.source {
-            Source::Http(http) => http.sync(&mut self.replica).await.map(|(_, at_once)| at_once),
-            Source::File(file) => file.sync(&mut self.replica).await.map(|_: Taken| false),
+            Source::Http(http) => {
+                let (_, at_once) = http.sync(replica).await?;
+                Ok(if at_once { Next::Soon } else { Next::AfterInterval })
+            }
+            Source::File(file) => file.sync(replica).await.map(|_: Taken| Next::AfterInterval),
+            Source::Valkey(valkey) => valkey.sync(replica).await.map(|_: Taken| Next::AtOnce),
         }
     }
 
@@ -241,7 +280,7 @@ impl RevocationFeed {
             self.noted = Some(message);
         }
         match self.source {
-            Source::Http(_) => after_failure(self.failures, Chance::draw()),
+            Source::Http(_) | Source::Valkey(_) => after_failure(self.failures, Chance::draw()),
             Source::File(_) => pace::after_success(self.interval, Chance::draw()),
         }
     }

@@ -7,7 +7,7 @@ use serde::de::DeserializeSeed as _;
 use serde_json::{Map, Value};
 
 use crate::clock::UnixSeconds;
-use crate::revocation::{Change, Entry, Fact, Revocation, Target};
+use crate::revocation::{Change, EngineError, Fact, Revocation, Target};
 
 use super::entry::EntrySeed;
 
@@ -59,6 +59,13 @@ pub fn parse_revocation(line: &[u8]) -> Result<Revocation, &'static str> {
     Ok(Revocation { entry, reason: notes.reason, revoked_at: notes.revoked_at.map(UnixSeconds) })
 }
 
+/// Says why gateways would skip a revocation, before it is written.
+pub(in super::super) fn check_usable(revocations: &[Revocation]) -> Result<(), EngineError> {
+    let broken = revocations.iter().find_map(|one| parse_change(revocation_line(one).as_bytes()).err());
+    broken
+        .map_or(Ok(()), |why| Err(EngineError::Unusable(format!("the revocation cannot be written: {why}"))))
+}
+
 /// What only people read; of another type, it is left out.
 #[derive(Default, Deserialize)]
 struct Notes {
@@ -83,6 +90,8 @@ const NOT_JSON: &str = "it is not a JSON object";
 
 #[cfg(test)]
 mod tests {
+    use crate::revocation::Entry;
+
     use super::*;
 
     fn entry(target: Target) -> Entry {

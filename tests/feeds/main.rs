@@ -1,0 +1,8 @@
+//! Revocation by way of real engines: what is written to them stops tokens at gateways, through whatever fault.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod fleet;
+mod valkey;
+mod valkey_topology;
