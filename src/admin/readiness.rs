@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The latch. Clones share it.
@@ -36,7 +37,7 @@ struct Source {
 }
 
 /// What `/readyz` tells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Report {
     /// Whether the gateway should get traffic.
     pub ready: bool,
@@ -49,7 +50,7 @@ pub struct Report {
 }
 
 /// One source of a [`Report`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SourceReport {
     /// Its name.
     pub name: String,
@@ -61,7 +62,7 @@ pub struct SourceReport {
 }
 
 /// How a source is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
     /// Not loaded yet.

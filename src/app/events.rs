@@ -17,6 +17,7 @@ use crate::token::{Issuer, StatementRules};
 
 use super::engines;
 use super::feeds::{self, Feeds, Surroundings};
+use super::sources::Purpose;
 
 /// Starts the task of a feed that reads an engine, through which it can also be written.
 pub fn write_behind(
@@ -67,7 +68,8 @@ pub async fn start(
     feeds.registrations.extend(register(&feed.name, &statements.stats(), surroundings));
     let (inbox, mail) = Inbox::new();
     tasks.spawn(EventReceiver::new(mail, writer, Some(statements)).run());
-    if let Arrival::SetPoll(poll) = &source.arrival {
+    // What is polled is acknowledged, and then is nobody else's.
+    if let (Arrival::SetPoll(poll), Purpose::Serve) = (&source.arrival, surroundings.purpose) {
         let client = PollClient::new(
             poll_settings(poll),
             inbox.clone(),

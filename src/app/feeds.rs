@@ -12,18 +12,20 @@ use crate::config::Config;
 use crate::config::settings::{self, FeedIndex, FeedSource, HttpFeed};
 use crate::events::Inbox;
 use crate::feeds::revocation::{
-    DEFAULT_INTERVAL, DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings, RevocationFeedStats,
-    RevocationSource, SignedSettings,
+    DEFAULT_INTERVAL, DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings,
+    RevocationFeedStats, RevocationSource, SignedSettings,
 };
 use crate::revocation::{FactHasher, FeedState, Freshness};
 use crate::telemetry::metrics::{Metrics, Registration};
 use crate::token::Issuer;
 
+use super::sources::Purpose;
 use super::{engines, events};
 
 /// What feeds are started with.
 pub struct Surroundings<'a> {
     pub config: &'a Config,
+    pub purpose: Purpose,
     /// At their places in the configuration.
     pub issuers: &'a [Arc<Issuer>],
     pub hasher: &'a FactHasher,

@@ -3,9 +3,11 @@
 //! Reads top to bottom as the order of the start. Everything that can fail at the start does so before the first
 //! request is served: certificates are read and sockets bound first. [`Running`] is what `main` and tests hold.
 
+mod admin;
 pub mod engines;
 mod events;
 mod feeds;
+mod offline;
 mod routes;
 mod sources;
 mod upstreams;
@@ -22,16 +24,19 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::admin::health::{self, Health};
+use crate::admin::in_force::{Generation, InForce};
 use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings::{self, ListenerKind};
-use crate::gateway::SharedVerdicts;
+use crate::gateway::{Explainer, RequestLimits, SharedVerdicts};
 use crate::http1::GuardLimits;
 use crate::listener::{self, BoundListener, Drain, ListenerSettings, Role};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{Metrics, Registration};
-use sources::Sources;
+pub use admin::AdminAddress;
+pub use offline::Offline;
+use sources::{Purpose, Sources};
 use worker::{Shared, Worker};
 
 /// How long readiness waits for keys and feeds: then a provider that is down must not hold the fleet back.
@@ -48,6 +53,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Running {
     listeners: Vec<SocketAddr>,
     health: Option<SocketAddr>,
+    admin: Option<AdminAddress>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
     drain: Drain,
@@ -83,22 +89,46 @@ pub async fn start(config: Config) -> Result<Running> {
         }
         None => None,
     };
-    if let Some(admin) = &config.admin {
-        bind_probes(admin.address, true, &readiness, &metrics, &mut tasks).await?;
-    }
 
-    let sources = Sources::start(&config, &clock, &readiness, &metrics, &mut tasks).await?;
+    let sources = Sources::start(&config, Purpose::Serve, &clock, &readiness, &metrics, &mut tasks).await?;
+    let routes = Arc::new(routes::build(&config, &sources.inboxes)?);
+    let explainer = Explainer {
+        routes: Arc::clone(&routes),
+        verifier: Arc::clone(&sources.verifier),
+        revocation: Arc::clone(&sources.revocation),
+        limits: request_limits(&config),
+        clock: clock.clone(),
+    };
+    let in_force = InForce::new(Generation {
+        number: 1,
+        loaded_at: clock.wall(),
+        document: config.document.clone(),
+        issuers: sources.verifier.issuers().iter().cloned().collect(),
+        feeds: sources.feeds.clone(),
+        explainer: explainer.clone(),
+    });
+    let admin = match &config.admin {
+        Some(settings) => {
+            let told = admin::Told {
+                in_force,
+                readiness: readiness.clone(),
+                metrics: Arc::clone(&metrics),
+                clock: clock.clone(),
+            };
+            Some(admin::start(settings, admin::endpoints(told), &mut tasks).await?)
+        }
+        None => None,
+    };
     let shared = Arc::new(Shared {
-        routes: Arc::new(routes::build(&config, &sources.inboxes)?),
+        routes,
         reserved: Arc::new(routes::reserved_names(&config)),
         upstreams: upstreams::build(&config)?,
         verifier: Arc::clone(&sources.verifier),
         revocation: Arc::clone(&sources.revocation),
         verdicts: SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?,
         metric_ids: routes::metric_ids(&config, &metrics),
-        limits: config.limits,
+        limits: request_limits(&config),
         max_connections: config.limits.connections.div_ceil(cores),
-        body_idle: config.timeouts.body_idle,
         error_detail: config.error_detail,
         clock: clock.clone(),
     });
@@ -138,6 +168,7 @@ pub async fn start(config: Config) -> Result<Running> {
     Ok(Running {
         listeners: addresses,
         health,
+        admin,
         readiness,
         metrics,
         drain,
@@ -158,6 +189,11 @@ impl Running {
     /// Where the probes are answered.
     pub fn health_address(&self) -> Option<SocketAddr> {
         self.health
+    }
+
+    /// Where the private door is.
+    pub fn admin_address(&self) -> Option<&AdminAddress> {
+        self.admin.as_ref()
     }
 
     /// Whether it should get traffic, and why not.
@@ -189,6 +225,15 @@ impl Running {
         if !matches!(written, Ok(Ok(()))) {
             tracing::warn!("the access log could not be written to its end");
         }
+    }
+}
+
+fn request_limits(config: &Config) -> RequestLimits {
+    RequestLimits {
+        uri: config.limits.uri,
+        header_count: config.limits.header_count,
+        token: config.limits.token,
+        body_idle: config.timeouts.body_idle,
     }
 }
 

@@ -31,8 +31,19 @@ pub struct Sources {
     pub revocation: Arc<RevocationPolicies>,
     /// The writing side of each feed that has one, at its place in the configuration.
     pub inboxes: Vec<Option<Inbox>>,
+    /// What the feeds have brought, at their places in the configuration.
+    pub feeds: Vec<Arc<FeedState>>,
     /// Keeps the sources' series on the metrics page.
     pub registrations: Vec<Registration>,
+}
+
+/// What sources are started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To serve by them.
+    Serve,
+    /// To see what they say, beside a gateway that serves: nothing may be taken away from it.
+    Look,
 }
 
 /// How often readiness looks at the sources.
@@ -49,6 +60,7 @@ impl Sources {
     /// Starts a task for each source. Keys and feeds need not be there yet: listeners serve before.
     pub async fn start(
         config: &Config,
+        purpose: Purpose,
         clock: &Clock,
         readiness: &Readiness,
         metrics: &Metrics,
@@ -65,15 +77,17 @@ impl Sources {
         }
         let hasher = load_fact_hasher(config.state_dir.as_deref());
         let issuers: Vec<Arc<Issuer>> = issuers.into_iter().map(Arc::new).collect();
-        let surroundings = feeds::Surroundings { config, issuers: &issuers, hasher: &hasher, clock, metrics };
+        let surroundings =
+            feeds::Surroundings { config, purpose, issuers: &issuers, hasher: &hasher, clock, metrics };
         let feeds = feeds::start(&surroundings, tasks).await?;
         registrations.extend(feeds.registrations);
         let policies = config.issuers.iter().map(|issuer| revocation_policy(issuer, &feeds.states)).collect();
-        tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds.states, clock.clone()));
+        tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds.states.clone(), clock.clone()));
         Ok(Self {
             verifier: Arc::new(Verifier::new(Issuers::new(issuers))),
             revocation: Arc::new(RevocationPolicies::new(hasher, policies)),
             inboxes: feeds.inboxes,
+            feeds: feeds.states,
             registrations,
         })
     }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use crate::clock::Clock;
-use crate::config::settings::{ErrorDetail, Limits};
+use crate::config::settings::ErrorDetail;
 use crate::gateway::{
     Authenticator, Core, Gateway, LongLived, MetricIds, RequestLimits, ReservedNames, Routes, SWEEP,
     SharedVerdicts,
@@ -40,9 +40,8 @@ pub struct Shared {
     pub revocation: Arc<RevocationPolicies>,
     pub verdicts: SharedVerdicts,
     pub metric_ids: MetricIds,
-    pub limits: Limits,
+    pub limits: RequestLimits,
     pub max_connections: usize,
-    pub body_idle: Duration,
     pub error_detail: ErrorDetail,
     pub clock: Clock,
 }
@@ -110,12 +109,7 @@ fn build_core(shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
         ),
         upstreams: shared.upstreams.iter().map(|upstream| Client::new(Arc::clone(upstream), clock)).collect(),
         reserved: Arc::clone(&shared.reserved),
-        limits: RequestLimits {
-            uri: shared.limits.uri,
-            header_count: shared.limits.header_count,
-            token: shared.limits.token,
-            body_idle: shared.body_idle,
-        },
+        limits: shared.limits,
         error_detail: shared.error_detail,
         metrics,
         metric_ids: shared.metric_ids.clone(),

@@ -9,6 +9,8 @@ mod revoke;
 mod run;
 pub mod schema;
 mod selection;
+mod style;
+mod token;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -47,6 +49,9 @@ enum Command {
     },
     /// Explain an error code: its causes, who must act, and how to fix them
     Explain(explain::Options),
+    /// Show what a token says, or why it is accepted or refused
+    #[command(subcommand)]
+    Token(token::Command),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Revoke a token, a session, or all tokens of a subject, client, key or issuer
@@ -72,6 +77,7 @@ pub fn main() -> ExitCode {
             }
         }
         Command::Explain(options) => explain::explain(&options, &mut io::stdout().lock()),
+        Command::Token(command) => token::run(&command),
         Command::Schema => schema::schema(&mut io::stdout().lock())
             .map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS),
         Command::Revoke(options) => revoke::run(&options),

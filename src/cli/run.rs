@@ -49,6 +49,9 @@ fn serve(config: Config) -> Result<()> {
         if let Some(address) = running.health_address() {
             tracing::info!(%address, "answering probes");
         }
+        if let Some(address) = running.admin_address() {
+            tracing::info!(?address, "answering administrators");
+        }
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,

@@ -23,6 +23,7 @@ mod reference;
 mod schema;
 pub mod settings;
 mod shape;
+mod shown;
 mod substitute;
 #[cfg(test)]
 mod tests;
@@ -93,9 +94,10 @@ impl Source<'_> {
                 None
             }
         };
+        let document = shown::document(&root, mistakes.hidden());
         let list = mistakes.into_diagnostics();
         match config {
-            Some(config) if list.is_empty() => Ok(config),
+            Some(config) if list.is_empty() => Ok(Config { document, ..config }),
             _ if list.is_empty() => {
                 // Every setting that cannot be made has its mistake told, so this too is a defect of ours.
                 let message = "the configuration is not accepted, for a reason that is not known";

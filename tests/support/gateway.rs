@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
 use tempfile::TempDir;
-use valgate::app::{self, Running};
+use valgate::app::{self, AdminAddress, Running};
 use valgate::config;
 use valgate::demo::api::{Received, SampleApi};
 
@@ -85,6 +85,11 @@ impl TestGateway {
         Connection::open_tls(self.tls, "localhost", &self.ca, alpn).await
     }
 
+    /// A connection with TLS to another of its addresses, for HTTP/1.1.
+    pub async fn connect_tls_to(&self, address: SocketAddr) -> Connection {
+        Connection::open_tls(address, "localhost", &self.ca, b"http/1.1").await
+    }
+
     /// `GET` with a bearer token and these headers besides.
     pub async fn get(&self, path: &str, token: &str, headers: &[(&str, &str)]) -> Reply {
         let authorization = format!("Bearer {token}");
@@ -94,6 +99,14 @@ impl TestGateway {
             .chain(headers.iter().copied())
             .collect();
         get(self.plain, path, &headers).await
+    }
+
+    /// The private listener, if the configuration has one with an address.
+    pub fn admin(&self) -> SocketAddr {
+        match self.running.admin_address() {
+            Some(AdminAddress::Tcp(address)) => *address,
+            other => panic!("no address: {other:?}"),
+        }
     }
 
     /// The requests to this path (without query) that reached the API.

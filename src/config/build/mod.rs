@@ -5,10 +5,11 @@
 
 #![allow(clippy::option_option, reason = "what is left out and what is wrong are different things")]
 
+mod admin;
 mod claims;
 mod conflicts;
-mod events;
 mod engine;
+mod events;
 mod feed;
 mod files;
 mod http_names;
@@ -118,6 +119,7 @@ impl Build<'_, '_> {
         self.effective_revocation(&issuers, &routes, &root.field("routes"));
 
         Some(Config {
+            document: serde_json::Value::Null,
             state_dir: raw.state_dir.as_deref().map(|path| self.files.resolve(path)),
             error_detail: error_detail(raw.error_detail),
             workers,

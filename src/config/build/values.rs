@@ -178,10 +178,14 @@ impl Build<'_, '_> {
 
     /// The value of a header that is a secret.
     pub(super) fn secret_header(&mut self, secret: &SecretText, place: &Place) -> Option<HeaderValue> {
+        self.secret(secret, place, "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`")
+    }
+
+    /// As [`Self::secret_header`], with the remedy for what cannot be in a header.
+    pub(super) fn secret(&mut self, secret: &SecretText, place: &Place, remedy: &str) -> Option<HeaderValue> {
         let text = self.secret_text(secret, place)?;
         let value = HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty());
         let Some(mut value) = value else {
-            let remedy = "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`";
             self.mistakes.add(place, "the secret is empty or cannot be the value of a header", remedy);
             return None;
         };

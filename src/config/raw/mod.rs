@@ -3,8 +3,8 @@
 //! Their doc comments become the descriptions in the schema and in docs/configuration.md: meaning, unit, default
 //! and its reason. They hold texts where the file has texts; `super::build` says what those mean.
 
-mod events;
 mod engine;
+mod events;
 mod feed;
 mod issuer;
 mod limits;
@@ -17,15 +17,15 @@ mod upstream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use engine::{EngineTls, NatsFeed, Valkey};
 pub use events::{
     BackchannelLogout, RevocationEndpoint, Revokes, SetPoll, SetPush, SignedFeed, SubjectFact, Subjects,
 };
-pub use engine::{EngineTls, NatsFeed, Valkey};
 pub use feed::{Feed, FileFeed, HttpFeed};
 pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Timeouts};
 pub use listener::{Hsts, Listener, Tls, TlsVersion};
-pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogLevel, LogOutput};
+pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
 pub use text::{DurationText, Reserved, SecretText, SizeText};
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};

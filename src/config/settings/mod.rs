@@ -3,8 +3,8 @@
 //! Only [`super::parse`] and [`super::load`] make them, after every check. Names are resolved to positions in
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
-mod events;
 mod engine;
+mod events;
 mod feed;
 mod issuer;
 mod limits;
@@ -16,17 +16,17 @@ mod upstream;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-pub use events::{Arrival, EventFeed, RevocationEndpoint, Revokes, SetPoll, SignedFeed};
 pub use engine::{
     EngineTls, HostPort, Nats, NatsCredentials, Secret, Valkey, ValkeyCredentials, ValkeyTopology,
 };
+pub use events::{Arrival, EventFeed, RevocationEndpoint, Revokes, SetPoll, SignedFeed};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use issuer::{
     Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
 };
 pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
-pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
+pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
 pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, Service, TokenFrom,
     UpstreamHost,
@@ -36,6 +36,9 @@ pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// As it stands in the file, fit to be shown: secrets are masked, and environment variables are named, not filled
+    /// in.
+    pub document: serde_json::Value,
     /// Where copies of keys and revocations are kept; none: nowhere.
     pub state_dir: Option<PathBuf>,
     /// How much of a refusal the outside sees, unless the route says otherwise.

@@ -18,8 +18,8 @@ mod replica;
 mod signed;
 mod stats;
 mod store;
-mod writer;
 mod valkey;
+mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,9 +48,9 @@ pub use signed::SignedSettings;
 pub use stats::RevocationFeedStats;
 use store::Store;
 pub use store::load_fact_hasher;
-pub use writer::{Currency, FeedWriter, ToldFeedSettings};
 pub use valkey::ValkeyEngine;
 use valkey::{Keys, ValkeySource};
+pub use writer::{Currency, FeedWriter, ToldFeedSettings};
 
 /// What one feed needs to be kept current.
 #[derive(Clone, Debug)]

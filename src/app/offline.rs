@@ -1,0 +1,89 @@
+//! The sources of a configuration without listeners and without a lasting trace: for commands that ask what the gateway
+//! would say.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::task::JoinSet;
+
+use super::sources::{Purpose, Sources};
+use super::{request_limits, routes};
+use crate::admin::readiness::Readiness;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gateway::Explainer;
+use crate::telemetry::metrics::Metrics;
+
+/// How long the feeds may take to be heard; what has not come by then shows as not loaded.
+const FEED_PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Keys and feeds as the gateway would have them, fetched by this process. Dropping it ends the fetching.
+#[derive(Debug)]
+pub struct Offline {
+    /// Judges tokens by them.
+    pub explainer: Explainer,
+    _tasks: JoinSet<()>,
+    _copies: Option<Copies>,
+}
+
+impl Offline {
+    /// Fetches what the configuration names. Copies in its `state_dir` serve where nothing answers; the directory
+    /// itself, which is the running gateway's, is only read.
+    ///
+    /// # Errors
+    /// A source that cannot be set up, such as inline keys that do not parse.
+    pub async fn start(mut config: Config, clock: Clock) -> Result<Self> {
+        let copies = config.state_dir.take().and_then(|directory| Copies::of(&directory).ok());
+        config.state_dir = copies.as_ref().map(|copies| copies.0.clone());
+        let (metrics, mut tasks) = (Metrics::new(), JoinSet::new());
+        let readiness = Readiness::new(Sources::names(&config));
+        let sources =
+            Sources::start(&config, Purpose::Look, &clock, &readiness, &metrics, &mut tasks).await?;
+        let heard = async {
+            while !sources.feeds.iter().all(|feed| feed.is_loaded()) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        _ = tokio::time::timeout(FEED_PATIENCE, heard).await;
+        let explainer = Explainer {
+            routes: Arc::new(routes::build(&config, &sources.inboxes).context("routes")?),
+            verifier: sources.verifier,
+            revocation: sources.revocation,
+            limits: request_limits(&config),
+            clock,
+        };
+        Ok(Self { explainer, _tasks: tasks, _copies: copies })
+    }
+}
+
+/// A private copy of a state directory, gone when dropped.
+#[derive(Debug)]
+struct Copies(PathBuf);
+
+impl Copies {
+    fn of(directory: &Path) -> std::io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+
+        let mut random = [0; 8];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| std::io::Error::other("no randomness"))?;
+        let name = format!("valgate-{:016x}", u64::from_ne_bytes(random));
+        let copies = Self(std::env::temp_dir().join(name));
+        std::fs::DirBuilder::new().mode(0o700).create(&copies.0)?;
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                std::fs::copy(entry.path(), copies.0.join(entry.file_name()))?;
+            }
+        }
+        Ok(copies)
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.0);
+    }
+}
