@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admin::endpoints::{
-    Configuration, Feeds, Keys, Livez, LogLevel, MetricsPage, Readyz, Status, VerifyToken,
+    Configuration, Feeds, Keys, Livez, LogLevel, MetricsPage, Readyz, Revocations, Status, VerifyToken,
 };
 use crate::admin::gate::Gate;
 use crate::admin::in_force::InForce;
@@ -53,7 +53,8 @@ pub fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
         Box::new(Status { readiness: readiness.clone(), in_force: in_force.clone(), clock: clock.clone() }),
         Box::new(Configuration(in_force.clone())),
         Box::new(Keys { in_force: in_force.clone(), clock: clock.clone() }),
-        Box::new(Feeds { in_force: in_force.clone(), clock }),
+        Box::new(Feeds { in_force: in_force.clone(), clock: clock.clone() }),
+        Box::new(Revocations { in_force: in_force.clone(), clock }),
         Box::new(VerifyToken(in_force)),
         Box::new(LogLevel(logging::level_handle())),
         Box::new(MetricsPage(metrics)),

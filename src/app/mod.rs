@@ -105,6 +105,7 @@ pub async fn start(config: Config) -> Result<Running> {
         document: config.document.clone(),
         issuers: sources.verifier.issuers().iter().cloned().collect(),
         feeds: sources.feeds.clone(),
+        writable_feeds: sources.writable_feeds(&config, &clock)?,
         explainer: explainer.clone(),
     });
     let admin = match &config.admin {

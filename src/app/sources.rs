@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
+use crate::admin::endpoints::WritableFeed;
 use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -21,7 +22,7 @@ use crate::revocation::{FeedState, RevocationPolicies, RevocationPolicy, WhenSta
 use crate::telemetry::metrics::{Metrics, Registration};
 use crate::token::{Audiences, Expectations, Issuer, IssuerId, Issuers, Profile, Verifier};
 
-use super::feeds;
+use super::{engines, feeds};
 
 /// What the sources publish.
 pub struct Sources {
@@ -90,6 +91,17 @@ impl Sources {
             feeds: feeds.states,
             registrations,
         })
+    }
+
+    /// The feeds that can be written to, with their engines.
+    pub fn writable_feeds(&self, config: &Config, clock: &Clock) -> Result<Vec<WritableFeed>> {
+        let with_inbox = config.feeds.iter().zip(&self.inboxes);
+        with_inbox
+            .filter_map(|(feed, inbox)| Some((feed, inbox.clone()?)))
+            .map(|(feed, inbox)| {
+                Ok(WritableFeed { name: feed.name.clone(), inbox, engine: engines::writable(feed, clock)? })
+            })
+            .collect()
     }
 }
 

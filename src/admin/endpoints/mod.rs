@@ -6,6 +6,7 @@ mod keys;
 mod log_level;
 mod metrics;
 mod probes;
+mod revocations;
 mod status;
 mod verify;
 
@@ -15,6 +16,7 @@ pub use keys::Keys;
 pub use log_level::LogLevel;
 pub use metrics::MetricsPage;
 pub use probes::{Livez, Readyz};
+pub use revocations::{Revocations, WritableFeed};
 pub use status::Status;
 pub use verify::{Question, VerifyToken};
 
