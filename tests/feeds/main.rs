@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod events;
+mod feed_server;
 mod fleet;
 mod valkey;
 mod valkey_topology;
