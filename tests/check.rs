@@ -26,6 +26,7 @@ fn files(directory: &str) -> Vec<PathBuf> {
 fn environment(name: &str) -> Option<String> {
     match name {
         "FEED_TOKEN" => Some("s3cret-feed-token".to_owned()),
+        "VALKEY_PASSWORD" | "NATS_PASSWORD" => Some("s3cret-password".to_owned()),
         "API_HOST" => Some("api.example.com".to_owned()),
         "FEED_URL" => Some("ftp://user:s3cret-password@feed.example.com/".to_owned()),
         "EMPTY" => Some(String::new()),
@@ -87,7 +88,8 @@ fn the_reference_file_names_every_field_and_its_default() {
     let mut missing = Vec::new();
     fields(&config::schema(), &mut |name, default| {
         let shown = default.map_or_else(|| format!("{name}:"), |default| format!("{name}: {default}"));
-        if !text.split(['\n', '{', ',', '#', '-']).any(|part| part.trim_start().starts_with(&shown)) {
+        let shows = |part: &str| part.trim_start_matches([' ', '-']).starts_with(&shown);
+        if !text.split(['\n', '{', ',', '#']).any(shows) {
             missing.push(shown);
         }
     });

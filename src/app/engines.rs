@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::clock::Clock;
 use crate::config::settings::{Feed, FeedSource, HttpFeed};
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
-use crate::feeds::revocation::{DEFAULT_MAX_BYTES, FileEngine, HttpEngine, ValkeyEngine};
+use crate::feeds::revocation::{DEFAULT_MAX_BYTES, FileEngine, HttpEngine, NatsEngine, ValkeyEngine};
 use crate::revocation::RevocationEngine;
 
 /// The engine of a feed, to be read and, if the feed has what is needed for it, written.
@@ -26,7 +26,9 @@ pub fn engine(feed: &Feed, clock: &Clock) -> Result<Arc<dyn RevocationEngine>> {
             Arc::new(FileEngine::new(path.clone(), DEFAULT_MAX_BYTES, clock.clone()))
         }
         FeedSource::Valkey { valkey, prefix } => Arc::new(ValkeyEngine::new(valkey.clone(), prefix)),
-        FeedSource::Nats { .. } => bail!("not yet"),
+        FeedSource::Nats { nats, bucket } => {
+            Arc::new(NatsEngine::new(nats.clone(), bucket.clone(), clock.clone()))
+        }
         FeedSource::Events(_) => bail!(
             "the feed {} is told by a provider and kept by each gateway; name a feed that has an engine, or ask the \
              gateway's admin listener",

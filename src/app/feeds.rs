@@ -63,7 +63,10 @@ pub async fn start(surroundings: &Surroundings<'_>, tasks: &mut JoinSet<()>) -> 
                     RevocationSource::Valkey { valkey: Box::new(valkey.clone()), prefix: prefix.clone() };
                 read(surroundings, place, feed, (valkey, DEFAULT_INTERVAL), &mut feeds, tasks).await
             }
-            FeedSource::Nats { .. } => anyhow::bail!("not yet"),
+            FeedSource::Nats { nats, bucket } => {
+                let nats = RevocationSource::Nats { nats: Box::new(nats.clone()), bucket: bucket.clone() };
+                read(surroundings, place, feed, (nats, DEFAULT_INTERVAL), &mut feeds, tasks).await
+            }
             FeedSource::Events(source) => {
                 events::start(surroundings, place, feed, source, &mut feeds, tasks).await
             }
@@ -148,13 +151,18 @@ pub fn register(
 ) -> Vec<Registration> {
     let &Surroundings { metrics, clock, .. } = surroundings;
     let labels = [("feed", feed)];
-    let counters: [(&str, &str, Read); 7] = [
+    let counters: [(&str, &str, Read); 8] = [
         ("feed_snapshots", "Snapshots of a revocation feed put in force.", |stats| &stats.snapshots),
         ("feed_deltas", "Deltas of a revocation feed put in force.", |stats| &stats.deltas),
         ("feed_unchanged", "Times a revocation feed said that nothing changed.", |stats| &stats.unchanged),
         ("feed_failures", "Failed attempts to hear a revocation feed.", |stats| &stats.failures),
         ("feed_applied", "Entries of a revocation feed put in force.", |stats| &stats.applied),
         ("feed_broken_entries", "Entries of a revocation feed skipped as broken.", |stats| &stats.broken),
+        (
+            "feed_foreign_entries",
+            "Entries of a revocation feed about issuers that are not bound to it.",
+            |stats| &stats.foreign,
+        ),
         ("feed_store_failures", "Failed attempts to keep a feed's copy on disk.", |stats| {
             &stats.store_failures
         }),

@@ -29,6 +29,7 @@ use tokio::time::Sleep;
 use url::{Host, Url};
 
 use connect::HttpsConnector;
+pub(super) use connect::client_config;
 use error::Cause;
 pub use error::FetchError;
 pub(super) use error::shown;

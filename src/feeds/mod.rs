@@ -8,6 +8,7 @@ pub mod discovery;
 pub mod events;
 pub mod fetch;
 pub mod jwks;
+mod nats;
 pub mod revocation;
 #[cfg(test)]
 mod testing;

@@ -193,6 +193,8 @@ impl Link {
     ) -> Result<T, EngineError> {
         let timeout = self.timeout;
         let answering = self.connection.req_packed_command(command);
+        // An answer may be the server's refusal.
+        let answering = async { answering.await?.extract_error() };
         match tokio::time::timeout(timeout.saturating_add(held_back), answering).await {
             Ok(Ok(answer)) => T::from_redis_value(answer).map_err(|error| {
                 EngineError::Unavailable(format!("{} answers what it should not: {error}", self.address))

@@ -6,5 +6,6 @@ mod support;
 mod events;
 mod feed_server;
 mod fleet;
+mod nats;
 mod valkey;
 mod valkey_topology;

@@ -5,7 +5,7 @@ use valgate::feeds::revocation::ValkeyEngine;
 use valgate::revocation::RevocationEngine;
 
 use crate::fleet::{Node, REVOKED, Subject, behaves_like_an_engine, yaml};
-use crate::support::engines::{Engine, free_port};
+use crate::support::engines::{Engine, free_port, tls_front};
 use crate::support::{Signer, eventually, write_certificates};
 use crate::valkey::{at, settings};
 
@@ -158,20 +158,8 @@ async fn tls_and_the_documented_rights_are_enough() {
     assert_eq!(users.len(), 3, "{users:?}");
     std::fs::write(dir.path().join("users.acl"), users.join("\n") + "\n").unwrap();
     let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let tls_port = free_port();
-    let _server = Engine::valkey(&[
-        "--aclfile",
-        &file("users.acl"),
-        "--tls-port",
-        &tls_port.to_string(),
-        "--tls-cert-file",
-        &file("tls.crt"),
-        "--tls-key-file",
-        &file("tls.key"),
-        "--tls-auth-clients",
-        "no",
-    ])
-    .await;
+    let server = Engine::valkey(&["--aclfile", &file("users.acl")]).await;
+    let tls_port = tls_front(dir.path(), server.port).await;
 
     let valkey = |username: &str, password: &str, tls| Valkey {
         credentials: Some(ValkeyCredentials {

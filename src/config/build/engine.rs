@@ -95,7 +95,7 @@ impl Build<'_, '_> {
                 None
             }
             (username, Some(password)) => {
-                let password = self.engine_secret(password, &place.field("password"))?;
+                let password = self.password(password, &place.field("password"))?;
                 Some(Some(ValkeyCredentials { username: username.cloned(), password }))
             }
         }
@@ -123,7 +123,7 @@ impl Build<'_, '_> {
         }
         self.exactly_one(place, &ways)?;
         let mut secret = |text: &Option<SecretText>, field| {
-            text.as_ref().and_then(|text| self.engine_secret(text, &place.field(field)))
+            text.as_ref().and_then(|text| self.password(text, &place.field(field)))
         };
         let other = secret(&raw.token, "token")
             .map(NatsCredentials::Token)
@@ -137,7 +137,7 @@ impl Build<'_, '_> {
             self.mistakes.add(place, "`username` and `password` belong together", remedy);
             return None;
         };
-        let password = self.engine_secret(password, &place.field("password"))?;
+        let password = self.password(password, &place.field("password"))?;
         Some(NatsCredentials::User { username: username.clone(), password })
     }
 
@@ -205,7 +205,7 @@ impl Build<'_, '_> {
     }
 
     /// A secret from the file itself or, after `file:`, from another one. Never shown.
-    fn engine_secret(&mut self, secret: &SecretText, place: &Place) -> Option<Secret> {
+    fn password(&mut self, secret: &SecretText, place: &Place) -> Option<Secret> {
         let text = self.secret_text(secret, place)?;
         if text.is_empty() {
             let remedy = "write `${ENV_VAR}`, or `file:` and the path of a file that holds it";

@@ -51,8 +51,9 @@ impl HttpsConnector {
         tcp.set_connect_timeout(Some(settings.timeout));
         let roots = trust_anchors(settings.ca.as_ref())?;
         let trusts_anyone = !roots.is_empty();
-        let tls =
-            Tls(TlsConnector::from(Arc::new(client_config(roots, settings.client_certificate.as_ref())?)));
+        let mut config = config_for(roots, settings.client_certificate.as_ref())?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let tls = Tls(TlsConnector::from(Arc::new(config)));
         let (proxy, timeout) = (settings.proxy.clone(), settings.timeout);
         Ok((Self { tcp, tls, proxy, timeout }, trusts_anyone))
     }
@@ -96,26 +97,29 @@ fn server_name(uri: &Uri) -> Result<ServerName<'static>, BoxError> {
     Ok(ServerName::try_from(host.to_owned())?)
 }
 
-fn client_config(
-    roots: RootCertStore,
+/// TLS to a source, without ALPN.
+pub(in crate::feeds) fn client_config(
+    ca: Option<&TrustAnchors>,
     client: Option<&ClientCertificate>,
 ) -> Result<ClientConfig, FetchError> {
+    config_for(trust_anchors(ca)?, client)
+}
+
+fn config_for(roots: RootCertStore, client: Option<&ClientCertificate>) -> Result<ClientConfig, FetchError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| FetchError::Tls { cause: Cause::of(&error) })?
         .with_root_certificates(roots);
-    let mut config = match client {
-        None => builder.with_no_client_auth(),
+    match client {
+        None => Ok(builder.with_no_client_auth()),
         Some(files) => {
             let (chain, key) = client_certificate(files)?;
             builder
                 .with_client_auth_cert(chain, key)
-                .map_err(|error| FetchError::ClientCertificate { cause: Cause::of(&error) })?
+                .map_err(|error| FetchError::ClientCertificate { cause: Cause::of(&error) })
         }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    }
 }
 
 fn trust_anchors(named: Option<&TrustAnchors>) -> Result<RootCertStore, FetchError> {

@@ -1,7 +1,7 @@
 //! The background task that keeps one revocation feed's index current (docs/revocation-feed.md).
 //!
 //! ```text
-//! http | file | valkey -> document (parse, stage) -> replica (judge, put in force) -> store (keep for a restart)
+//! http | file | valkey | nats -> document (parse, stage) -> replica (judge, put in force) -> store (keep for a restart)
 //! ```
 //!
 //! Whatever the source answers, the last good state stays in force until a better one is there; how old it is, the
@@ -13,6 +13,7 @@ mod file;
 mod file_engine;
 mod http;
 mod http_engine;
+mod nats;
 mod pace;
 mod replica;
 mod signed;
@@ -30,9 +31,10 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::fetch::{FetchError, FetchSettings};
+use super::nats::NatsConnector;
 use super::valkey::ValkeyConnector;
 use crate::clock::{Clock, Monotonic};
-use crate::config::settings::Valkey;
+use crate::config::settings::{Nats, Valkey};
 use crate::feeds::back_off::{Chance, after_failure};
 use crate::revocation::{FactHasher, FeedState, Index};
 
@@ -42,6 +44,8 @@ use file::FileSource;
 pub use file_engine::FileEngine;
 use http::HttpSource;
 pub use http_engine::HttpEngine;
+pub use nats::NatsEngine;
+use nats::NatsSource;
 use replica::{Replica, Taken};
 use signed::Signed;
 pub use signed::SignedSettings;
@@ -102,6 +106,13 @@ pub enum RevocationSource {
         /// What the names of its keys begin with.
         prefix: String,
     },
+    /// A key-value bucket of NATS JetStream.
+    Nats {
+        /// Where it is.
+        nats: Box<Nats>,
+        /// Its name.
+        bucket: String,
+    },
 }
 
 /// How often to ask when neither long poll nor the configuration says.
@@ -143,6 +154,7 @@ enum Source {
     Http(Box<HttpSource>),
     File(FileSource),
     Valkey(Box<ValkeySource>),
+    Nats(Box<NatsSource>),
 }
 
 /// When to ask again after a success.
@@ -187,6 +199,11 @@ impl RevocationFeed {
                 let connector = ValkeyConnector::new(*valkey, &prefix);
                 let place = format!("{} {prefix}", connector.place());
                 (Source::Valkey(Box::new(ValkeySource::new(connector, keys))), place)
+            }
+            RevocationSource::Nats { nats, bucket } => {
+                let connector = NatsConnector::new(*nats, bucket);
+                let place = connector.place();
+                (Source::Nats(Box::new(NatsSource::new(connector))), place)
             }
         };
         let store = state_dir.map(|directory| Store::new(&directory, &name, &place, &index));
@@ -254,6 +271,7 @@ impl RevocationFeed {
             }
             Source::File(file) => file.sync(replica).await.map(|_: Taken| Next::AfterInterval),
             Source::Valkey(valkey) => valkey.sync(replica).await.map(|_: Taken| Next::AtOnce),
+            Source::Nats(nats) => nats.sync(replica).await.map(|_: Taken| Next::AtOnce),
         }
     }
 
@@ -280,7 +298,9 @@ impl RevocationFeed {
             self.noted = Some(message);
         }
         match self.source {
-            Source::Http(_) | Source::Valkey(_) => after_failure(self.failures, Chance::draw()),
+            Source::Http(_) | Source::Valkey(_) | Source::Nats(_) => {
+                after_failure(self.failures, Chance::draw())
+            }
             Source::File(_) => pace::after_success(self.interval, Chance::draw()),
         }
     }

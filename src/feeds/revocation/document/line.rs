@@ -66,6 +66,13 @@ pub(in super::super) fn check_usable(revocations: &[Revocation]) -> Result<(), E
         .map_or(Ok(()), |why| Err(EngineError::Unusable(format!("the revocation cannot be written: {why}"))))
 }
 
+/// What the line of an entry becomes by a revocation; `None` if it covers that already.
+pub(in super::super) fn on_top(held: &[u8], revocation: &Revocation) -> Option<Revocation> {
+    let Ok(held) = parse_revocation(held) else { return Some(revocation.clone()) };
+    let merged = held.entry.clone().merged(&revocation.entry);
+    (merged != held.entry).then(|| Revocation { entry: merged, ..revocation.clone() })
+}
+
 /// What only people read; of another type, it is left out.
 #[derive(Default, Deserialize)]
 struct Notes {

@@ -6,7 +6,7 @@ use redis::{Cmd, FromRedisValue, cmd};
 use tokio::sync::Mutex;
 
 use super::super::super::valkey::{Link, ValkeyConnector};
-use super::super::document::{check_usable, lift_line, parse_revocation, revocation_line};
+use super::super::document::{check_usable, lift_line, on_top, parse_revocation, revocation_line};
 use super::source::lost;
 use super::{EPOCH, Keys, field, field_of};
 use crate::clock::UnixSeconds;
@@ -179,13 +179,6 @@ impl RevocationEngine for ValkeyEngine {
             Ok(page)
         })
     }
-}
-
-/// What an entry becomes by a revocation; `None` if it covers that already.
-fn on_top(held: &[u8], revocation: &Revocation) -> Option<Revocation> {
-    let Ok(held) = parse_revocation(held) else { return Some(revocation.clone()) };
-    let merged = held.entry.clone().merged(&revocation.entry);
-    (merged != held.entry).then(|| Revocation { entry: merged, ..revocation.clone() })
 }
 
 fn contended() -> EngineError {
