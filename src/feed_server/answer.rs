@@ -181,7 +181,7 @@ async fn write(state: &Arc<State>, request: Request<Incoming>) -> Answer {
     }
 }
 
-/// On disk first, then in memory, then to those who wait. `None` if there would be too many.
+/// In memory and on disk, then to those who wait. `None` if there would be too many.
 fn put(state: &State, lines: Vec<Line>) -> io::Result<Option<(Written, String)>> {
     let now = state.clock.wall();
     let mut kept = state.kept();
@@ -194,20 +194,21 @@ fn put(state: &State, lines: Vec<Line>) -> io::Result<Option<(Written, String)>>
             log.rewrite(book, now)?;
         }
     }
-    // A lift after a revocation of the same fact in one request counts, so news are told one by one.
-    let mut written = Written::default();
-    let news = lines.iter().any(|line| book.is_news(line));
-    if news {
-        if is_full(book) && lines.iter().any(|line| !line.is_lift()) {
-            return Ok(None);
-        }
-        let first = book.last() + 1;
-        log.append(first, &lines, book, now)?;
-        for (number, line) in (first..).zip(lines) {
-            let one = book.add(number, line);
-            written.revoked += one.revoked;
-            written.lifted += one.lifted;
-        }
+    if is_full(book) && lines.iter().any(|line| !line.is_lift()) {
+        return Ok(None);
+    }
+    let first = book.last() + 1;
+    let (mut news, mut written) = (Vec::new(), Written::default());
+    for line in lines {
+        let Some(line) = book.news(line) else { continue };
+        let one = book.add(book.last() + 1, line.clone());
+        written.revoked += one.revoked;
+        written.lifted += one.lifted;
+        news.push(line);
+    }
+    if !news.is_empty() {
+        // If that fails, gateways may hear of it all the same; who wrote it is told that it is not kept.
+        log.append(first, &news, book, now)?;
         state.last.send_replace(book.last());
     }
     Ok(Some((written, format!("{}.{}", book.epoch(), book.last()))))

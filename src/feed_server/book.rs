@@ -49,13 +49,18 @@ impl Book {
         self.live
     }
 
-    /// Whether a change would change anything.
-    pub(super) fn is_news(&self, line: &Line) -> bool {
+    /// The change that remains of this one beside what is in force; `None` if it would change nothing.
+    pub(super) fn news(&self, line: Line) -> Option<Line> {
         let known = self.in_force.get(&line.fact).map(Vec::as_slice).unwrap_or_default();
         if line.is_lift() {
-            return !known.is_empty();
+            return (!known.is_empty()).then_some(line);
         }
-        !known.iter().any(|number| self.changes.get(number).is_some_and(|other| other.change == line.change))
+        let like =
+            known.iter().filter_map(|number| self.changes.get(number)).find(|other| other.is_like(&line));
+        match like {
+            None => Some(line),
+            Some(other) => line.merged(other).filter(|merged| merged.change != other.change),
+        }
     }
 
     /// Takes a change over under its number, which is higher than those before.
@@ -67,7 +72,12 @@ impl Book {
             written.lifted = lifted.len();
             self.live -= lifted.len();
         } else {
-            self.in_force.entry(line.fact.clone()).or_default().push(number);
+            // One by cut-off and one without stand beside each other; of each, the last has what those before had.
+            let known = self.in_force.entry(line.fact.clone()).or_default();
+            let before = known.len();
+            known.retain(|number| self.changes.get(number).is_some_and(|other| !other.is_like(&line)));
+            self.live -= before - known.len();
+            known.push(number);
             written.revoked = 1;
             self.live += 1;
         }

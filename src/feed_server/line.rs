@@ -34,6 +34,23 @@ impl Line {
         Ok(Self { fact, change, text })
     }
 
+    /// Whether both revoke by cut-off, or both without: then one says what the two say.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        match (&self.change, &other.change) {
+            (Change::Revoke(one), Change::Revoke(other)) => one.before.is_some() == other.before.is_some(),
+            _ => false,
+        }
+    }
+
+    /// One line for two that are alike, with the notes of this one.
+    pub(super) fn merged(&self, other: &Self) -> Option<Self> {
+        let Change::Revoke(other) = &other.change else { return None };
+        let mut revocation = parse_revocation(self.text.as_bytes()).ok()?;
+        revocation.entry = revocation.entry.merged(other);
+        let change = Change::Revoke(revocation.entry.clone());
+        Some(Self { fact: self.fact.clone(), change, text: revocation_line(&revocation) })
+    }
+
     /// Whether it takes back.
     pub(super) fn is_lift(&self) -> bool {
         matches!(self.change, Change::Lift { .. })

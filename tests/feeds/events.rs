@@ -91,7 +91,8 @@ fn logout(sid: Option<&str>) -> Token {
 }
 
 async fn post(gateway: &TestGateway, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
-    let mut request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n", body.len());
+    let mut request =
+        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         request.extend([name, ": ", value, "\r\n"]);
     }
@@ -120,13 +121,21 @@ async fn an_event_revokes_whom_it_names_and_nobody_else() {
     let rows = [
         ("session-revoked", iss_sub("u1"), ("sub", "u1")),
         ("credential-change", json!({ "format": "opaque", "id": "u2" }), ("sub", "u2")),
-        ("token-claims-change", json!({ "format": "email", "email": "u3@example.com" }), ("sub", "u3@example.com")),
+        (
+            "token-claims-change",
+            json!({ "format": "email", "email": "u3@example.com" }),
+            ("sub", "u3@example.com"),
+        ),
         (
             "session-revoked",
             json!({ "format": "complex", "session": { "format": "opaque", "id": "s4" }, "user": iss_sub("u4") }),
             ("sid", "s4"),
         ),
-        ("session-revoked", json!({ "format": "complex", "user": iss_sub("u5"), "device": {} }), ("sub", "u5")),
+        (
+            "session-revoked",
+            json!({ "format": "complex", "user": iss_sub("u5"), "device": {} }),
+            ("sub", "u5"),
+        ),
         (
             "session-revoked",
             json!({ "format": "aliases", "identifiers": [{ "format": "did", "url": "did:x" }, iss_sub("u6")] }),
@@ -157,7 +166,12 @@ async fn an_event_revokes_whom_it_names_and_nobody_else() {
 async fn an_event_that_proves_nothing_is_refused_and_revokes_nothing() {
     let (signer, stranger) = (Signer::es256("k1"), Signer::es256("k1"));
     let gateway = start(&signer, &push("")).await;
-    let good = || event(&format!("{CAEP}session-revoked"), json!({ "format": "iss_sub", "iss": ISSUER, "sub": "alice" }));
+    let good = || {
+        event(
+            &format!("{CAEP}session-revoked"),
+            json!({ "format": "iss_sub", "iss": ISSUER, "sub": "alice" }),
+        )
+    };
     let alice = Token::new().sign(&signer);
     let rows = [
         (good().header("typ", "JWT").sign(&signer), "invalid_request"),
@@ -172,7 +186,10 @@ async fn an_event_that_proves_nothing_is_refused_and_revokes_nothing() {
         (good().claim("sub", "alice").sign(&signer), "invalid_request"),
         (good().without("events").sign(&signer), "invalid_request"),
         (good().without("sub_id").sign(&signer), "invalid_request"),
-        (good().claim("sub_id", json!({ "format": "iss_sub", "sub": "alice" })).sign(&signer), "invalid_request"),
+        (
+            good().claim("sub_id", json!({ "format": "iss_sub", "sub": "alice" })).sign(&signer),
+            "invalid_request",
+        ),
         ("garbage".to_owned(), "invalid_request"),
     ];
     for (set, code) in rows {
@@ -184,12 +201,17 @@ async fn an_event_that_proves_nothing_is_refused_and_revokes_nothing() {
     for headers in [
         vec![("Content-Type", "application/secevent+jwt")],
         vec![("Content-Type", "application/secevent+jwt"), ("Authorization", "Bearer another")],
-        vec![("Content-Type", "application/secevent+jwt"), ("Authorization", SECRET), ("Authorization", SECRET)],
+        vec![
+            ("Content-Type", "application/secevent+jwt"),
+            ("Authorization", SECRET),
+            ("Authorization", SECRET),
+        ],
     ] {
         let reply = post(&gateway, "/told", &headers, &set).await;
         assert_eq!((reply.status, &reply.json()["err"]), (401, &json!("authentication_failed")));
     }
-    let reply = post(&gateway, "/told", &[("Content-Type", "text/plain"), ("Authorization", SECRET)], &set).await;
+    let reply =
+        post(&gateway, "/told", &[("Content-Type", "text/plain"), ("Authorization", SECRET)], &set).await;
     assert_eq!(reply.status, 400);
     refused(&get(gateway.plain, "/told", &[]).await, "VAL-041", "method_not_allowed");
     assert_eq!(ask(&gateway, &alice).await, "200", "nothing of this revoked anything");
@@ -206,14 +228,16 @@ async fn what_was_told_outlives_a_restart_and_reaches_the_shared_list() {
     let yaml = yaml(&signer, &push(", write_to: shared"), true);
     let gateway = TestGateway::start_in(Arc::clone(&dir), &yaml).await;
     gateway.wait_until_ready().await;
-    let set = event(&format!("{CAEP}session-revoked"), json!({ "format": "opaque", "id": "alice" })).sign(&signer);
+    let set =
+        event(&format!("{CAEP}session-revoked"), json!({ "format": "opaque", "id": "alice" })).sign(&signer);
     let alice = Token::new().sign(&signer);
     for _ in 0..2 {
         assert_eq!(tell(&gateway, &set).await.status, 202, "told again, it is known");
     }
     assert_eq!(gateway.metric("valgate_feed_events_repeated_total{feed=\"told\"}").await, 1);
     gateway.stop().await;
-    let shared: Value = serde_json::from_slice(&std::fs::read(dir.path().join("shared.json")).unwrap()).unwrap();
+    let shared: Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("shared.json")).unwrap()).unwrap();
     assert_eq!(shared["entries"][0]["sub"], "alice", "{shared}");
     assert_eq!(shared["entries"][0]["reason"], "session-revoked", "{shared}");
 
@@ -236,7 +260,8 @@ async fn a_stream_is_polled_and_each_event_acknowledged_or_refused() {
     let signer = Signer::es256("k1");
     let transmitter = Stub::start().await;
     let good = event(&format!("{CAEP}session-revoked"), json!({ "format": "opaque", "id": "alice" }));
-    let bad = event(&format!("{CAEP}session-revoked"), json!({ "format": "opaque", "id": "bob" })).claim("aud", "x");
+    let bad = event(&format!("{CAEP}session-revoked"), json!({ "format": "opaque", "id": "bob" }))
+        .claim("aud", "x");
     let check = event(&format!("{SSF}verification"), json!({ "format": "opaque", "id": "stream" }));
     let sets = json!({ "sets": {
         good.text("jti"): good.sign(&signer), bad.text("jti"): bad.sign(&signer), check.text("jti"): check.sign(&signer),
@@ -279,7 +304,11 @@ async fn a_logout_token_ends_the_session_or_all_of_the_subject() {
     }
     assert_eq!(ask(&gateway, &one).await, "200", "nothing of this ended the session");
     let good = logout(Some("s1")).sign(&signer);
-    refused(&gateway.get("/orders/1", &logout(None).claim("aud", "orders-api").sign(&signer), &[]).await, "VAL-020", "wrong_type");
+    refused(
+        &gateway.get("/orders/1", &logout(None).claim("aud", "orders-api").sign(&signer), &[]).await,
+        "VAL-020",
+        "wrong_type",
+    );
     let reply = tell_logout(&gateway, &good).await;
     assert_eq!((reply.status, reply.header("cache-control")), (200, Some("no-store")));
     assert_eq!([ask(&gateway, &one).await, ask(&gateway, &two).await], [REVOKED, "200"]);
@@ -324,8 +353,10 @@ async fn an_administrator_revokes_lists_and_lifts() {
     let gateway = start(&signer, &push("")).await;
     let order = async |body: Value| {
         let body = body.to_string();
-        let head =
-            format!("POST /revocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST /revocations HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         send(gateway.admin(), head + &body).await
     };
     let alice = Token::new().sign(&signer);
@@ -334,7 +365,10 @@ async fn an_administrator_revokes_lists_and_lifts() {
     assert_eq!(reply.json(), json!({ "feed": "shared", "revoked": 1, "lifted": 0 }));
     assert_eq!(ask(&gateway, &alice).await, REVOKED);
     let listed = get(gateway.admin(), "/revocations?feed=shared", &[]).await.json();
-    assert_eq!((&listed["entries"][0]["sub"], &listed["entries"][0]["reason"]), (&json!("alice"), &json!("lost laptop")));
+    assert_eq!(
+        (&listed["entries"][0]["sub"], &listed["entries"][0]["reason"]),
+        (&json!("alice"), &json!("lost laptop"))
+    );
     order(json!({ "feed": "shared", "entries": [{ "sub": "alice", "lift": true }] })).await;
     assert_eq!(ask(&gateway, &alice).await, "200");
     for (bad, status) in [

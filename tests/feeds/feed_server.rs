@@ -68,9 +68,12 @@ async fn a_file_is_an_engine_too() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("revoked.json");
     let engine = FileEngine::new(path.clone(), 1 << 20, Clock::system());
-    engine.revoke(&[Subject::new(&signer).revocation()]).await.unwrap();
+    let first = Subject::new(&signer);
+    engine.revoke(&[first.revocation()]).await.unwrap();
+    engine.lift(&[first.fact]).await.unwrap();
     let node =
-        Node::start(yaml(&signer, &format!("file: {{ path: \"{}\", interval: 100ms }}", path.display()))).await;
+        Node::start(yaml(&signer, &format!("file: {{ path: \"{}\", interval: 100ms }}", path.display())))
+            .await;
     behaves_like_an_engine(&engine, &node, &signer).await;
 }
 
@@ -119,7 +122,8 @@ async fn only_who_has_the_token_writes_and_only_what_is_whole() {
         );
         send(server.address(), head + body).await.status
     };
-    let (right, entry) = (format!("Authorization: {WRITE}\r\n"), r#"{"entries": [{"sub": "a", "exp": 4000000000}]}"#);
+    let (right, entry) =
+        (format!("Authorization: {WRITE}\r\n"), r#"{"entries": [{"sub": "a", "exp": 4000000000}]}"#);
     assert_eq!(post("", entry).await, 401);
     assert_eq!(post("Authorization: Bearer another\r\n", entry).await, 401);
     assert_eq!(post(&format!("{right}{right}"), entry).await, 401);
@@ -133,7 +137,8 @@ async fn only_who_has_the_token_writes_and_only_what_is_whole() {
     let tag = first.header("etag").unwrap();
     let again = get(server.address(), "/revocations", &[("If-None-Match", tag)]).await;
     assert_eq!(again.status, 304, "what is known already changes nothing");
-    let many: Vec<Value> = (0..1000).map(|n| json!({ "jti": n.to_string(), "exp": 4_000_000_000_u64 })).collect();
+    let many: Vec<Value> =
+        (0..1000).map(|n| json!({ "jti": n.to_string(), "exp": 4_000_000_000_u64 })).collect();
     assert_eq!(post(&right, &json!({ "entries": many }).to_string()).await, 507);
 }
 
@@ -253,7 +258,17 @@ fn people_revoke_look_up_and_lift_by_command() {
     commands.told(&["revoke", "--token-file", token_file, "--reason", "lost phone"]);
     let known = commands.told(&["revocations", "lookup", "--token-file", token_file]);
     assert!(known.contains(&token.text("jti")) && known.contains("reason: \"lost phone\""), "{known}");
-    commands.told(&["revoke", "--sub", "bob", "--issued-before", "now", "--expires", "24h", "--issuer", ISSUER]);
+    commands.told(&[
+        "revoke",
+        "--sub",
+        "bob",
+        "--issued-before",
+        "now",
+        "--expires",
+        "24h",
+        "--issuer",
+        ISSUER,
+    ]);
     let listed = commands.told(&["revocations", "list"]);
     assert_eq!(listed.lines().count(), 2, "{listed}");
     let exported = commands.told(&["revocations", "export"]);
@@ -265,7 +280,10 @@ fn people_revoke_look_up_and_lift_by_command() {
 
     for (arguments, why) in [
         (vec!["revoke", "--sub", "bob"], "--expires"),
-        (vec!["revoke", "--sub", "bob", "--expires", "1h", "--issuer", "https://other/"], "does not revoke tokens of"),
+        (
+            vec!["revoke", "--sub", "bob", "--expires", "1h", "--issuer", "https://other/"],
+            "does not revoke tokens of",
+        ),
         (vec!["revoke", "--sub", "bob", "--sid", "s", "--expires", "1h"], "cannot be used with"),
         (vec!["revoke", "--sub", "bob", "--expires", "2020-01-01T00:00:00Z"], "nothing to revoke any more"),
         (vec!["revoke", "--sub", "bob", "--expires", "1h", "--feed", "none"], "there is no feed none"),
@@ -275,5 +293,7 @@ fn people_revoke_look_up_and_lift_by_command() {
         assert!(told.contains(why), "{arguments:?}: {told}");
     }
     let read_only = Commands::new("http: { url: \"http://127.0.0.1:9/\" }", &signer);
-    assert!(read_only.refused(&["revoke", "--sub", "bob", "--expires", "1h"]).contains("write_authorization"));
+    assert!(
+        read_only.refused(&["revoke", "--sub", "bob", "--expires", "1h"]).contains("write_authorization")
+    );
 }

@@ -123,7 +123,8 @@ impl Endpoint for Revocations {
     fn operations(&self) -> Vec<Operation> {
         let none = "There is no such feed, or none that can be written to.";
         let hashes = "Of this feed only hashes are kept, which cannot be listed.";
-        let away = "The engine cannot be reached; what was to be revoked may be in force at this gateway alone.";
+        let away =
+            "The engine cannot be reached; what was to be revoked may be in force at this gateway alone.";
         vec![
             Operation::get::<Listed>("What a feed's engine has in force, page by page.")
                 .parameter(Parameter { name: "feed", description: "The feed's name.", is_number: false })
@@ -135,18 +136,24 @@ impl Endpoint for Revocations {
                 .refuses(StatusCode::NOT_FOUND, none)
                 .refuses(StatusCode::NOT_IMPLEMENTED, hashes)
                 .refuses(StatusCode::SERVICE_UNAVAILABLE, away),
-            Operation::new(Method::POST, "Revokes, or takes back: at this gateway at once, and in the feed's engine.")
-                .takes::<Order>()
-                .answers::<Written>(StatusCode::OK, "It is in force and kept.")
-                .refuses(StatusCode::NOT_FOUND, none)
-                .refuses(StatusCode::SERVICE_UNAVAILABLE, away),
+            Operation::new(
+                Method::POST,
+                "Revokes, or takes back: at this gateway at once, and in the feed's engine.",
+            )
+            .takes::<Order>()
+            .answers::<Written>(StatusCode::OK, "It is in force and kept.")
+            .refuses(StatusCode::NOT_FOUND, none)
+            .refuses(StatusCode::SERVICE_UNAVAILABLE, away),
         ]
     }
 
     fn answer<'c>(&'c self, call: &'c Call) -> Reply<'c> {
         Box::pin(async move {
-            let answer =
-                if call.method == Method::POST { self.write(&call.body).await } else { self.list(&call.query).await };
+            let answer = if call.method == Method::POST {
+                self.write(&call.body).await
+            } else {
+                self.list(&call.query).await
+            };
             answer.unwrap_or_else(|refusal| refusal)
         })
     }
@@ -158,8 +165,11 @@ impl Revocations {
         let engine = feed.engine.ok_or_else(|| {
             problem(StatusCode::NOT_IMPLEMENTED, "Of this feed only hashes are kept, which cannot be listed.")
         })?;
-        let page = engine.list(query.get("after").map(String::as_str)).await.map_err(|error| refused(&error))?;
-        let entry = |revocation: &Revocation| serde_json::from_str(&revocation_line(revocation)).unwrap_or(Value::Null);
+        let page =
+            engine.list(query.get("after").map(String::as_str)).await.map_err(|error| refused(&error))?;
+        let entry = |revocation: &Revocation| {
+            serde_json::from_str(&revocation_line(revocation)).unwrap_or(Value::Null)
+        };
         let listed = Listed {
             feed: feed.name,
             entries: page.revocations.iter().map(entry).collect(),

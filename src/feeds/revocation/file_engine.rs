@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::Listed;
+use super::document::{Listed, check_revocations};
 use super::replica::blocking;
 use crate::clock::Clock;
 use crate::revocation::{EngineError, EngineFuture, Fact, Page, Revocation, RevocationEngine};
@@ -104,8 +104,11 @@ impl FileEngine {
 
 impl RevocationEngine for FileEngine {
     fn revoke<'a>(&'a self, revocations: &'a [Revocation]) -> EngineFuture<'a, ()> {
-        let revocations = revocations.to_vec();
-        Box::pin(self.change(move |listed| listed.revoke(&revocations)))
+        Box::pin(async move {
+            check_revocations(revocations).map_err(|why| EngineError::Unusable(why.to_owned()))?;
+            let revocations = revocations.to_vec();
+            self.change(move |listed| listed.revoke(&revocations)).await
+        })
     }
 
     fn lift<'a>(&'a self, facts: &'a [Fact]) -> EngineFuture<'a, usize> {

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::super::fetch::{FetchClient, FetchError, FetchRequest, FetchSettings, Fetched, Payload};
-use super::document::{Listed, lift_line, revocation_line};
+use super::document::{Listed, check_revocations, lift_line, revocation_line};
 use crate::revocation::{EngineError, EngineFuture, Fact, Page, Revocation, RevocationEngine};
 
 /// See the module.
@@ -85,7 +85,10 @@ impl HttpEngine {
 
 impl RevocationEngine for HttpEngine {
     fn revoke<'a>(&'a self, revocations: &'a [Revocation]) -> EngineFuture<'a, ()> {
-        Box::pin(async move { self.write(revocations.iter().map(revocation_line)).await.map(drop) })
+        Box::pin(async move {
+            check_revocations(revocations).map_err(|why| EngineError::Unusable(why.to_owned()))?;
+            self.write(revocations.iter().map(revocation_line)).await.map(drop)
+        })
     }
 
     fn lift<'a>(&'a self, facts: &'a [Fact]) -> EngineFuture<'a, usize> {

@@ -47,14 +47,25 @@ impl Listed {
         self.entries.is_empty()
     }
 
-    /// Adds revocations, except those that are there.
+    /// Adds revocations. Of one fact there is at most one by cut-off and one without, which says what all said.
     pub fn revoke(&mut self, revocations: &[Revocation]) {
         for revocation in revocations {
-            let same = |entry: &Revocation| entry.entry == revocation.entry;
-            if !self.entries.iter().filter_map(|entry| parsed(entry)).any(|entry| same(&entry))
-                && let Ok(entry) = RawValue::from_string(revocation_line(revocation))
-            {
-                self.entries.push(entry);
+            let is_like = |other: &Revocation| {
+                other.entry.fact() == revocation.entry.fact()
+                    && other.entry.before.is_some() == revocation.entry.before.is_some()
+            };
+            let like =
+                self.entries.iter_mut().find_map(|entry| Some((parsed(entry).filter(is_like)?, entry)));
+            let merged = like.as_ref().map(|(other, _)| revocation.entry.clone().merged(&other.entry));
+            let merged = Revocation {
+                entry: merged.unwrap_or_else(|| revocation.entry.clone()),
+                ..revocation.clone()
+            };
+            let Ok(line) = RawValue::from_string(revocation_line(&merged)) else { continue };
+            match like {
+                Some((other, _)) if other.entry == merged.entry => {}
+                Some((_, entry)) => *entry = line,
+                None => self.entries.push(line),
             }
         }
     }
