@@ -14,8 +14,10 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
 use super::answer::{self, Answer, TEXT};
+use super::carried::carry;
 use super::readiness::Readiness;
 use super::server::{self, Service, Socket};
+use crate::config::settings::CarriedProbe;
 use crate::telemetry::metrics::{self, Metrics};
 
 /// What the listener tells.
@@ -25,6 +27,8 @@ pub struct Health {
     pub readiness: Readiness,
     /// For `/metrics`; `None` where it is not wanted, and then the path does not exist.
     pub metrics: Option<Arc<Metrics>>,
+    /// Probes of an application that only the gateway can reach.
+    pub carried: Arc<[CarriedProbe]>,
 }
 
 /// Serves until dropped, which ends all connections. Needs a runtime with time and I/O.
@@ -34,7 +38,11 @@ pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
 
 impl Service for Health {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
-        self.respond(&request)
+        let path = request.uri().path();
+        match self.carried.iter().find(|probe| probe.path == path) {
+            Some(probe) if request.method() == Method::GET => carry(probe, request.headers()).await,
+            _ => self.respond(&request),
+        }
     }
 }
 
@@ -94,7 +102,11 @@ mod tests {
     }
 
     fn health() -> Health {
-        Health { readiness: Readiness::new(["keys of main"]), metrics: Some(Arc::new(Metrics::new())) }
+        Health {
+            readiness: Readiness::new(["keys of main"]),
+            metrics: Some(Arc::new(Metrics::new())),
+            carried: Arc::new([]),
+        }
     }
 
     async fn started(health: Health) -> (SocketAddr, JoinSet<Infallible>) {

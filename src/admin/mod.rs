@@ -5,11 +5,13 @@
 //! nothing here is on a request's path.
 
 pub mod answer;
+pub mod carried;
 pub mod endpoints;
 pub mod gate;
 pub mod health;
 pub mod in_force;
 pub mod readiness;
+pub mod reloads;
 pub mod router;
 pub mod server;
 

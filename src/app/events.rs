@@ -1,23 +1,25 @@
 //! The feeds that are told of revocations, started: by providers, and by whoever writes through the gateway.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 
+use super::engines;
+use super::feeds::{self, FeedTask};
+use super::sources::{Ground, Purpose};
+use crate::clock::Clock;
+use crate::config::Config;
 use crate::config::settings::{self, Arrival, EventFeed, FeedIndex, SetPoll};
 use crate::events::{EventRules, Inbox};
 use crate::feeds::events::{EventReceiver, EventStats, PollClient, PollSettings, StatementKind, Statements};
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
 use crate::feeds::revocation::{Currency, DEFAULT_MAX_ENTRIES, FeedWriter, ToldFeedSettings};
+use crate::keys::KeySource;
 use crate::revocation::{FeedState, RevocationEngine};
-use crate::telemetry::metrics::Registration;
-use crate::token::{Issuer, StatementRules};
-
-use super::engines;
-use super::feeds::{self, Feeds, Surroundings};
-use super::sources::Purpose;
+use crate::telemetry::metrics::{Metrics, Registration};
+use crate::token::StatementRules;
 
 /// Starts the task of a feed that reads an engine, through which it can also be written.
 pub fn write_behind(
@@ -32,55 +34,55 @@ pub fn write_behind(
 
 /// Starts the task of a feed that a provider tells.
 pub async fn start(
-    surroundings: &Surroundings<'_>,
+    config: &Config,
     place: FeedIndex,
     feed: &settings::Feed,
     source: &EventFeed,
-    feeds: &mut Feeds,
-    tasks: &mut JoinSet<()>,
-) -> Result<()> {
-    let config = surroundings.config;
-    let issuer = surroundings.issuers.get(source.signed_by.0).context("its issuer does not exist")?;
+    ground: &Ground,
+    keys: &[Arc<KeySource>],
+) -> Result<FeedTask> {
+    let issuer = config.issuers.get(source.signed_by.0).context("its issuer does not exist")?;
+    let keys = keys.get(source.signed_by.0).cloned().context("its issuer has no keys")?;
     let (issuers, leeway) = feeds::bound(config, place);
     let told = ToldFeedSettings {
         name: feed.name.clone(),
-        origin: format!("{} by {}", kind_name(&source.arrival), issuer.url),
+        origin: format!("{} by {}", kind_name(&source.arrival), issuer.issuer),
         issuers,
         leeway,
         max_entries: DEFAULT_MAX_ENTRIES,
-        state_dir: config.state_dir.clone(),
+        state_dir: ground.state_dir.clone(),
         currency: match source.arrival {
             Arrival::SetPush { heartbeat: true, .. } | Arrival::SetPoll(_) => Currency::WhenHeard,
             Arrival::SetPush { .. } | Arrival::BackchannelLogout { .. } => Currency::Always,
         },
     };
     let engine = match source.write_to.and_then(|place| config.feeds.get(place.0)) {
-        Some(shared) => engines::writable(shared, surroundings.clock)?,
+        Some(shared) => engines::writable(shared, &ground.clock)?,
         None => None,
     };
-    let writer =
-        FeedWriter::told(told, engine, surroundings.hasher.clone(), surroundings.clock.clone()).await;
-    let state = Arc::clone(writer.state());
-    if let Some(stats) = writer.stats() {
-        feeds.registrations.extend(feeds::register(&feed.name, &state, &stats, surroundings));
-    }
-    let statements = statements(surroundings, feed, source, issuer);
-    feeds.registrations.extend(register(&feed.name, &statements.stats(), surroundings));
+    let writer = FeedWriter::told(told, engine, ground.hasher.clone(), ground.clock.clone()).await;
+    let (state, stats) = (Arc::clone(writer.state()), writer.stats().unwrap_or_default());
+    let statements = statements(feed, source, issuer, keys, &ground.clock);
+    let event_stats = Some(statements.stats());
     let (inbox, mail) = Inbox::new();
-    tasks.spawn(EventReceiver::new(mail, writer, Some(statements)).run());
+    let mut task = JoinSet::new();
+    task.spawn(EventReceiver::new(mail, writer, Some(statements)).run());
     // What is polled is acknowledged, and then is nobody else's.
-    if let (Arrival::SetPoll(poll), Purpose::Serve) = (&source.arrival, surroundings.purpose) {
-        let client = PollClient::new(
-            poll_settings(poll),
-            inbox.clone(),
-            Arc::clone(&state),
-            surroundings.clock.clone(),
-        )?;
-        tasks.spawn(client.run());
+    if let (Arrival::SetPoll(poll), Purpose::Serve) = (&source.arrival, ground.purpose) {
+        let client =
+            PollClient::new(poll_settings(poll), inbox.clone(), Arc::clone(&state), ground.clock.clone())?;
+        task.spawn(client.run());
     }
-    feeds.states.push(state);
-    feeds.inboxes.push(Some(inbox));
-    Ok(())
+    Ok(FeedTask {
+        identity: FeedTask::identity(config, place.0),
+        state,
+        inbox: Some(inbox),
+        engine: None,
+        stats,
+        event_stats,
+        registrations: OnceLock::new(),
+        _task: task,
+    })
 }
 
 fn kind_name(arrival: &Arrival) -> &'static str {
@@ -92,10 +94,11 @@ fn kind_name(arrival: &Arrival) -> &'static str {
 }
 
 fn statements(
-    surroundings: &Surroundings<'_>,
     feed: &settings::Feed,
     source: &EventFeed,
-    issuer: &Arc<Issuer>,
+    issuer: &settings::Issuer,
+    keys: Arc<KeySource>,
+    clock: &Clock,
 ) -> Statements {
     let (kind, types, allow_untyped, authorization) = match &source.arrival {
         Arrival::SetPush { authorization, .. } => {
@@ -106,24 +109,15 @@ fn statements(
             (StatementKind::LogoutToken, LOGOUT_TOKEN, *allow_untyped, None)
         }
     };
-    let signature =
-        StatementRules { types, allow_untyped, algorithms: issuer.expectations.algorithms.clone() };
+    let signature = StatementRules { types, allow_untyped, algorithms: issuer.algorithms.clone() };
     let rules = EventRules {
-        issuer: issuer.url.to_string(),
+        issuer: issuer.issuer.clone(),
         audiences: source.audiences.clone(),
-        leeway: issuer.expectations.leeway,
+        leeway: issuer.leeway,
         keep: source.token_lifetime,
         subjects: source.subjects,
     };
-    let keys = Arc::clone(&issuer.keys);
-    Statements::new(
-        feed.name.clone(),
-        kind,
-        signature,
-        (keys, rules),
-        authorization,
-        surroundings.clock.clone(),
-    )
+    Statements::new(feed.name.clone(), kind, signature, (keys, rules), authorization, clock.clone())
 }
 
 fn poll_settings(poll: &SetPoll) -> PollSettings {
@@ -143,7 +137,8 @@ fn poll_settings(poll: &SetPoll) -> PollSettings {
 
 type Read = fn(&EventStats) -> &AtomicU64;
 
-fn register(feed: &str, stats: &Arc<EventStats>, surroundings: &Surroundings<'_>) -> Vec<Registration> {
+/// The series of a feed of events, beside those of every feed.
+pub fn register(feed: &str, stats: &Arc<EventStats>, metrics: &Metrics) -> Vec<Registration> {
     let counters: [(&str, &str, Read); 5] = [
         ("feed_events_accepted", "Security events and logout tokens accepted.", |stats| &stats.accepted),
         ("feed_events_refused", "Security events and logout tokens refused.", |stats| &stats.refused),
@@ -162,7 +157,7 @@ fn register(feed: &str, stats: &Arc<EventStats>, surroundings: &Surroundings<'_>
         .map(|(name, help, read)| {
             let stats = Arc::clone(stats);
             let read = move || read(&stats).load(Ordering::Relaxed);
-            surroundings.metrics.register_counter(name, help, &[("feed", feed)], read)
+            metrics.register_counter(name, help, &[("feed", feed)], read)
         })
         .collect()
 }

@@ -1,133 +1,169 @@
 //! The revocation feeds of the configuration, started.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
+use super::sources::Ground;
+use super::{engines, events};
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::config::settings::{self, FeedIndex, FeedSource, HttpFeed};
+use crate::config::{Config, Identity};
 use crate::events::Inbox;
+use crate::feeds::events::EventStats;
 use crate::feeds::revocation::{
     DEFAULT_INTERVAL, DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings,
     RevocationFeedStats, RevocationSource, SignedSettings,
 };
-use crate::revocation::{FactHasher, FeedState, Freshness};
+use crate::keys::KeySource;
+use crate::revocation::{FeedState, Freshness, RevocationEngine};
 use crate::telemetry::metrics::{Metrics, Registration};
-use crate::token::Issuer;
 
-use super::sources::Purpose;
-use super::{engines, events};
-
-/// What feeds are started with.
-pub struct Surroundings<'a> {
-    pub config: &'a Config,
-    pub purpose: Purpose,
-    /// At their places in the configuration.
-    pub issuers: &'a [Arc<Issuer>],
-    pub hasher: &'a FactHasher,
-    pub clock: &'a Clock,
-    pub metrics: &'a Metrics,
+/// The task that keeps one feed's index current, until dropped.
+#[derive(Debug)]
+pub struct FeedTask {
+    /// What the configuration says of the feed, and of all that it refers to or speaks for.
+    pub identity: Vec<Identity>,
+    /// What the data plane reads.
+    pub state: Arc<FeedState>,
+    /// Where revocations are handed in; `None` if the feed is only read.
+    pub inbox: Option<Inbox>,
+    /// What they are kept in; `None` for a feed that is told.
+    pub engine: Option<Arc<dyn RevocationEngine>>,
+    pub(super) stats: Arc<RevocationFeedStats>,
+    pub(super) event_stats: Option<Arc<EventStats>>,
+    pub(super) registrations: OnceLock<Vec<Registration>>,
+    pub(super) _task: JoinSet<()>,
 }
 
-/// The started feeds.
-#[derive(Default)]
-pub struct Feeds {
-    /// What the data plane reads, at their places in the configuration.
-    pub states: Vec<Arc<FeedState>>,
-    /// Where can be written to those that can be, at their places.
-    pub inboxes: Vec<Option<Inbox>>,
-    /// Keeps their series on the metrics page.
-    pub registrations: Vec<Registration>,
-}
+impl FeedTask {
+    /// What the task of the feed at this place depends on.
+    pub fn identity(config: &Config, place: usize) -> Vec<Identity> {
+        let feed = |place| config.document.identity("feeds", place, &[]);
+        let mut identity = vec![feed(place)];
+        for (issuer, settings) in config.issuers.iter().enumerate() {
+            if bound_to(settings, FeedIndex(place)) {
+                identity.push(config.document.identity("issuers", issuer, &["issuer", "leeway"]));
+            }
+        }
+        let (signer, shared) = match config.feeds.get(place).map(|feed| &feed.source) {
+            Some(FeedSource::Events(source)) => (Some(source.signed_by), source.write_to),
+            Some(FeedSource::Http(http)) => (http.signed.as_ref().map(|signed| signed.signed_by), None),
+            _ => (None, None),
+        };
+        let fields = ["name", "issuer", "keys", "algorithms", "leeway"];
+        identity.extend(signer.map(|signer| config.document.identity("issuers", signer.0, &fields)));
+        identity.extend(shared.map(|shared| feed(shared.0)));
+        identity
+    }
 
-/// Restores each feed from its copy on disk and starts its task.
-pub async fn start(surroundings: &Surroundings<'_>, tasks: &mut JoinSet<()>) -> Result<Feeds> {
-    let mut feeds = Feeds::default();
-    for (place, feed) in surroundings.config.feeds.iter().enumerate() {
+    /// Restores the feed at this place in the configuration from its copy on disk and starts its task. `keys` are those
+    /// of the issuers, at their places.
+    pub async fn start(
+        config: &Config,
+        place: usize,
+        ground: &Ground,
+        keys: &[Arc<KeySource>],
+    ) -> Result<Self> {
         let place = FeedIndex(place);
-        let started = match &feed.source {
+        let feed = config.feeds.get(place.0).context("no such feed")?;
+        match &feed.source {
             FeedSource::Http(http) => {
-                let source = (http_source(http, surroundings)?, http.interval);
-                read(surroundings, place, feed, source, &mut feeds, tasks).await
+                let source = http_source(http, config, keys)?;
+                Self::read(config, place, feed, (source, http.interval), ground).await
             }
             FeedSource::File { path, interval } => {
-                let file = RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES };
-                read(surroundings, place, feed, (file, *interval), &mut feeds, tasks).await
+                let source = RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES };
+                Self::read(config, place, feed, (source, *interval), ground).await
             }
             FeedSource::Valkey { valkey, prefix } => {
-                let valkey =
+                let source =
                     RevocationSource::Valkey { valkey: Box::new(valkey.clone()), prefix: prefix.clone() };
-                read(surroundings, place, feed, (valkey, DEFAULT_INTERVAL), &mut feeds, tasks).await
+                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground).await
             }
             FeedSource::Nats { nats, bucket } => {
-                let nats = RevocationSource::Nats { nats: Box::new(nats.clone()), bucket: bucket.clone() };
-                read(surroundings, place, feed, (nats, DEFAULT_INTERVAL), &mut feeds, tasks).await
+                let source = RevocationSource::Nats { nats: Box::new(nats.clone()), bucket: bucket.clone() };
+                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground).await
             }
-            FeedSource::Events(source) => {
-                events::start(surroundings, place, feed, source, &mut feeds, tasks).await
-            }
-        };
-        started.with_context(|| format!("feed {}", feed.name))?;
+            FeedSource::Events(source) => events::start(config, place, feed, source, ground, keys).await,
+        }
     }
-    Ok(feeds)
+
+    /// Starts the task of a feed that asks its source.
+    async fn read(
+        config: &Config,
+        place: FeedIndex,
+        feed: &settings::Feed,
+        (source, interval): (RevocationSource, Duration),
+        ground: &Ground,
+    ) -> Result<Self> {
+        let (issuers, leeway) = bound(config, place);
+        let settings = RevocationFeedSettings {
+            name: feed.name.clone(),
+            source,
+            interval,
+            issuers,
+            leeway,
+            max_entries: DEFAULT_MAX_ENTRIES,
+            state_dir: ground.state_dir.clone(),
+        };
+        let mut reader = RevocationFeed::new(settings, ground.hasher.clone(), ground.clock.clone())?;
+        reader.restore().await;
+        let (state, stats) = (reader.state(), reader.stats());
+        let mut task = JoinSet::new();
+        let engine = engines::writable(feed, &ground.clock)?;
+        let inbox = engine.clone().map(|engine| events::write_behind(Arc::clone(&state), engine, &mut task));
+        task.spawn(reader.run());
+        Ok(Self {
+            identity: Self::identity(config, place.0),
+            state,
+            inbox,
+            engine,
+            stats,
+            event_stats: None,
+            registrations: OnceLock::new(),
+            _task: task,
+        })
+    }
+
+    /// Puts the feed on the metrics page, if it is not there.
+    pub fn register(&self, metrics: &Metrics, clock: &Clock) {
+        self.registrations.get_or_init(|| {
+            let mut all = register(self.state.name(), &self.state, &self.stats, metrics, clock);
+            let of_events = self.event_stats.iter();
+            all.extend(of_events.flat_map(|stats| events::register(self.state.name(), stats, metrics)));
+            all
+        });
+    }
 }
 
 /// The issuers that are revoked by a feed, and the largest of their leeways.
 pub fn bound(config: &Config, place: FeedIndex) -> (Vec<String>, Duration) {
-    let is_bound = |issuer: &&settings::Issuer| {
-        issuer.revocation.as_ref().is_some_and(|revocation| revocation.feeds.contains(&place))
-    };
-    let bound: Vec<&settings::Issuer> = config.issuers.iter().filter(is_bound).collect();
+    let bound: Vec<&settings::Issuer> =
+        config.issuers.iter().filter(|issuer| bound_to(issuer, place)).collect();
     let leeway = bound.iter().map(|issuer| issuer.leeway).max().unwrap_or(Duration::ZERO);
     (bound.iter().map(|issuer| issuer.issuer.clone()).collect(), leeway)
 }
 
-/// Starts the task of a feed that asks its source.
-async fn read(
-    surroundings: &Surroundings<'_>,
-    place: FeedIndex,
-    feed: &settings::Feed,
-    (source, interval): (RevocationSource, Duration),
-    feeds: &mut Feeds,
-    tasks: &mut JoinSet<()>,
-) -> Result<()> {
-    let &Surroundings { config, hasher, clock, .. } = surroundings;
-    let (issuers, leeway) = bound(config, place);
-    let settings = RevocationFeedSettings {
-        name: feed.name.clone(),
-        source,
-        interval,
-        issuers,
-        leeway,
-        max_entries: DEFAULT_MAX_ENTRIES,
-        state_dir: config.state_dir.clone(),
-    };
-    let mut task = RevocationFeed::new(settings, hasher.clone(), clock.clone())?;
-    task.restore().await;
-    let engine = engines::writable(feed, clock)?;
-    feeds.inboxes.push(engine.map(|engine| events::write_behind(task.state(), engine, tasks)));
-    feeds.states.push(task.state());
-    feeds.registrations.extend(register(&feed.name, &task.state(), &task.stats(), surroundings));
-    tasks.spawn(task.run());
-    Ok(())
+fn bound_to(issuer: &settings::Issuer, place: FeedIndex) -> bool {
+    issuer.revocation.as_ref().is_some_and(|revocation| revocation.feeds.contains(&place))
 }
 
-fn http_source(http: &HttpFeed, surroundings: &Surroundings<'_>) -> Result<RevocationSource> {
+fn http_source(http: &HttpFeed, config: &Config, keys: &[Arc<KeySource>]) -> Result<RevocationSource> {
     let signed = match &http.signed {
         None => None,
         Some(signed) => {
-            let issuer = surroundings.issuers.get(signed.signed_by.0).context("its issuer does not exist")?;
+            let issuer = config.issuers.get(signed.signed_by.0).context("its issuer does not exist")?;
             Some(Box::new(SignedSettings {
-                keys: Arc::clone(&issuer.keys),
-                algorithms: issuer.expectations.algorithms.clone(),
-                issuer: issuer.url.to_string(),
+                keys: keys.get(signed.signed_by.0).cloned().context("its issuer has no keys")?,
+                algorithms: issuer.algorithms.clone(),
+                issuer: issuer.issuer.clone(),
                 audience: signed.audience.clone(),
                 max_age: signed.max_age,
-                leeway: issuer.expectations.leeway,
+                leeway: issuer.leeway,
             }))
         }
     };
@@ -143,13 +179,13 @@ fn http_source(http: &HttpFeed, surroundings: &Surroundings<'_>) -> Result<Revoc
 type Read = fn(&RevocationFeedStats) -> &AtomicU64;
 
 /// The series of one feed.
-pub fn register(
+fn register(
     feed: &str,
     state: &Arc<FeedState>,
     counts: &Arc<RevocationFeedStats>,
-    surroundings: &Surroundings<'_>,
+    metrics: &Metrics,
+    clock: &Clock,
 ) -> Vec<Registration> {
-    let &Surroundings { metrics, clock, .. } = surroundings;
     let labels = [("feed", feed)];
     let counters: [(&str, &str, Read); 8] = [
         ("feed_snapshots", "Snapshots of a revocation feed put in force.", |stats| &stats.snapshots),

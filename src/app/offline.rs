@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::task::JoinSet;
 
-use super::sources::{Purpose, Sources};
+use super::sources::{Ground, Purpose, Sources};
 use super::{request_limits, routes};
-use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::feeds::revocation::load_fact_hasher;
 use crate::gateway::Explainer;
-use crate::telemetry::metrics::Metrics;
 
 /// How long the feeds may take to be heard; what has not come by then shows as not loaded.
 const FEED_PATIENCE: Duration = Duration::from_secs(5);
@@ -25,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Offline {
     /// Judges tokens by them.
     pub explainer: Explainer,
-    _tasks: JoinSet<()>,
+    _sources: Sources,
     _copies: Option<Copies>,
 }
 
@@ -35,27 +33,27 @@ impl Offline {
     ///
     /// # Errors
     /// A source that cannot be set up, such as inline keys that do not parse.
-    pub async fn start(mut config: Config, clock: Clock) -> Result<Self> {
-        let copies = config.state_dir.take().and_then(|directory| Copies::of(&directory).ok());
-        config.state_dir = copies.as_ref().map(|copies| copies.0.clone());
-        let (metrics, mut tasks) = (Metrics::new(), JoinSet::new());
-        let readiness = Readiness::new(Sources::names(&config));
-        let sources =
-            Sources::start(&config, Purpose::Look, &clock, &readiness, &metrics, &mut tasks).await?;
+    pub async fn start(config: Config, clock: Clock) -> Result<Self> {
+        let copies = config.state_dir.as_deref().and_then(|directory| Copies::of(directory).ok());
+        let state_dir = copies.as_ref().map(|copies| copies.0.clone());
+        let hasher = load_fact_hasher(state_dir.as_deref());
+        let ground = Ground { clock: clock.clone(), hasher, state_dir, purpose: Purpose::Look };
+        let sources = Sources::default().next(&config, &ground).await?;
+        let feeds = sources.feeds();
         let heard = async {
-            while !sources.feeds.iter().all(|feed| feed.is_loaded()) {
+            while !feeds.iter().all(|feed| feed.is_loaded()) {
                 tokio::time::sleep(LOOK).await;
             }
         };
         _ = tokio::time::timeout(FEED_PATIENCE, heard).await;
         let explainer = Explainer {
-            routes: Arc::new(routes::build(&config, &sources.inboxes).context("routes")?),
-            verifier: sources.verifier,
-            revocation: sources.revocation,
+            routes: Arc::new(routes::build(&config).context("routes")?),
+            verifier: sources.verifier(),
+            revocation: Arc::new(sources.revocation(1)),
             limits: request_limits(&config),
             clock,
         };
-        Ok(Self { explainer, _tasks: tasks, _copies: copies })
+        Ok(Self { explainer, _sources: sources, _copies: copies })
     }
 }
 

@@ -7,7 +7,6 @@ use http::HeaderValue;
 
 use crate::config::Config;
 use crate::config::settings::{self, Arrival, EventFeed, FeedIndex, FeedSource};
-use crate::events::Inbox;
 use crate::gateway::{
     Accepts, HostHeader, IdentityHeader, MetricIds, OwnRevocation, Receiver, ReservedNames, Revokes, Route,
     Routes, Service, TokenSource,
@@ -18,14 +17,14 @@ use crate::telemetry::metrics::Metrics;
 use crate::token::{IssuerId, scalar_text};
 
 /// The routes and the table that finds them.
-pub fn build(config: &Config, inboxes: &[Option<Inbox>]) -> Result<Routes> {
+pub fn build(config: &Config) -> Result<Routes> {
     let table = RouteTable::build(config.routes.iter().map(|route| &route.matches))
         .map_err(|conflicts| anyhow!("{} routes match the same requests as another", conflicts.len()))?;
     let all = config
         .routes
         .iter()
         .enumerate()
-        .map(|(place, route)| build_route(place, route, config, inboxes))
+        .map(|(place, route)| build_route(place, route, config))
         .collect::<Result<_>>()?;
     Ok(Routes::new(table, all))
 }
@@ -58,12 +57,7 @@ pub fn hsts_value(hsts: &settings::Hsts) -> Result<HeaderValue> {
     Ok(HeaderValue::from_str(&value)?)
 }
 
-fn build_route(
-    place: usize,
-    route: &settings::Route,
-    config: &Config,
-    inboxes: &[Option<Inbox>],
-) -> Result<Arc<Route>> {
+fn build_route(place: usize, route: &settings::Route, config: &Config) -> Result<Arc<Route>> {
     let identity = |(header, claim): &(http::HeaderName, settings::ClaimPath)| IdentityHeader {
         header: header.clone(),
         claim: boxed(&claim.0).into(),
@@ -79,7 +73,7 @@ fn build_route(
             settings::TokenFrom::Header => TokenSource::Header,
             settings::TokenFrom::Cookie(name) => TokenSource::Cookie(name.as_str().into()),
         },
-        service: service(route, config, inboxes)?,
+        service: service(route, config),
         identity_headers: route.identity_headers.iter().map(identity).collect(),
         forward_token: route.forward_token,
         host: match route.host {
@@ -93,33 +87,29 @@ fn build_route(
     }))
 }
 
-/// Who serves a route; the gateway itself does so by the inbox of a feed.
-fn service(route: &settings::Route, config: &Config, inboxes: &[Option<Inbox>]) -> Result<Service> {
-    let inbox = |feed: FeedIndex| {
-        let inbox = inboxes.get(feed.0).cloned().flatten();
-        inbox.ok_or_else(|| anyhow!("route {}: nothing can be written to its feed", route.name))
-    };
-    Ok(match route.service {
+/// Who serves a route; the gateway itself does so by a feed.
+fn service(route: &settings::Route, config: &Config) -> Service {
+    match route.service {
         settings::Service::Upstream(upstream) => Service::Upstream(upstream.0),
-        settings::Service::Receive(feed) => {
-            let is_logout = config.feeds.get(feed.0).is_some_and(|feed| {
+        settings::Service::Receive(FeedIndex(feed)) => {
+            let is_logout = config.feeds.get(feed).is_some_and(|feed| {
                 matches!(
                     feed.source,
                     FeedSource::Events(EventFeed { arrival: Arrival::BackchannelLogout { .. }, .. })
                 )
             });
             let accepts = if is_logout { Accepts::LogoutTokens } else { Accepts::SecurityEvents };
-            Service::Receive(Receiver { inbox: inbox(feed)?, accepts })
+            Service::Receive(Receiver { feed, accepts })
         }
         settings::Service::Revoke(endpoint) => Service::Revoke(OwnRevocation {
             revokes: match endpoint.revokes {
                 settings::Revokes::Token => Revokes::Token,
                 settings::Revokes::Session => Revokes::Session,
             },
-            inbox: inbox(endpoint.feed)?,
+            feed: endpoint.feed.0,
             token_lifetime: endpoint.token_lifetime,
         }),
-    })
+    }
 }
 
 fn policy(needed: &settings::Requirements) -> Result<Policy> {

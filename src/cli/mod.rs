@@ -4,6 +4,7 @@ pub mod check;
 mod demo;
 mod explain;
 mod feed;
+mod inject;
 mod revocations;
 mod revoke;
 mod run;
@@ -11,6 +12,7 @@ pub mod schema;
 mod selection;
 mod style;
 mod token;
+mod webhook;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -36,11 +38,7 @@ const AFTER_HELP: &str = "Exit codes: 0 success; 1 failure, told on standard err
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway
-    Run {
-        /// Configuration file
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Run(run::Options),
     /// Say everything that is wrong with a configuration, without starting anything
     Check {
         /// Configuration file
@@ -60,6 +58,10 @@ enum Command {
     Revocations(revocations::Options),
     /// Serve a revocation feed to gateways
     Feed(feed::Options),
+    /// Put the gateway as a sidecar into Kubernetes manifests
+    Inject(inject::Options),
+    /// Serve an admission webhook that puts the gateway into pods as they are made
+    Webhook(webhook::Options),
     /// Run the gateway with a development issuer and a sample API, to try it out
     Demo(crate::demo::Options),
 }
@@ -67,7 +69,7 @@ enum Command {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { config } => run::run(&config),
+        Command::Run(options) => run::run(&options),
         Command::Check { config } => {
             let outcome = check::check(&config, &mut io::stdout().lock());
             match outcome {
@@ -83,6 +85,11 @@ pub fn main() -> ExitCode {
         Command::Revoke(options) => revoke::run(&options),
         Command::Revocations(options) => revocations::run(&options),
         Command::Feed(options) => feed::run(&options),
+        Command::Inject(options) => inject::run(options, &mut io::stdout().lock(), &mut io::stderr().lock())
+            .map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS),
+        Command::Webhook(options) => {
+            webhook::run(&options).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+        }
         Command::Demo(options) => demo::run(&options),
     }
 }

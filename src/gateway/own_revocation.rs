@@ -13,7 +13,7 @@ use super::body::ResponseBody;
 use super::core::Core;
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
-use crate::events::{Body, Inbox};
+use crate::events::Body;
 use crate::policy::Permit;
 use crate::rejection::Rejection;
 use crate::revocation::{Entry, LiveToken, Revocation, Target};
@@ -23,8 +23,8 @@ use crate::revocation::{Entry, LiveToken, Revocation, Target};
 pub struct OwnRevocation {
     /// What of the bearer's.
     pub revokes: Revokes,
-    /// The feed that it is written to.
-    pub inbox: Inbox,
+    /// The place of the feed that it is written to in the configuration.
+    pub feed: usize,
     /// How long the revocation of a session is kept.
     pub token_lifetime: Duration,
 }
@@ -51,7 +51,7 @@ impl OwnRevocation {
         }
         let token = permit.token().ok_or(Reason::Internal)?;
         let revocation = self.revocation(core, token)?;
-        self.inbox.send(Body::Revoke(vec![revocation])).await.map_err(|why| {
+        core.hand_in(self.feed, Body::Revoke(vec![revocation])).await.map_err(|why| {
             Rejection::new(Reason::RevocationNotKept).retry_after(RETRY).log(format!("{why:?}"))
         })?;
         let mut response = Response::new(ResponseBody::full(Bytes::new()));

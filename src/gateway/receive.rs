@@ -15,15 +15,15 @@ use super::body::ResponseBody;
 use super::core::Core;
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
-use crate::events::{Body, Delivery, Fault, Inbox, Refusal};
+use crate::events::{Body, Delivery, Fault, Refusal};
 use crate::rejection::Rejection;
 use crate::upstream::{BodyLimits, RequestBody};
 
 /// Where the deliveries of one feed go.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    /// The feed.
-    pub inbox: Inbox,
+    /// The place of the feed in the configuration.
+    pub feed: usize,
     /// What it takes.
     pub accepts: Accepts,
 }
@@ -76,7 +76,7 @@ impl Receiver {
             media_type,
             body,
         };
-        Ok(match self.inbox.send(Body::Statement(delivery)).await {
+        Ok(match core.hand_in(self.feed, Body::Statement(delivery)).await {
             Ok(()) => self.accepted(),
             Err(refusal) => self.refused(&refusal),
         })

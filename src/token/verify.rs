@@ -134,9 +134,10 @@ impl Verifier {
 
     /// Whether a token verified before would be verified now: the route trusts the issuer, the times still hold, and
     /// the key is still the one that the issuer publishes for it. A cached verdict is used only after this.
-    pub fn still_good(token: &VerifiedToken, inputs: Inputs<'_>) -> bool {
+    pub fn still_good(&self, token: &VerifiedToken, inputs: Inputs<'_>) -> bool {
         let issuer = token.issuer();
-        inputs.trusted.contains(issuer.id)
+        self.issuers.has(issuer)
+            && inputs.trusted.contains(issuer.id)
             && check_times(&token.times(), &issuer.expectations, inputs.now).is_ok()
             && is_still_published(token.signed_by(), &issuer.keys.current(), inputs.monotonic)
     }

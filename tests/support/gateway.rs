@@ -8,7 +8,7 @@ use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
 use tempfile::TempDir;
 use valgate::app::{self, AdminAddress, Running};
-use valgate::config;
+use valgate::config::{self, Config, Diagnostics};
 use valgate::demo::api::{Received, SampleApi};
 
 use super::{Connection, PATIENCE, Reply, eventually, get};
@@ -48,11 +48,8 @@ impl TestGateway {
     pub async fn start_in(dir: Arc<TempDir>, yaml: &str) -> Self {
         let api = SampleApi::start().await.unwrap();
         let ca = write_certificates(dir.path());
-        let text = complete(yaml)
-            .replace("$API", &api.address().to_string())
-            .replace("$DIR", dir.path().to_str().unwrap());
-        let config = config::parse(&text, "test.yaml", dir.path(), &|_| None)
-            .unwrap_or_else(|mistakes| panic!("{mistakes}\n{text}"));
+        let config =
+            configuration(yaml, &api, dir.path()).unwrap_or_else(|mistakes| panic!("{mistakes}\n{yaml}"));
         let running = app::start(config).await.unwrap();
         Self {
             plain: running.listener_address(0).unwrap(),
@@ -63,6 +60,18 @@ impl TestGateway {
             dir,
             running,
         }
+    }
+
+    /// Puts another configuration in force, completed as in [`Self::start`]; gives the fields that changed, or why it
+    /// is not.
+    pub async fn reload(&mut self, yaml: &str) -> Result<Vec<String>, String> {
+        let config = configuration(yaml, &self.api, self.dir.path()).map_err(|error| error.to_string())?;
+        self.running.reload(config).await.map_err(|error| format!("{error:#}"))
+    }
+
+    /// What is kept in force at this place of `listeners`.
+    pub fn listener(&self, place: usize) -> SocketAddr {
+        self.running.listener_address(place).unwrap()
     }
 
     /// Waits until the gateway says that it is ready.
@@ -119,8 +128,16 @@ impl TestGateway {
     /// page.
     pub async fn metric(&self, series: &str) -> u64 {
         let page = get(self.health, "/metrics", &[]).await.text();
-        let value =
-            |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.trim().split('.').next()?.parse().ok();
+        let value = |line: &str| {
+            line.strip_prefix(series)?
+                .trim_start_matches("{}")
+                .strip_prefix(' ')?
+                .trim()
+                .split('.')
+                .next()?
+                .parse()
+                .ok()
+        };
         page.lines().find_map(value).unwrap_or_default()
     }
 
@@ -133,6 +150,12 @@ impl TestGateway {
         lines.sort_by_key(|line| line["time"].as_str().unwrap_or_default().to_owned());
         lines
     }
+}
+
+fn configuration(yaml: &str, api: &SampleApi, dir: &Path) -> Result<Config, Diagnostics> {
+    let text =
+        complete(yaml).replace("$API", &api.address().to_string()).replace("$DIR", dir.to_str().unwrap());
+    config::parse(&text, "test.yaml", dir, &|_| None)
 }
 
 fn complete(yaml: &str) -> String {

@@ -109,6 +109,9 @@ fn reasons(report: &Report) -> Vec<String> {
     if !report.listening {
         reasons.push("Its sockets are not bound yet.".to_owned());
     }
+    if let Some(why) = &report.configuration {
+        reasons.push(format!("Configuration: {why}."));
+    }
     for source in report.sources.iter().filter(|source| source.state != SourceState::Loaded) {
         let why = source.why.as_deref().unwrap_or("not loaded yet");
         reasons.push(format!("{}: {why}.", source.name));

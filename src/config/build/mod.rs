@@ -18,6 +18,7 @@ mod limits;
 mod listener;
 mod names;
 mod observe;
+mod reload;
 mod route;
 mod units;
 mod upstream;
@@ -27,6 +28,7 @@ use std::num::NonZeroUsize;
 
 pub(super) use files::Files;
 
+use super::document::Document;
 use super::mistakes::Mistakes;
 use super::place::Place;
 use super::raw;
@@ -106,6 +108,7 @@ impl Build<'_, '_> {
             each(&raw.upstreams, &root.field("upstreams"), |raw, place| self.upstream(raw, place));
         let limits = self.limits(&raw.limits, &root.field("limits"));
         let timeouts = self.timeouts(&raw.timeouts, &root.field("timeouts"));
+        let reload = self.reload(&raw.reload, &root.field("reload"));
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
             max_body: limits.and_then(|limits| limits.body),
@@ -119,7 +122,6 @@ impl Build<'_, '_> {
         self.effective_revocation(&issuers, &routes, &root.field("routes"));
 
         Some(Config {
-            document: serde_json::Value::Null,
             state_dir: raw.state_dir.as_deref().map(|path| self.files.resolve(path)),
             error_detail: error_detail(raw.error_detail),
             workers,
@@ -134,6 +136,8 @@ impl Build<'_, '_> {
             routes: all(routes)?,
             limits: limits?,
             timeouts: timeouts?,
+            reload: reload?,
+            document: Document::default(),
         })
     }
 

@@ -8,7 +8,7 @@ use crate::config::settings::{AccessLog, Health, Log, LogFormat, LogOutput};
 impl Build<'_, '_> {
     pub(super) fn health(&mut self, raw: &raw::Health, place: &Place) -> Option<Health> {
         let address = self.address(&raw.address, &place.field("address"))?;
-        Some(Health { address, metrics: raw.metrics })
+        Some(Health { address, metrics: raw.metrics, carried: Vec::new() })
     }
 
     /// `Some(None)` if it is off.

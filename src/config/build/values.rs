@@ -105,8 +105,15 @@ impl Build<'_, '_> {
         address
     }
 
-    /// A file that must be readable.
+    /// A file that must be readable, and that is read when the configuration is put in force.
     pub(super) fn file(&mut self, path: &str, place: &Place) -> Option<PathBuf> {
+        let resolved = self.polled_file(path, place)?;
+        self.files.depend(place, &resolved);
+        Some(resolved)
+    }
+
+    /// A file that must be readable, and that its reader looks at again and again.
+    pub(super) fn polled_file(&mut self, path: &str, place: &Place) -> Option<PathBuf> {
         if path.is_empty() {
             self.mistakes.add(place, "the path is empty", "write the path of a file");
             return None;
@@ -166,7 +173,7 @@ impl Build<'_, '_> {
     /// A secret, from the file itself or, after `file:`, from another one. Never shown.
     pub(super) fn secret_text(&mut self, secret: &SecretText, place: &Place) -> Option<String> {
         let Some(path) = secret.0.strip_prefix("file:") else { return Some(secret.0.clone()) };
-        match self.files.read_secret(path) {
+        match self.files.read_secret(path, place) {
             Ok(text) => Some(text),
             Err(error) => {
                 let remedy = "write `file:` and the path of a readable text file";

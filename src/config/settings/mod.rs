@@ -3,6 +3,7 @@
 //! Only [`super::parse`] and [`super::load`] make them, after every check. Names are resolved to positions in
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
+mod carried;
 mod engine;
 mod events;
 mod feed;
@@ -10,16 +11,20 @@ mod issuer;
 mod limits;
 mod listener;
 mod observe;
+mod reload;
 mod route;
 mod upstream;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use super::document::Document;
 pub use engine::{
     EngineTls, HostPort, Nats, NatsCredentials, Secret, Valkey, ValkeyCredentials, ValkeyTopology,
 };
 pub use events::{Arrival, EventFeed, RevocationEndpoint, Revokes, SetPoll, SignedFeed};
+
+pub use carried::{CarriedProbe, ProbeError};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use issuer::{
     Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
@@ -27,6 +32,7 @@ pub use issuer::{
 pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
+pub use reload::Reload;
 pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, Service, TokenFrom,
     UpstreamHost,
@@ -36,9 +42,6 @@ pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// As it stands in the file, fit to be shown: secrets are masked, and environment variables are named, not filled
-    /// in.
-    pub document: serde_json::Value,
     /// Where copies of keys and revocations are kept; none: nowhere.
     pub state_dir: Option<PathBuf>,
     /// How much of a refusal the outside sees, unless the route says otherwise.
@@ -67,6 +70,10 @@ pub struct Config {
     pub limits: Limits,
     /// How long anything may take on the side of the clients.
     pub timeouts: Timeouts,
+    /// When it is put in force anew.
+    pub reload: Reload,
+    /// What the file said, to be compared with another.
+    pub document: Document,
 }
 
 /// How much of a refusal the outside sees.

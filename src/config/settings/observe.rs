@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use http::HeaderValue;
 
-use super::CertifiedKey;
+use super::{CarriedProbe, CertifiedKey};
 
 /// The open address for `/livez` and `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Health {
     pub address: SocketAddr,
     /// Whether `/metrics` is served here too.
     pub metrics: bool,
+    /// Probes of the application behind the gateway; not of the file, but of who runs the gateway beside it.
+    pub carried: Vec<CarriedProbe>,
 }
 
 /// The private address.
