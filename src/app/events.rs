@@ -61,7 +61,7 @@ pub async fn start(
         None => None,
     };
     let writer = FeedWriter::told(told, engine, ground.hasher.clone(), ground.clock.clone()).await;
-    let (state, stats) = (Arc::clone(writer.state()), writer.stats().unwrap_or_default());
+    let (state, counts) = (Arc::clone(writer.state()), writer.stats().unwrap_or_default());
     let statements = statements(feed, source, issuer, keys, &ground.clock);
     let event_stats = Some(statements.stats());
     let (inbox, mail) = Inbox::new();
@@ -78,7 +78,7 @@ pub async fn start(
         state,
         inbox: Some(inbox),
         engine: None,
-        stats,
+        stats: counts,
         event_stats,
         registrations: OnceLock::new(),
         _task: task,

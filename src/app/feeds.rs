@@ -112,7 +112,7 @@ impl FeedTask {
         };
         let mut reader = RevocationFeed::new(settings, ground.hasher.clone(), ground.clock.clone())?;
         reader.restore().await;
-        let (state, stats) = (reader.state(), reader.stats());
+        let (state, counts) = (reader.state(), reader.stats());
         let mut task = JoinSet::new();
         let engine = engines::writable(feed, &ground.clock)?;
         let inbox = engine.clone().map(|engine| events::write_behind(Arc::clone(&state), engine, &mut task));
@@ -122,7 +122,7 @@ impl FeedTask {
             state,
             inbox,
             engine,
-            stats,
+            stats: counts,
             event_stats: None,
             registrations: OnceLock::new(),
             _task: task,

@@ -111,7 +111,7 @@ fn document(state: &State, request: &Request<Incoming>, cursor: Option<&str>) ->
     drop(kept);
     if let Some(signer) = signer {
         return match signer.sign(text.as_bytes()) {
-            Some(signed) => typed(StatusCode::OK, SIGNED, signed),
+            Some(jws) => typed(StatusCode::OK, SIGNED, jws),
             None => problem(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be signed"),
         };
     }

@@ -55,9 +55,8 @@ impl Book {
         if line.is_lift() {
             return (!known.is_empty()).then_some(line);
         }
-        let like =
-            known.iter().filter_map(|number| self.changes.get(number)).find(|other| other.is_like(&line));
-        match like {
+        let mut all = known.iter().filter_map(|number| self.changes.get(number));
+        match all.find(|other| other.is_like(&line)) {
             None => Some(line),
             Some(other) => line.merged(other).filter(|merged| merged.change != other.change),
         }

@@ -61,11 +61,11 @@ impl Listed {
                 entry: merged.unwrap_or_else(|| revocation.entry.clone()),
                 ..revocation.clone()
             };
-            let Ok(line) = RawValue::from_string(revocation_line(&merged)) else { continue };
+            let Ok(text) = RawValue::from_string(revocation_line(&merged)) else { continue };
             match like {
                 Some((other, _)) if other.entry == merged.entry => {}
-                Some((_, entry)) => *entry = line,
-                None => self.entries.push(line),
+                Some((_, entry)) => *entry = text,
+                None => self.entries.push(text),
             }
         }
     }
