@@ -155,12 +155,11 @@ fn bind_tcp(address: SocketAddr, inherited: &mut Inherited) -> Result<net::TcpLi
 }
 
 async fn bind_unix(path: &Path, inherited: &mut Inherited) -> Result<UnixListener> {
-    let socket = match inherited.take_unix(LABEL, path) {
-        Some(socket) => socket,
-        None => {
-            let bound = server::bind_unix(path).await;
-            bound.with_context(|| format!("cannot listen on {}", path.display()))?.into_std()?
-        }
+    let socket = if let Some(socket) = inherited.take_unix(LABEL, path) {
+        socket
+    } else {
+        let bound = server::bind_unix(path).await;
+        bound.with_context(|| format!("cannot listen on {}", path.display()))?.into_std()?
     };
     socket.set_nonblocking(true)?;
     Ok(socket)

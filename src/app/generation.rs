@@ -9,7 +9,7 @@ use super::sources::Sources;
 use super::{request_limits, routes};
 use crate::config::settings::ErrorDetail;
 use crate::events::Inbox;
-use crate::gateway::{MetricIds, RequestLimits, ReservedNames, Routes};
+use crate::gateway::{MetricIds, RequestLimits, ReservedNames, Routes, TrustedProxies};
 use crate::http1::GuardLimits;
 use crate::listener::{BoundListener, ListenerSettings, Role};
 use crate::revocation::RevocationPolicies;
@@ -22,6 +22,7 @@ use crate::upstream::Upstream;
 pub struct Generation {
     pub routes: Arc<Routes>,
     pub reserved: Arc<ReservedNames>,
+    pub trusted_proxies: Arc<TrustedProxies>,
     pub upstreams: Vec<Arc<Upstream>>,
     pub inboxes: Arc<[Option<Inbox>]>,
     pub verifier: Arc<Verifier>,
@@ -49,6 +50,7 @@ impl Generation {
         Self {
             routes: Arc::clone(&blueprint.routes),
             reserved: Arc::clone(&blueprint.reserved),
+            trusted_proxies: Arc::clone(&blueprint.trusted_proxies),
             upstreams: blueprint.upstreams.clone(),
             inboxes: sources.inboxes().into(),
             verifier: sources.verifier(),
@@ -77,6 +79,7 @@ fn listeners(
         let settings = ListenerSettings {
             metric: metrics.listener(&name),
             name,
+            proxy_protocol: face.proxy_protocol.clone(),
             role: match &face.speech {
                 Speech::Tls(tls) => Role::Tls(Arc::clone(tls)),
                 Speech::Plaintext => Role::Plaintext,

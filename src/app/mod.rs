@@ -89,7 +89,6 @@ pub struct Running {
     blueprint: Blueprint,
     sockets: Sockets,
     sources: Sources,
-    ground: Ground,
     status: Status,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -144,15 +143,15 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         state_dir: config.state_dir.clone(),
         purpose: Purpose::Serve,
     };
-    let mut sources = Sources::default().next(config, &ground).await?;
+    let mut sources = Sources::none(ground).next(config).await?;
     if inherited.has_predecessor() {
-        sources.load(&clock, STARTUP_WAIT).await?;
+        sources.load(STARTUP_WAIT).await?;
     }
 
     let readiness = Readiness::new(Sources::names(config));
-    sources.show(&metrics, &readiness, &clock);
+    sources.show(&metrics, &readiness);
     let generation = Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores));
-    let in_force = InForce::new(shown(1, &blueprint, &generation, &sources, &clock));
+    let in_force = InForce::new(shown(1, &blueprint, &generation, &sources));
     let (reloads, requests) = reloads::channel();
     if let Some(probes) = &probes {
         probes.serve(&readiness, &metrics, &mut tasks)?;
@@ -199,7 +198,6 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         blueprint,
         sockets,
         sources,
-        ground,
         status,
         readiness,
         metrics,
@@ -273,8 +271,8 @@ impl Running {
         let config = &blueprint.config;
         let sockets = self.sockets.next(&config.listeners, cores, &mut Inherited::none())?;
         let shares = sockets.shares(&self.sockets, cores)?;
-        let sources = self.sources.next(config, &self.ground).await?;
-        sources.settle(&self.sources, &self.ground.clock, SETTLE_WAIT).await?;
+        let sources = self.sources.next(config).await?;
+        sources.settle(&self.sources, SETTLE_WAIT).await?;
         Ok(Next { blueprint, sockets, shares, sources })
     }
 
@@ -283,12 +281,12 @@ impl Running {
         let changes = self.blueprint.config.document.changes(&blueprint.config.document);
         let number = self.status.generation() + 1;
         let cores = self.workers.len();
-        sources.show(&self.metrics, &self.readiness, &self.ground.clock);
+        sources.show(&self.metrics, &self.readiness);
         self.readiness.replace_sources(Sources::names(&blueprint.config));
         let generation =
             Arc::new(Generation::new(number, &blueprint, &sockets, &sources, &self.metrics, cores));
         let adoptions = per_core(shares, &generation, cores);
-        self.in_force.replace(shown(number, &blueprint, &generation, &sources, &self.ground.clock));
+        self.in_force.replace(shown(number, &blueprint, &generation, &sources));
         let adopted: Vec<_> =
             self.workers.iter().zip(adoptions).map(|(worker, adoption)| worker.adopt(adoption)).collect();
         self.blueprint = blueprint;
@@ -362,8 +360,8 @@ fn shown(
     blueprint: &Blueprint,
     generation: &Generation,
     sources: &Sources,
-    clock: &Clock,
 ) -> in_force::Generation {
+    let clock = &sources.ground().clock;
     in_force::Generation {
         number,
         loaded_at: clock.wall(),

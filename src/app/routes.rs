@@ -8,8 +8,8 @@ use http::HeaderValue;
 use crate::config::Config;
 use crate::config::settings::{self, Arrival, EventFeed, FeedIndex, FeedSource};
 use crate::gateway::{
-    Accepts, HostHeader, IdentityHeader, MetricIds, OwnRevocation, Receiver, ReservedNames, Revokes, Route,
-    Routes, Service, TokenSource,
+    Accepts, HostHeader, IdentityHeader, IdentitySource, MetricIds, OwnRevocation, Receiver, ReservedNames,
+    Revokes, Route, Routes, Service, TokenSource,
 };
 use crate::policy::{Access, ClaimRule, ClaimTest, Policy};
 use crate::route::{Ambiguity, RouteId, RouteTable};
@@ -58,15 +58,19 @@ pub fn hsts_value(hsts: &settings::Hsts) -> Result<HeaderValue> {
 }
 
 fn build_route(place: usize, route: &settings::Route, config: &Config) -> Result<Arc<Route>> {
-    let identity = |(header, claim): &(http::HeaderName, settings::ClaimPath)| IdentityHeader {
+    let identity = |(header, source): &(http::HeaderName, settings::IdentitySource)| IdentityHeader {
         header: header.clone(),
-        claim: boxed(&claim.0).into(),
+        source: match source {
+            settings::IdentitySource::Claim(path) => IdentitySource::Claim(boxed(&path.0).into()),
+            settings::IdentitySource::Certificate(fact) => IdentitySource::Certificate(*fact),
+        },
     };
     Ok(Arc::new(Route {
         id: RouteId(u16::try_from(place)?),
         name: route.name.as_str().into(),
         access: match &route.access {
             settings::Access::Public => Access::Public,
+            settings::Access::Certificate(rules) => Access::Certificate(rules.clone()),
             settings::Access::Require(needed) => Access::Require(policy(needed)?),
         },
         token_from: match &route.token_from {
@@ -84,6 +88,7 @@ fn build_route(place: usize, route: &settings::Route, config: &Config) -> Result
         allow_override_headers: route.allow_override_headers.clone(),
         max_body: route.max_body,
         error_detail: route.error_detail,
+        cors: route.cors.clone().map(Arc::new),
     }))
 }
 
@@ -119,6 +124,7 @@ fn policy(needed: &settings::Requirements) -> Result<Policy> {
         all_scopes: boxed(&needed.scopes),
         any_scopes: boxed(&needed.any_scopes),
         rules: needed.claims.iter().map(claim_rule).collect::<Result<_>>()?,
+        client_certificate: needed.client_certificate.clone(),
     })
 }
 

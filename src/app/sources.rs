@@ -45,13 +45,13 @@ pub enum Purpose {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sources {
+    ground: Ground,
     keys: Vec<Arc<KeyTask>>,
     feeds: Vec<Arc<FeedTask>>,
     issuers: Vec<TrustedIssuer>,
-    hasher: Option<FactHasher>,
-    _watch: JoinSet<()>,
+    watch: JoinSet<()>,
 }
 
 /// The task that keeps one issuer's keys, until dropped.
@@ -86,13 +86,25 @@ impl Sources {
         issuers.chain(feeds).collect()
     }
 
+    /// No sources yet.
+    pub fn none(ground: Ground) -> Self {
+        let (keys, feeds, issuers) = Default::default();
+        Self { ground, keys, feeds, issuers, watch: JoinSet::new() }
+    }
+
+    /// What they have in common.
+    pub fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
     /// The sources of this configuration: those that run already, and a new task for each other. Keys and feeds need
     /// not be there yet.
     ///
     /// # Errors
     /// A certificate or inline keys that cannot be used. What was newly started ends.
-    pub async fn next(&self, config: &Config, ground: &Ground) -> Result<Self> {
-        let mut next = Self { hasher: Some(ground.hasher.clone()), ..Self::default() };
+    pub async fn next(&self, config: &Config) -> Result<Self> {
+        let ground = &self.ground;
+        let mut next = Self::none(ground.clone());
         for (place, settings) in config.issuers.iter().enumerate() {
             let fields = ["name", "issuer", "keys", "algorithms"];
             let identity = config.document.identity("issuers", place, &fields);
@@ -130,10 +142,9 @@ impl Sources {
     ///
     /// # Errors
     /// One is not, after so long.
-    pub async fn settle(&self, before: &Self, clock: &Clock, patience: Duration) -> Result<()> {
-        let loaded = before.names_that(|loaded| loaded, clock);
-        let missing =
-            || self.names_that(|loaded| !loaded, clock).into_iter().find(|name| loaded.contains(name));
+    pub async fn settle(&self, before: &Self, patience: Duration) -> Result<()> {
+        let loaded = before.names_that(|loaded| loaded);
+        let missing = || self.names_that(|loaded| !loaded).into_iter().find(|name| loaded.contains(name));
         self.wait(missing, patience).await
     }
 
@@ -141,12 +152,13 @@ impl Sources {
     ///
     /// # Errors
     /// One is not, after so long.
-    pub async fn load(&self, clock: &Clock, patience: Duration) -> Result<()> {
-        self.wait(|| self.names_that(|loaded| !loaded, clock).into_iter().next(), patience).await
+    pub async fn load(&self, patience: Duration) -> Result<()> {
+        self.wait(|| self.names_that(|loaded| !loaded).into_iter().next(), patience).await
     }
 
     /// Has the sources shown by metrics and readiness from now on.
-    pub fn show(&mut self, metrics: &Metrics, readiness: &Readiness, clock: &Clock) {
+    pub fn show(&mut self, metrics: &Metrics, readiness: &Readiness) {
+        let clock = &self.ground.clock;
         for task in &self.keys {
             task.registrations.get_or_init(|| register_keys(task, metrics, clock));
         }
@@ -154,8 +166,9 @@ impl Sources {
             task.register(metrics, clock);
         }
         let keys = self.keys.iter().map(|task| (task.name.clone(), Arc::clone(&task.source))).collect();
-        self._watch = JoinSet::new();
-        self._watch.spawn(watch(readiness.clone(), keys, self.feeds(), clock.clone()));
+        let watching = watch(readiness.clone(), keys, self.feeds(), clock.clone());
+        self.watch = JoinSet::new();
+        self.watch.spawn(watching);
     }
 
     /// What the feeds have brought, at their places in the configuration.
@@ -186,7 +199,7 @@ impl Sources {
     /// Judges verified tokens by the feeds, in the generation of this number.
     pub fn revocation(&self, generation: u64) -> RevocationPolicies {
         let policy = |trusted: &TrustedIssuer| (Arc::clone(&trusted.issuer), trusted.policy.clone());
-        let hasher = self.hasher.clone().unwrap_or_else(FactHasher::random);
+        let hasher = self.ground.hasher.clone();
         RevocationPolicies::new(hasher, generation, self.issuers.iter().map(policy).collect())
     }
 
@@ -224,8 +237,8 @@ impl Sources {
         bail!("{name} cannot be loaded: {why}")
     }
 
-    fn names_that(&self, wanted: impl Fn(bool) -> bool, clock: &Clock) -> Vec<String> {
-        let now = clock.monotonic();
+    fn names_that(&self, wanted: impl Fn(bool) -> bool) -> Vec<String> {
+        let now = self.ground.clock.monotonic();
         let keys =
             self.keys.iter().map(|task| (keys_name(&task.name), task.source.current().keys(now).is_some()));
         let feeds = self.feeds.iter().map(|task| (feed_name(task.state.name()), task.state.is_loaded()));
@@ -307,6 +320,7 @@ fn issuer(place: usize, settings: &settings::Issuer, keys: Arc<KeySource>) -> Re
             max_lifetime: settings.max_lifetime,
             required_claims: boxed(&settings.required_claims),
             profile: settings.profile.map(|settings::Profile::Rfc9068| Profile::Rfc9068),
+            binding: settings.binding,
         },
         keys,
     })

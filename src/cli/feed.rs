@@ -106,6 +106,7 @@ impl Serve {
                 certificates: vec![CertifiedKey { certificate, private_key }],
                 min_version: TlsVersion::Tls12,
                 hsts: None,
+                client_certificates: None,
             });
         ensure!(
             tls.is_some() || self.address.ip().is_loopback() || self.insecure_allow_http,

@@ -12,8 +12,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::settings::{CertifiedKey, Tls, TlsVersion};
+use crate::inject;
+use crate::listener;
 use crate::telemetry::logging::{self, LogFormat};
-use crate::{inject, listener};
 
 /// Where the webhook listens.
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
             private_key: options.private_key.clone(),
         }],
         min_version: TlsVersion::Tls12,
+        client_certificates: None,
         hsts: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::authenticate::Authenticator;
+use super::forwarded::TrustedProxies;
 use super::long_lived::LongLived;
 use super::reserved::ReservedNames;
 use super::route::{Route, Routes};
@@ -36,6 +37,8 @@ pub struct Core {
     pub inboxes: Arc<[Option<Inbox>]>,
     /// The names that no client may send.
     pub reserved: Arc<ReservedNames>,
+    /// Whose word on where requests come from counts.
+    pub trusted_proxies: Arc<TrustedProxies>,
     /// The bounds on requests.
     pub limits: RequestLimits,
     /// How much a client is told that is refused before a route is known.

@@ -1,7 +1,6 @@
 //! One request from its first byte to the last of its response: what is known of it, and the one place that writes
 //! it down. Whatever becomes of the request, exactly one log line and one set of metrics come of it.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,11 +9,14 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use super::activity::Busy;
 use super::authenticate::Temperature;
 use super::core::Core;
+use super::forwarded::Provenance;
 use super::long_lived::{Ending, Stream};
 use super::peer::{Inbound, Peer};
 use super::route::Route;
 use crate::catalogue::Reason;
+use crate::certificate::ClientCertificate;
 use crate::clock::Monotonic;
+use crate::cors::Sharing;
 use crate::rejection::Rejection;
 use crate::revocation::LiveToken;
 use crate::telemetry::access_log::{Auth, Outcome, Record};
@@ -27,7 +29,6 @@ use crate::upstream::BodyProgress;
 pub struct Exchange {
     core: Rc<Core>,
     started: Monotonic,
-    client: SocketAddr,
     listener: Rc<str>,
     _busy: Busy,
     method: Method,
@@ -40,8 +41,13 @@ pub struct Exchange {
     pub request_id: RequestId,
     /// The W3C trace context that is passed on.
     pub trace: TraceContext,
+    certificate: Option<Rc<ClientCertificate>>,
+    /// Where the request comes from.
+    pub provenance: Provenance,
     /// The route, once it is found.
     pub route: Option<std::sync::Arc<Route>>,
+    /// Who may read the answer, where the route says so.
+    pub sharing: Option<Sharing>,
     /// The token, once it is known to be live.
     pub token: Option<LiveToken>,
     /// The token's fingerprint, where it was refused.
@@ -73,7 +79,6 @@ impl Exchange {
         Self {
             core: Rc::clone(core),
             started: core.clock.monotonic(),
-            client: peer.address,
             listener: Rc::clone(&peer.listener),
             _busy: peer.activity.busy(&core.clock),
             method: request.method().clone(),
@@ -83,7 +88,10 @@ impl Exchange {
             is_stand_in: inbound.violation().is_some(),
             request_id,
             trace,
+            certificate: peer.tls.as_ref().and_then(|tls| tls.certificate.clone()),
+            provenance: core.trusted_proxies.provenance(peer, headers),
             route: None,
+            sharing: None,
             token: None,
             fingerprint: None,
             temperature: None,
@@ -162,8 +170,9 @@ impl Exchange {
         let upstream =
             route.filter(|_| self.endpoint.is_some()).and_then(|route| core.upstream(route.upstream()?));
         let endpoint = self.endpoint.and_then(|place| upstream?.endpoint(place));
+        let client = self.provenance.client_address;
         let mut record =
-            Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, self.client);
+            Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, client);
         record.trace_id = Some(self.trace.trace_id());
         record.protocol = Some(self.version);
         if !self.is_stand_in {
@@ -184,6 +193,7 @@ impl Exchange {
         record.jti = token.and_then(|token| token.claims().token_id());
         record.kid = token.and_then(|token| token.key_id());
         record.token = fingerprint.as_deref();
+        record.certificate = self.certificate.as_deref().map(ClientCertificate::principal);
         record.auth = auth;
         record.bytes_in = received;
         record.bytes_out = self.sent;

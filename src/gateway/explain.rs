@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, Request, Uri};
 use serde_json::Value;
 
 use super::core::RequestLimits;
-use super::credential;
+use super::credential::{self, Sender};
 use super::explanation::{CheckReport, Explanation, Refusal, Report};
 use super::route::{Route, Routes};
 use super::sanitize::CleanRequest;
@@ -60,7 +60,7 @@ impl Explainer {
         let route = request.and_then(|request| self.find_route(text, request, &mut report));
         let token = BearerToken::new(text).filter(|_| text.len() <= self.limits.token);
         match token {
-            _ if route.as_deref().is_some_and(|route| matches!(route.access, Access::Public)) => {}
+            _ if route.as_deref().is_some_and(|route| !matches!(route.access, Access::Require(_))) => {}
             Some(token) => {
                 let mut looked_again = LookedAgain::NotYet;
                 let checks = loop {
@@ -113,7 +113,7 @@ impl Explainer {
         report: &mut Report,
     ) -> Option<Arc<Route>> {
         let asked = format!("{method} {uri}");
-        let is_tls = uri.scheme_str() == Some("https");
+        let is_https = uri.scheme_str() == Some("https");
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
@@ -126,12 +126,19 @@ impl Explainer {
         let found = self.routes.find(&clean);
         let name = found.as_ref().ok().map(|route| match route.access {
             Access::Public => format!("{} (public: no token is asked for)", route.name),
+            Access::Certificate(_) => {
+                format!("{} (a client certificate is asked for, and no token)", route.name)
+            }
+            Access::Require(Policy { client_certificate: Some(_), .. }) => {
+                format!("{} (a client certificate is asked for besides)", route.name)
+            }
             Access::Require(_) => route.name.to_string(),
         });
         report.note("route", found.as_ref().map(|_| ()), (name, None));
         let route = found.ok()?;
         if matches!(route.access, Access::Require(_)) {
-            let token = credential::extract(&clean, &route.token_from, is_tls, self.limits.token);
+            let from = Sender { is_https, is_trusted_page: false };
+            let token = credential::extract(&clean, &route.token_from, from, self.limits.token);
             let size = format!("a bearer token of {} bytes", text.len());
             let most = format!("at most {} bytes", self.limits.token);
             report.note("credential", token.as_ref().map(|_| ()), (Some(size), Some(most)));
@@ -162,7 +169,7 @@ impl Explainer {
     ) -> Result<Report, Arc<Issuer>> {
         let policy = route.and_then(|route| match &route.access {
             Access::Require(policy) => Some(policy),
-            Access::Public => None,
+            Access::Public | Access::Certificate(_) => None,
         });
         let everyone: IssuerSet;
         let trusted = if let Some(policy) = policy {

@@ -3,7 +3,6 @@
 //! Takes a [`Permit`], so that nothing is forwarded without one. Order matters: first everything that only the
 //! gateway may say is removed, then the gateway says it, so that no client header can remove or outdo ours.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -26,10 +25,6 @@ use crate::policy::Permit;
 use crate::rejection::Rejection;
 use crate::upstream::{BodyLimits, RequestBody};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context. A valid one is passed on as it came, since no span of ours is exported that could be a parent;
 /// else one is begun, by which the API's traces and our log lines find each other.
@@ -141,20 +136,16 @@ fn edit_request(
     join_cookies(headers);
 
     headers.insert(HOST, authority.clone());
-    headers.insert(X_FORWARDED_HOST, authority.clone());
-    headers.insert(X_FORWARDED_PROTO, peer.scheme());
-    headers.insert(X_FORWARDED_FOR, peer.forwarded_for());
-    headers.insert(FORWARDED, forwarded(peer, authority)?);
+    exchange.provenance.tell(headers, peer, authority)?;
     headers.insert(X_REQUEST_ID, exchange.request_id.header_value());
     if !exchange.trace.continued() {
         headers.insert(TRACEPARENT, exchange.trace.header_value());
         headers.remove(TRACESTATE);
     }
-    if let Some(token) = permit.token() {
-        for identity in &route.identity_headers {
-            if let Some(value) = identity.value(token.claims())? {
-                headers.insert(identity.header.clone(), value);
-            }
+    let claims = permit.token().map(|token| token.claims());
+    for identity in &route.identity_headers {
+        if let Some(value) = identity.value(claims, peer.certificate())? {
+            headers.insert(identity.header.clone(), value);
         }
     }
 
@@ -199,16 +190,4 @@ fn join_cookies(headers: &mut HeaderMap) {
     {
         headers.insert(COOKIE, joined);
     }
-}
-
-/// RFC 7239 section 4. The client's own address only: nobody before us is trusted to name others.
-fn forwarded(peer: &Peer, authority: &HeaderValue) -> Result<HeaderValue, Rejection> {
-    let node = match peer.address.ip() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
-    let scheme = if peer.is_tls() { "https" } else { "http" };
-    let host = authority.to_str().map_err(|_| Rejection::new(Reason::IllegalTarget))?;
-    HeaderValue::from_str(&format!("for={node};host=\"{host}\";proto={scheme}"))
-        .map_err(|_| Reason::IllegalTarget.into())
 }

@@ -11,6 +11,7 @@ use super::receive::Receiver;
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
 use crate::config::settings::ErrorDetail;
+use crate::cors::Cors;
 use crate::policy::Access;
 use crate::rejection::Rejection;
 use crate::route::{Ambiguity, Found, RequestPath, RouteId, RouteTable};
@@ -42,6 +43,8 @@ pub struct Route {
     pub max_body: Option<u64>,
     /// How much a refused client is told.
     pub error_detail: ErrorDetail,
+    /// Which pages of other origins may call.
+    pub cors: Option<Arc<Cors>>,
 }
 
 /// Who serves the requests of a route.
@@ -94,9 +97,18 @@ impl Routes {
 
     /// The route of a request.
     pub(super) fn find<B>(&self, request: &CleanRequest<B>) -> Result<&Arc<Route>, Rejection> {
+        self.find_for(request, request.method())
+    }
+
+    /// The route that the request would have with this method.
+    pub(super) fn find_for<B>(
+        &self,
+        request: &CleanRequest<B>,
+        method: &Method,
+    ) -> Result<&Arc<Route>, Rejection> {
         let path = RequestPath::check(request.path())
             .map_err(|refused| Rejection::new(Reason::AmbiguousPath).hint(refused.0))?;
-        let found = self.table.find(request.host(), &path, request.method());
+        let found = self.table.find(request.host(), &path, method);
         let route = match &found {
             Found::Route(id) => self.all.get(usize::from(id.0)),
             _ => None,

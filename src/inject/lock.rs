@@ -133,7 +133,7 @@ fn packet_filter(image: &str, ports: &[u16]) -> Value {
     }
     let rules = format!(
         "table inet valgate {{ chain input {{ type filter hook input priority filter; iif lo accept; \
-         tcp dport {{ {set} }} reject with tcp reset; }} }}"
+         tcp dport {{ {set} }} reject with tcp reset; }}; }};"
     );
     json!({
         "name": LOCK,

@@ -36,6 +36,20 @@ pub struct Expectations {
     pub required_claims: Vec<Box<str>>,
     /// A stricter shape.
     pub profile: Option<Profile>,
+    /// What becomes of tokens that are bound to a client certificate.
+    pub binding: Binding,
+}
+
+/// What becomes of tokens that are bound to a client certificate (RFC 8705), and of those that are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Binding {
+    /// A bound token needs its certificate; others need none.
+    #[default]
+    IfBound,
+    /// Every token must be bound, and needs its certificate.
+    Certificate,
+    /// Nobody looks, by the operator's loud word.
+    InsecureIgnore,
 }
 
 /// Whom tokens must be meant for.

@@ -23,7 +23,7 @@ pub use checks::{Check, CollectAll, Examiner, FailFast, Finding};
 pub use claims::{Claims, scalar_text};
 pub use compact::Compact;
 pub use header::Header;
-pub use issuer::{Audiences, Expectations, Issuer, IssuerId, IssuerSet, Issuers, Profile};
+pub use issuer::{Audiences, Binding, Expectations, Issuer, IssuerId, IssuerSet, Issuers, Profile};
 pub use statement::{StatementFault, StatementRules, verify_payload, verify_statement};
 pub use verified::VerifiedToken;
 pub use verify::{Inputs, LookedAgain, Need, Verdict, Verifier};

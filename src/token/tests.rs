@@ -40,6 +40,7 @@ impl Bench {
             max_lifetime: None,
             required_claims: Vec::new(),
             profile: None,
+            binding: Binding::default(),
         };
         change(&mut expectations);
         let issuer = Issuer { id: IssuerId(0), name: "main".into(), url: URL.into(), expectations, keys };

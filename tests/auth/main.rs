@@ -15,6 +15,7 @@ mod support;
 
 mod admin;
 mod bench;
+mod certificates;
 mod credentials;
 mod identity;
 mod issuers;

@@ -121,6 +121,7 @@ impl Fixture {
             max_lifetime: None,
             required_claims: Vec::new(),
             profile: None,
+            binding: valgate::token::Binding::default(),
         };
         let issuer = Issuer { id: IssuerId(0), name: "main".into(), url: ISSUER.into(), expectations, keys };
         let tokens = ["alice", "bob"].map(|subject| {

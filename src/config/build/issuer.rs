@@ -13,6 +13,7 @@ use crate::config::settings::{
     Audiences, FeedIndex, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
 };
 use crate::keys::Algorithm;
+use crate::token::Binding;
 
 impl Build<'_, '_> {
     pub(super) fn issuer(&mut self, raw: &raw::Issuer, feeds: &Names, place: &Place) -> Option<Issuer> {
@@ -44,6 +45,11 @@ impl Build<'_, '_> {
             max_lifetime: max_lifetime?,
             required_claims: raw.required_claims.clone(),
             profile: raw.profile.map(|raw::Profile::Rfc9068| Profile::Rfc9068),
+            binding: match raw.binding {
+                raw::Binding::IfBound => Binding::IfBound,
+                raw::Binding::Certificate => Binding::Certificate,
+                raw::Binding::InsecureIgnore => Binding::InsecureIgnore,
+            },
             revocation: revocation?,
         })
     }

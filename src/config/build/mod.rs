@@ -6,12 +6,15 @@
 #![allow(clippy::option_option, reason = "what is left out and what is wrong are different things")]
 
 mod admin;
+mod certificate;
 mod claims;
 mod conflicts;
+mod cors;
 mod engine;
 mod events;
 mod feed;
 mod files;
+mod forwarded;
 mod http_names;
 mod issuer;
 mod limits;
@@ -67,13 +70,7 @@ impl Build<'_, '_> {
             &root.field("routes"),
             "what no route matches is refused, so all would be",
         );
-        if !raw.forwarded.trusted_proxies.is_empty() {
-            self.mistakes.add(
-                &root.field("forwarded").field("trusted_proxies"),
-                "is reserved and not available in this version",
-                "remove it: the client's address is that of the connection",
-            );
-        }
+        let forwarded = self.forwarded(&raw.forwarded, &root.field("forwarded"));
 
         let feed_names =
             Names::collect("feed", &raw.feeds, |feed| &feed.name, &root.field("feeds"), self.mistakes);
@@ -97,6 +94,7 @@ impl Build<'_, '_> {
             self.optional(raw.health.as_ref(), |build, raw| build.health(raw, &root.field("health")));
         let admin = self.optional(raw.admin.as_ref(), |build, raw| build.admin(raw, &root.field("admin")));
         self.distinct_addresses(raw);
+        self.somebody_asks_for_certificates(raw);
         let access_log = self.access_log(&raw.access_log, &root.field("access_log"));
         let writable: Vec<bool> = raw.feeds.iter().map(raw::Feed::is_writable).collect();
         let references = feed::References { issuers: &issuer_names, feeds: &feed_names, writable: &writable };
@@ -136,6 +134,7 @@ impl Build<'_, '_> {
             routes: all(routes)?,
             limits: limits?,
             timeouts: timeouts?,
+            forwarded: forwarded?,
             reload: reload?,
             document: Document::default(),
         })

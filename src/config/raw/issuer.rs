@@ -46,8 +46,21 @@ pub struct Issuer {
     pub revocation: Option<Revocation>,
     /// Asking the issuer about opaque tokens (RFC 7662).
     pub introspection: Option<Reserved>,
-    /// Tokens bound to a key of the client (RFC 9449) or to its certificate (RFC 8705).
-    pub binding: Option<Reserved>,
+    /// Tokens bound to the client's certificate by the claim `cnf` (RFC 8705). `if_bound`: a token that is bound is
+    /// refused without its certificate. `certificate`: tokens that are not bound are refused too.
+    /// `insecure_ignore`: bound tokens pass without their certificate, as if they were not.
+    #[serde(default)]
+    pub binding: Binding,
+}
+
+/// What becomes of tokens that are bound to a certificate, and of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Binding {
+    #[default]
+    IfBound,
+    Certificate,
+    InsecureIgnore,
 }
 
 /// Where signature keys come from. Exactly one of `jwks_url`, `discovery`, `file` and `inline`.

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::FeedIndex;
 use crate::keys::Algorithm;
+use crate::token::Binding;
 
 /// Who may issue tokens, for whom, and how that is verified.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Issuer {
     pub required_claims: Vec<String>,
     /// Rules by name.
     pub profile: Option<Profile>,
+    /// What becomes of tokens that are bound to a client certificate.
+    pub binding: Binding,
     /// How revoked tokens are recognized; none: not at all.
     pub revocation: Option<Revocation>,
 }

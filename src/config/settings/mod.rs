@@ -7,6 +7,7 @@ mod carried;
 mod engine;
 mod events;
 mod feed;
+mod forwarded;
 mod issuer;
 mod limits;
 mod listener;
@@ -26,16 +27,17 @@ pub use events::{Arrival, EventFeed, RevocationEndpoint, Revokes, SetPoll, Signe
 
 pub use carried::{CarriedProbe, ProbeError};
 pub use feed::{Feed, FeedSource, HttpFeed};
+pub use forwarded::{Forwarded, ForwardedHeader};
 pub use issuer::{
     Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
 };
 pub use limits::{Limits, Timeouts};
-pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
+pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
 pub use reload::Reload;
 pub use route::{
-    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, Service, TokenFrom,
-    UpstreamHost,
+    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route, Service,
+    TokenFrom, UpstreamHost,
 };
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 
@@ -70,6 +72,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long anything may take on the side of the clients.
     pub timeouts: Timeouts,
+    /// Whose word on the client's address counts.
+    pub forwarded: Forwarded,
     /// When it is put in force anew.
     pub reload: Reload,
     /// What the file said, to be compared with another.

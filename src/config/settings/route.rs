@@ -5,6 +5,8 @@ use std::fmt;
 use http::HeaderName;
 
 use super::{ErrorDetail, FeedIndex, IssuerIndex, RevocationEndpoint, UpstreamIndex};
+use crate::certificate::{CertificateFact, CertificateRules};
+use crate::cors::Cors;
 use crate::route::RouteMatch;
 
 /// What is served, to whom.
@@ -18,8 +20,8 @@ pub struct Route {
     pub access: Access,
     /// Who serves it.
     pub service: Service,
-    /// Headers that tell the API who calls, each with the claim that fills it. Empty on public routes.
-    pub identity_headers: Vec<(HeaderName, ClaimPath)>,
+    /// Headers that tell the API who calls, each with what fills it. Empty on public routes.
+    pub identity_headers: Vec<(HeaderName, IdentitySource)>,
     /// Whether the token itself is passed on.
     pub forward_token: bool,
     /// Where the token is.
@@ -34,6 +36,8 @@ pub struct Route {
     pub allow: AllowedSpellings,
     /// Override headers that this route lets pass.
     pub allow_override_headers: Vec<HeaderName>,
+    /// Which pages of other origins may call; none: none may read what they are answered.
+    pub cors: Option<Cors>,
 }
 
 /// Who serves the requests of a route.
@@ -52,8 +56,19 @@ pub enum Service {
 pub enum Access {
     /// Everybody.
     Public,
+    /// Who has a client certificate that meets these rules.
+    Certificate(CertificateRules),
     /// Who has a token that meets all of this.
     Require(Requirements),
+}
+
+/// What fills an identity header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// A claim of the token.
+    Claim(ClaimPath),
+    /// A part of the client certificate.
+    Certificate(CertificateFact),
 }
 
 /// What a token must be and have.
@@ -67,6 +82,8 @@ pub struct Requirements {
     pub any_scopes: Vec<String>,
     /// All of these rules.
     pub claims: Vec<ClaimRule>,
+    /// What the client certificate must say besides; none: no certificate is asked for.
+    pub client_certificate: Option<CertificateRules>,
 }
 
 /// A rule on one claim.
