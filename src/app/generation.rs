@@ -9,6 +9,7 @@ use super::sources::Sources;
 use super::{request_limits, routes};
 use crate::clock::Clock;
 use crate::config::settings::ErrorDetail;
+use crate::events::Inbox;
 use crate::gateway::{
     Explainer, MetricIds, OverloadLimits, RequestLimits, ReservedNames, Routes, TrustedProxies,
 };
@@ -26,6 +27,7 @@ pub struct Generation {
     pub reserved: Arc<ReservedNames>,
     pub trusted_proxies: Arc<TrustedProxies>,
     pub upstreams: Vec<Arc<Upstream>>,
+    pub inboxes: Arc<[Option<Inbox>]>,
     pub verifier: Arc<Verifier>,
     pub revocation: Arc<RevocationPolicies>,
     pub metric_ids: MetricIds,
@@ -56,6 +58,7 @@ impl Generation {
             reserved: Arc::clone(&blueprint.reserved),
             trusted_proxies: Arc::clone(&blueprint.trusted_proxies),
             upstreams: blueprint.upstreams.clone(),
+            inboxes: sources.inboxes().into(),
             verifier: sources.verifier(),
             revocation: Arc::new(sources.revocation(number)),
             metric_ids: routes::metric_ids(config, metrics),

@@ -14,6 +14,8 @@
 mod admin;
 mod attendance;
 mod blueprint;
+pub mod engines;
+mod events;
 mod feeds;
 mod generation;
 mod handover;
@@ -68,7 +70,7 @@ pub use offline::{Offline, PrivateDirectory};
 use probes::Probes;
 pub use service::Service;
 use sockets::Sockets;
-use sources::{Ground, Sources};
+use sources::{Ground, Purpose, Sources};
 pub use status::Status;
 use worker::{Adoption, Equipment, Worker};
 
@@ -147,6 +149,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         clock: clock.clone(),
         hasher: load_fact_hasher(config.state_dir.as_deref()),
         state_dir: config.state_dir.clone(),
+        purpose: Purpose::Serve,
     };
     let mut sources = Sources::none(ground).next(config).await?;
     if inherited.has_predecessor() {
@@ -381,6 +384,7 @@ fn shown(
         document: blueprint.config.document.shown().clone(),
         issuers: generation.verifier.issuers().iter().cloned().collect(),
         feeds: sources.feeds(),
+        writable_feeds: sources.writable_feeds(),
         explainer: generation.explainer(clock),
     }
 }

@@ -207,6 +207,7 @@ fn first_core(equipment: Equipment, generation: &Generation) -> Core {
         routes: Arc::clone(&generation.routes),
         authenticator,
         upstreams: generation.upstreams.iter().map(client).collect(),
+        inboxes: Arc::clone(&generation.inboxes),
         reserved: Arc::clone(&generation.reserved),
         trusted_proxies: Arc::clone(&generation.trusted_proxies),
         limits: generation.limits,
@@ -241,6 +242,7 @@ fn next_core(before: &Core, generation: &Generation) -> Core {
             .authenticator
             .succeeded_by(Arc::clone(&generation.verifier), Arc::clone(&generation.revocation)),
         upstreams: generation.upstreams.iter().map(client).collect(),
+        inboxes: Arc::clone(&generation.inboxes),
         reserved: Arc::clone(&generation.reserved),
         trusted_proxies: Arc::clone(&generation.trusted_proxies),
         limits: generation.limits,

@@ -231,6 +231,9 @@ reasons! {
     FeedStale = RevocationStatusUnavailable, "feed_stale", Operator,
         "The revocation feed was not heard from for longer than max_staleness allows.",
         "Retry after the time in Retry-After; the operator should check the feed's server, or choose another when_stale.";
+    RevocationNotKept = RevocationStatusUnavailable, "revocation_not_kept", Operator,
+        "The revocation could not be written to where the gateways read it.",
+        "Send the request again after the time in Retry-After; the operator should check the feed's engine and its credentials.";
 
     IntrospectionFailed = IntrospectionUnavailable, "introspection_failed", IdentityProvider,
         "The introspection endpoint could not be asked, or gave no valid answer.",

@@ -175,13 +175,14 @@ impl Exchange {
             core.count_authentication(token.map(|token| token.issuer().id), auth);
         }
         if let (Some(route), Some(first_byte)) = (route, self.first_byte) {
-            core.count_upstream(route.upstream, first_byte);
+            core.count_upstream(route, first_byte);
         }
 
         let fingerprint = self.fingerprint.or_else(|| token.map(|token| token.fingerprint()));
         let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
         let endpoint = self.lane.as_ref().map(|lane| lane.endpoint());
-        let upstream = route.filter(|_| endpoint.is_some()).and_then(|route| core.upstream(route.upstream));
+        let upstream =
+            route.filter(|_| endpoint.is_some()).and_then(|route| core.upstream(route.upstream()?));
         let client = self.provenance.client_address;
         let mut record =
             Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, client);

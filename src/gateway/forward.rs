@@ -45,7 +45,7 @@ pub async fn forward(
     inbound: &Inbound,
     exchange: &mut Exchange,
 ) -> Result<Served, Rejection> {
-    let Some(client) = core.upstream(route.upstream) else {
+    let Some(client) = route.upstream().and_then(|place| core.upstream(place)) else {
         return Err(Rejection::new(Reason::Internal).log("the route's upstream does not exist"));
     };
     let is_websocket = websocket::is_asked_for(&request, inbound);
@@ -107,6 +107,13 @@ pub struct Served {
     pub response: Response<ResponseBody>,
     /// The ends of an accepted WebSocket connection.
     pub websocket: Option<Ends>,
+}
+
+impl Served {
+    /// A response without anything behind it.
+    pub fn answer(response: Response<ResponseBody>) -> Self {
+        Self { response, websocket: None }
+    }
 }
 
 /// A body that says beforehand that it is too large is refused before the API hears of it.

@@ -6,6 +6,7 @@
 mod certificate;
 mod cors;
 mod engine;
+mod events;
 mod feed;
 mod introspection;
 mod issuer;
@@ -27,6 +28,9 @@ pub use certificate::{
 };
 pub use cors::{AnsweredBy, Cors};
 pub use engine::{EngineTls, NatsFeed, Valkey};
+pub use events::{
+    BackchannelLogout, RevocationEndpoint, Revokes, SetPoll, SetPush, SignedFeed, SubjectFact, Subjects,
+};
 pub use feed::{Feed, FileFeed, HttpFeed};
 pub use introspection::{IntrospectedTokens, Introspection};
 pub use issuer::{

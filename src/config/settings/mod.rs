@@ -5,6 +5,7 @@
 
 mod carried;
 mod engine;
+mod events;
 mod feed;
 mod forwarded;
 mod introspection;
@@ -25,6 +26,7 @@ pub use carried::{CarriedProbe, ProbeError};
 pub use engine::{
     EngineTls, HostPort, Nats, NatsCredentials, Secret, Valkey, ValkeyCredentials, ValkeyTopology,
 };
+pub use events::{Arrival, EventFeed, RevocationEndpoint, Revokes, SetPoll, SignedFeed};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use forwarded::{Forwarded, ForwardedHeader};
 pub use introspection::{ClientAuth, EndpointLocation, IntrospectedTokens, Introspection, PrivateKeyJwt};
@@ -37,7 +39,7 @@ pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKin
 pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
 pub use reload::Reload;
 pub use route::{
-    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route,
+    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route, Service,
     TokenFrom, UpstreamHost,
 };
 pub use transport::{ClientCertificate, Proxy, Transport};
