@@ -59,7 +59,7 @@ use handover::Successor;
 pub use inherited::Inherited;
 pub use offline::Offline;
 use probes::Probes;
-pub use service::Service;
+pub use service::{Service, Signals};
 use sockets::Sockets;
 use sources::{Ground, Sources};
 pub use status::Status;
