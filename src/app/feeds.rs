@@ -14,8 +14,8 @@ use crate::config::settings::{self, FeedIndex, FeedSource};
 use crate::config::{Config, Identity};
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
 use crate::feeds::revocation::{
-    DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings, RevocationFeedStats,
-    RevocationSource,
+    DEFAULT_INTERVAL, DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings,
+    RevocationFeedStats, RevocationSource,
 };
 use crate::revocation::{FeedState, Freshness};
 use crate::telemetry::metrics::{Metrics, Registration};
@@ -93,6 +93,15 @@ fn feed_settings(
         FeedSource::File { path, interval } => {
             (RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES }, *interval)
         }
+        FeedSource::Valkey { valkey, prefix } => {
+            let source =
+                RevocationSource::Valkey { valkey: Box::new(valkey.clone()), prefix: prefix.clone() };
+            (source, DEFAULT_INTERVAL)
+        }
+        FeedSource::Nats { nats, bucket } => {
+            let source = RevocationSource::Nats { nats: Box::new(nats.clone()), bucket: bucket.clone() };
+            (source, DEFAULT_INTERVAL)
+        }
     };
     Ok(RevocationFeedSettings {
         name: feed.name.clone(),
@@ -115,13 +124,18 @@ fn register(
     clock: &Clock,
 ) -> Vec<Registration> {
     let labels = [("feed", feed)];
-    let counters: [(&str, &str, Read); 7] = [
+    let counters: [(&str, &str, Read); 8] = [
         ("feed_snapshots", "Snapshots of a revocation feed put in force.", |stats| &stats.snapshots),
         ("feed_deltas", "Deltas of a revocation feed put in force.", |stats| &stats.deltas),
         ("feed_unchanged", "Times a revocation feed said that nothing changed.", |stats| &stats.unchanged),
         ("feed_failures", "Failed attempts to hear a revocation feed.", |stats| &stats.failures),
         ("feed_applied", "Entries of a revocation feed put in force.", |stats| &stats.applied),
         ("feed_broken_entries", "Entries of a revocation feed skipped as broken.", |stats| &stats.broken),
+        (
+            "feed_foreign_entries",
+            "Entries of a revocation feed about issuers that are not bound to it.",
+            |stats| &stats.foreign,
+        ),
         ("feed_store_failures", "Failed attempts to keep a feed's copy on disk.", |stats| {
             &stats.store_failures
         }),

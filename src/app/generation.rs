@@ -7,8 +7,11 @@ use super::blueprint::{Blueprint, Face, Speech};
 use super::sockets::{ListenerKey, Sockets};
 use super::sources::Sources;
 use super::{request_limits, routes};
+use crate::clock::Clock;
 use crate::config::settings::ErrorDetail;
-use crate::gateway::{MetricIds, RequestLimits, ReservedNames, Routes, TrustedProxies};
+use crate::gateway::{
+    Explainer, MetricIds, OverloadLimits, RequestLimits, ReservedNames, Routes, TrustedProxies,
+};
 use crate::http1::GuardLimits;
 use crate::listener::{BoundListener, ListenerSettings, Role};
 use crate::revocation::RevocationPolicies;
@@ -27,6 +30,9 @@ pub struct Generation {
     pub revocation: Arc<RevocationPolicies>,
     pub metric_ids: MetricIds,
     pub limits: RequestLimits,
+    pub cores: usize,
+    /// Of one core.
+    pub overload: OverloadLimits,
     /// Of one core.
     pub max_connections: usize,
     pub drain_idle: Duration,
@@ -54,10 +60,28 @@ impl Generation {
             revocation: Arc::new(sources.revocation(number)),
             metric_ids: routes::metric_ids(config, metrics),
             limits: request_limits(config),
+            cores,
+            overload: OverloadLimits {
+                requests: u32::try_from(config.overload.requests.div_ceil(cores)).unwrap_or(u32::MAX),
+                delay: config.overload.delay,
+            },
             max_connections: config.limits.connections.div_ceil(cores),
             drain_idle: config.timeouts.drain_idle,
             error_detail: config.error_detail,
             listeners: listeners(blueprint, sockets, metrics),
+        }
+    }
+}
+
+impl Generation {
+    /// Who says why it accepts and refuses.
+    pub fn explainer(&self, clock: &Clock) -> Explainer {
+        Explainer {
+            routes: Arc::clone(&self.routes),
+            verifier: Arc::clone(&self.verifier),
+            revocation: Arc::clone(&self.revocation),
+            limits: self.limits,
+            clock: clock.clone(),
         }
     }
 }

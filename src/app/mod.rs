@@ -12,20 +12,26 @@
 //! issuer as the old one did is carried over as it is.
 
 mod admin;
+mod attendance;
 mod blueprint;
 mod feeds;
 mod generation;
 mod handover;
 mod inherited;
+mod introspection;
 mod last_good;
+mod lookups;
 mod offline;
 mod probes;
+mod registry;
 mod routes;
 mod service;
 mod sockets;
 mod sources;
 mod status;
+mod status_lists;
 mod systemd;
+mod upstream_metrics;
 mod upstreams;
 mod watch;
 mod worker;
@@ -47,17 +53,18 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings;
 use crate::feeds::revocation::load_fact_hasher;
-use crate::gateway::{Explainer, RequestLimits, SharedVerdicts};
+use crate::gateway::{Refusals, RequestLimits, SharedVerdicts};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{Metrics, Registration};
 pub use admin::AdminAddress;
 use admin::{Door, Told};
+use attendance::Attendance;
 use blueprint::Blueprint;
 use generation::Generation;
 pub use handover::Program;
 use handover::Successor;
 pub use inherited::Inherited;
-pub use offline::Offline;
+pub use offline::{Offline, PrivateDirectory};
 use probes::Probes;
 pub use service::{Service, Signals};
 use sockets::Sockets;
@@ -87,6 +94,7 @@ pub struct Running {
     blueprint: Blueprint,
     sockets: Sockets,
     sources: Sources,
+    attendance: Attendance,
     status: Status,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -153,11 +161,13 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     if let Some(probes) = &probes {
         probes.serve(&readiness, &metrics, &mut tasks)?;
     }
+    let refusals = refusals(config, cores);
     if let Some(admin) = &admin {
         let told = Told {
             in_force: in_force.clone(),
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),
+            refusals: refusals.clone(),
             clock: clock.clone(),
             reloads,
         };
@@ -169,7 +179,9 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         .enumerate()
         .map(|(core, first)| {
             let (metrics, log) = (metrics.core(), access_log.per_core());
-            let equipment = Equipment { clock: clock.clone(), verdicts: verdicts.clone(), metrics, log };
+            let refusals = refusals.as_ref().map(|all| all.of_core(core));
+            let (clock, verdicts) = (clock.clone(), verdicts.clone());
+            let equipment = Equipment { clock, verdicts, metrics, log, refusals };
             Worker::start(core, equipment, first)
         })
         .collect::<std::io::Result<_>>()
@@ -182,6 +194,8 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         waiting.startup_wait_elapsed();
     });
     inherited.serving();
+    let mut attendance = Attendance::default();
+    attendance.turn_to(&blueprint.upstreams, &metrics, &clock);
     let status = Status::new(clock, readiness.clone());
     let dropped = access_log.dropped_lines();
     let mut registrations = status.register(&metrics);
@@ -195,6 +209,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         blueprint,
         sockets,
         sources,
+        attendance,
         status,
         readiness,
         metrics,
@@ -286,6 +301,7 @@ impl Running {
         self.in_force.replace(shown(number, &blueprint, &generation, &sources));
         let adopted: Vec<_> =
             self.workers.iter().zip(adoptions).map(|(worker, adoption)| worker.adopt(adoption)).collect();
+        self.attendance.turn_to(&blueprint.upstreams, &self.metrics, &self.sources.ground().clock);
         self.blueprint = blueprint;
         self.sockets = sockets;
         let before = std::mem::replace(&mut self.sources, sources);
@@ -365,14 +381,14 @@ fn shown(
         document: blueprint.config.document.shown().clone(),
         issuers: generation.verifier.issuers().iter().cloned().collect(),
         feeds: sources.feeds(),
-        explainer: Explainer {
-            routes: Arc::clone(&generation.routes),
-            verifier: Arc::clone(&generation.verifier),
-            revocation: Arc::clone(&generation.revocation),
-            limits: generation.limits,
-            clock: clock.clone(),
-        },
+        explainer: generation.explainer(clock),
     }
+}
+
+/// Where refusals are kept, if anyone can ask for them.
+fn refusals(config: &Config, cores: usize) -> Option<Refusals> {
+    let kept = &config.admin.as_ref()?.refusals;
+    (kept.keep > 0).then(|| Refusals::new(cores, kept.keep, &kept.claims))
 }
 
 fn request_limits(config: &Config) -> RequestLimits {

@@ -15,14 +15,17 @@ use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::settings::{self, JwksLocation, MetadataLocation};
 use crate::config::{Config, Identity};
-use crate::feeds::fetch::{FetchSettings, TrustAnchors};
+use crate::feeds::fetch::{ClientCertificate, EgressProxy, FetchSettings, TrustAnchors};
 use crate::feeds::jwks::{KeyFeed, KeyFeedSettings, KeyFeedStats, KeyOrigin, RefreshIntervals};
-use crate::keys::{KeySource, KeySourceSettings};
-use crate::revocation::{FactHasher, FeedState, RevocationPolicies, RevocationPolicy, WhenStale};
+use crate::keys::{KeySource, KeySourceSettings, Unusable};
+use crate::revocation::{
+    FactHasher, FeedState, RevocationPolicies, RevocationPolicy, StatusLists, WhenStale,
+};
 use crate::telemetry::metrics::{Metrics, Registration};
-use crate::token::{Audiences, Expectations, Issuer, IssuerId, Issuers, Profile, Verifier};
+use crate::token::{Audiences, Expectations, Introspection, Issuer, IssuerId, Issuers, Profile, Verifier};
 
 use super::feeds::FeedTask;
+use super::lookups::Lookups;
 
 /// What all sources of a process have in common.
 #[derive(Clone, Debug)]
@@ -58,6 +61,7 @@ struct TrustedIssuer {
     identity: Identity,
     issuer: Arc<Issuer>,
     policy: RevocationPolicy,
+    lookups: Arc<Lookups>,
 }
 
 /// How often readiness looks at the sources.
@@ -116,7 +120,14 @@ impl Sources {
                         .with_context(|| format!("issuer {}", settings.name))?,
                 ),
             };
-            next.issuers.push(self.issuer(config, place, settings, &task.source, &next.feeds)?);
+            next.issuers.push(self.issuer(
+                config,
+                place,
+                settings,
+                &task.source,
+                &next.feeds,
+                &ground.clock,
+            )?);
             next.keys.push(task);
         }
         Ok(next)
@@ -150,6 +161,9 @@ impl Sources {
         for task in &self.feeds {
             task.register(metrics, clock);
         }
+        for trusted in &self.issuers {
+            trusted.lookups.register(&trusted.issuer.name, metrics, clock);
+        }
         let keys = self.keys.iter().map(|task| (task.name.clone(), Arc::clone(&task.source))).collect();
         let watching = watch(readiness.clone(), keys, self.feeds(), clock.clone());
         self.watch = JoinSet::new();
@@ -182,14 +196,19 @@ impl Sources {
         settings: &settings::Issuer,
         keys: &Arc<KeySource>,
         feeds: &[Arc<FeedTask>],
+        clock: &Clock,
     ) -> Result<TrustedIssuer> {
         let identity = config.document.identity("issuers", place, &[]);
         let same = |old: &&TrustedIssuer| old.identity == identity && Arc::ptr_eq(&old.issuer.keys, keys);
-        let issuer = match self.issuers.get(place).filter(same) {
-            Some(old) => Arc::clone(&old.issuer),
-            None => Arc::new(issuer(place, settings, Arc::clone(keys))?),
+        let (issuer, lookups) = if let Some(old) = self.issuers.get(place).filter(same) {
+            (Arc::clone(&old.issuer), Arc::clone(&old.lookups))
+        } else {
+            let (introspection, lookups) =
+                Lookups::start(settings, keys, clock).with_context(|| format!("issuer {}", settings.name))?;
+            (Arc::new(issuer(place, settings, Arc::clone(keys), introspection)?), Arc::new(lookups))
         };
-        Ok(TrustedIssuer { identity, issuer, policy: revocation_policy(settings, feeds) })
+        let policy = revocation_policy(settings, feeds, lookups.status_lists());
+        Ok(TrustedIssuer { identity, issuer, policy, lookups })
     }
 
     async fn wait(&self, missing: impl Fn() -> Option<String>, patience: Duration) -> Result<()> {
@@ -219,8 +238,10 @@ impl Sources {
 
 impl KeyTask {
     fn start(settings: &settings::Issuer, identity: Identity, ground: &Ground) -> Result<Self> {
-        let feed =
-            KeyFeed::new(key_feed_settings(settings, ground.state_dir.as_deref()), ground.clock.clone())?;
+        let feed = KeyFeed::new(
+            key_feed_settings(settings.name.clone(), settings, &settings.keys, ground.state_dir.as_deref()),
+            ground.clock.clone(),
+        )?;
         let (source, stats) = (feed.source(), feed.stats());
         let mut task = JoinSet::new();
         task.spawn(feed.run());
@@ -237,11 +258,16 @@ fn feed_name(feed: &str) -> String {
     format!("feed {feed}")
 }
 
-fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<&Path>) -> KeyFeedSettings {
-    let keys = &issuer.keys;
+/// How the keys of this name are kept current, which are the issuer's.
+pub fn key_feed_settings(
+    name: String,
+    issuer: &settings::Issuer,
+    keys: &settings::KeySettings,
+    state_dir: Option<&Path>,
+) -> KeyFeedSettings {
     let intervals = RefreshIntervals::default();
     KeyFeedSettings {
-        name: issuer.name.clone(),
+        name,
         issuer: issuer.issuer.clone(),
         origin: match &keys.location {
             JwksLocation::Url(url) => KeyOrigin::JwksUrl(url.clone()),
@@ -254,12 +280,7 @@ fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<&Path>) -> Key
             JwksLocation::File(path) => KeyOrigin::File(path.clone()),
             JwksLocation::Inline(text) => KeyOrigin::Inline(text.clone().into_bytes()),
         },
-        fetch: FetchSettings {
-            ca: keys.ca.clone().map(TrustAnchors::File),
-            timeout: keys.timeout,
-            allow_http: keys.insecure_allow_http,
-            ..FetchSettings::default()
-        },
+        fetch: fetch_settings(&keys.transport),
         algorithms: issuer.algorithms.clone(),
         intervals: RefreshIntervals {
             usual: keys.refresh_interval,
@@ -269,13 +290,37 @@ fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<&Path>) -> Key
         source: KeySourceSettings {
             max_stale: keys.max_stale,
             cooldown: keys.cooldown,
-            ..KeySourceSettings::default()
+            unknown_kid_ttl: keys.unknown_kid_ttl,
+            wait: keys.wait,
         },
         state_dir: state_dir.map(Path::to_owned),
     }
 }
 
-fn issuer(place: usize, settings: &settings::Issuer, keys: Arc<KeySource>) -> Result<Issuer> {
+/// How the fetch client gets where the configuration says.
+pub fn fetch_settings(transport: &settings::Transport) -> FetchSettings {
+    FetchSettings {
+        ca: transport.ca.clone().map(TrustAnchors::File),
+        client_certificate: transport.client_certificate.as_ref().map(|files| ClientCertificate {
+            certificate: files.certificate.clone(),
+            private_key: files.private_key.clone(),
+        }),
+        proxy: transport
+            .proxy
+            .as_ref()
+            .map(|proxy| EgressProxy { url: proxy.url.clone(), authorization: proxy.authorization.clone() }),
+        timeout: transport.timeout,
+        max_bytes: transport.max_size,
+        allow_http: transport.insecure_allow_http,
+    }
+}
+
+fn issuer(
+    place: usize,
+    settings: &settings::Issuer,
+    keys: Arc<KeySource>,
+    introspection: Option<Introspection>,
+) -> Result<Issuer> {
     let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
     Ok(Issuer {
         id: IssuerId(u16::try_from(place)?),
@@ -294,13 +339,19 @@ fn issuer(place: usize, settings: &settings::Issuer, keys: Arc<KeySource>) -> Re
             binding: settings.binding,
         },
         keys,
+        introspection,
     })
 }
 
-fn revocation_policy(issuer: &settings::Issuer, feeds: &[Arc<FeedTask>]) -> RevocationPolicy {
+fn revocation_policy(
+    issuer: &settings::Issuer,
+    feeds: &[Arc<FeedTask>],
+    status_lists: Option<Arc<StatusLists>>,
+) -> RevocationPolicy {
     match &issuer.revocation {
         None => RevocationPolicy {
             feeds: Vec::new(),
+            status_lists: None,
             max_staleness: Duration::MAX,
             when_stale: WhenStale::Reject,
         },
@@ -310,6 +361,7 @@ fn revocation_policy(issuer: &settings::Issuer, feeds: &[Arc<FeedTask>]) -> Revo
                 .iter()
                 .filter_map(|index| Some(Arc::clone(&feeds.get(index.0)?.state)))
                 .collect(),
+            status_lists,
             max_staleness: revocation.max_staleness,
             when_stale: match revocation.when_stale {
                 settings::WhenStale::Reject => WhenStale::Reject,
@@ -359,8 +411,9 @@ fn register_keys(task: &KeyTask, metrics: &Metrics, clock: &Clock) -> Vec<Regist
         let stats = Arc::clone(&task.stats);
         metrics.register_counter(name, help, &labels, move || read(&stats))
     };
-    let (source, clock) = (Arc::clone(&task.source), clock.clone());
-    vec![
+    let (source, due) = (Arc::clone(&task.source), Arc::clone(&task.stats));
+    let (clock, due_clock) = (clock.clone(), clock.clone());
+    let mut registrations = vec![
         count("keys_refreshes", "Refreshes of an issuer's keys that succeeded.", |stats| {
             stats.refreshes_ok.load(Ordering::Relaxed)
         }),
@@ -378,16 +431,30 @@ fn register_keys(task: &KeyTask, metrics: &Metrics, clock: &Clock) -> Vec<Regist
             #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
             move || stats.keys.load(Ordering::Relaxed) as f64
         }),
-        metrics.register_gauge("keys_skipped", "Published keys that cannot be used.", &labels, {
-            let stats = Arc::clone(&stats);
-            #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
-            move || stats.skipped_keys.load(Ordering::Relaxed) as f64
-        }),
         metrics.register_gauge(
             "keys_age_seconds",
             "Time since an issuer's keys were last confirmed; absent before the first time.",
             &labels,
             move || stats.last_success().map_or(f64::NAN, |last| last.until(clock.monotonic()).as_secs_f64()),
         ),
-    ]
+        metrics.register_gauge(
+            "keys_next_refresh_seconds",
+            "Time until an issuer's keys are refreshed, if nothing asks for it before; absent during a refresh.",
+            &labels,
+            move || {
+                due.next_refresh().map_or(f64::NAN, |due| due_clock.monotonic().until(due).as_secs_f64())
+            },
+        ),
+    ];
+    registrations.extend(Unusable::NAMES.iter().enumerate().map(|(place, reason)| {
+        let stats = Arc::clone(&task.stats);
+        metrics.register_gauge(
+            "keys_skipped",
+            "Published keys that cannot be used.",
+            &[("issuer", task.name.as_str()), ("reason", reason)],
+            #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
+            move || stats.skipped_keys(place) as f64,
+        )
+    }));
+    registrations
 }

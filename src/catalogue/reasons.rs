@@ -239,6 +239,9 @@ reasons! {
     UpstreamConnect = UpstreamUnreachable, "connect", Upstream,
         "No connection to the API could be made.",
         "Retry later; the operator should check that the upstream's endpoint is right and that the API listens there.";
+    UpstreamResolve = UpstreamUnreachable, "resolve", Operator,
+        "The API's host name could not be resolved.",
+        "The operator should check the host name in the upstream's endpoint, and the resolver.";
     UpstreamTls = UpstreamUnreachable, "tls", Operator,
         "The TLS handshake with the API failed.",
         "The operator should check the upstream's certificate, its name and the configured certificate authority.";
@@ -264,6 +267,10 @@ reasons! {
     Overloaded = Overloaded, "overloaded", Operator,
         "The gateway has more to do than its limits allow.",
         "Retry after the time in Retry-After; the operator should add gateways or raise limits.";
+
+    UpstreamBusy = Overloaded, "upstream_busy", Operator,
+        "The API has as many requests to answer as the gateway may give it.",
+        "Retry after the time in Retry-After; the operator should add endpoints or raise the upstream's limits.";
 
     Draining = ShuttingDown, "draining", Client,
         "This gateway is stopping.",

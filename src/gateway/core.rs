@@ -8,8 +8,11 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::authenticate::Authenticator;
+use super::explain::Explainer;
 use super::forwarded::TrustedProxies;
 use super::long_lived::LongLived;
+use super::overload::Overload;
+use super::refusals::CoreRefusals;
 use super::reserved::ReservedNames;
 use super::route::{Route, Routes};
 use crate::catalogue::Reason;
@@ -38,6 +41,8 @@ pub struct Core {
     pub trusted_proxies: Arc<TrustedProxies>,
     /// The bounds on requests.
     pub limits: RequestLimits,
+    /// Whether it can take on more.
+    pub overload: Rc<Overload>,
     /// How much a client is told that is refused before a route is known.
     pub error_detail: ErrorDetail,
     /// This core's counters.
@@ -48,6 +53,10 @@ pub struct Core {
     pub access_log: Rc<RefCell<CoreLog>>,
     /// This core's long-lived responses.
     pub long_lived: Rc<LongLived>,
+    /// Who says why a token was refused.
+    pub explainer: Explainer,
+    /// This core's part of the refusals that are kept, where they are.
+    pub refusals: Option<Rc<CoreRefusals>>,
     /// Where request ids come from.
     pub ids: Rc<RefCell<IdGenerator>>,
 }

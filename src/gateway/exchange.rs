@@ -9,20 +9,23 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use super::activity::Busy;
 use super::authenticate::Temperature;
 use super::core::Core;
+use super::explain::brief;
+use super::explanation::Refusal;
 use super::forwarded::Provenance;
 use super::long_lived::{Ending, Stream};
 use super::peer::{Inbound, Peer};
+use super::refusals::{Examined, RefusedRequest};
 use super::route::Route;
 use crate::catalogue::Reason;
 use crate::certificate::ClientCertificate;
-use crate::clock::Monotonic;
+use crate::clock::{Monotonic, rfc3339};
 use crate::cors::Sharing;
 use crate::rejection::Rejection;
 use crate::revocation::LiveToken;
 use crate::telemetry::access_log::{Auth, Outcome, Record};
 use crate::telemetry::trace::{RequestId, TraceContext};
-use crate::token::Fingerprint;
-use crate::upstream::BodyProgress;
+use crate::token::{BearerToken, Fingerprint};
+use crate::upstream::{BodyProgress, Lane};
 
 /// What is known of one request so far. Dropped without a word of how it ended, it counts as left by its client.
 #[derive(Debug)]
@@ -50,12 +53,12 @@ pub struct Exchange {
     pub sharing: Option<Sharing>,
     /// The token, once it is known to be live.
     pub token: Option<LiveToken>,
-    /// The token's fingerprint, where it was refused.
-    pub fingerprint: Option<Fingerprint>,
+    fingerprint: Option<Fingerprint>,
+    examined: Option<Box<Examined>>,
     /// How the token was judged.
     pub temperature: Option<Temperature>,
-    /// Which endpoint of the upstream the request went to.
-    pub endpoint: Option<usize>,
+    /// Which endpoint of the upstream the request went to, the last if it went to several.
+    pub lane: Option<Rc<Lane>>,
     /// How long the upstream took to the first byte of its response.
     pub first_byte: Option<Duration>,
     /// The request's body.
@@ -94,8 +97,9 @@ impl Exchange {
             sharing: None,
             token: None,
             fingerprint: None,
+            examined: None,
             temperature: None,
-            endpoint: None,
+            lane: None,
             first_byte: None,
             body: None,
             rejection: None,
@@ -103,6 +107,14 @@ impl Exchange {
             sent: 0,
             is_written: false,
         }
+    }
+
+    /// Notes which token was refused, and why if refusals are kept.
+    pub(super) fn token_refused(&mut self, token: BearerToken<'_>, route: &Route, refused: &Rejection) {
+        self.fingerprint = Some(token.fingerprint());
+        let refusals = self.core.refusals.as_ref();
+        self.examined =
+            refusals.and_then(|refusals| refusals.examine(&self.core.explainer, token, route, refused));
     }
 
     /// Notes what the client is answered.
@@ -154,6 +166,7 @@ impl Exchange {
             Some(Temperature::Cold) => Auth::Cold,
         };
 
+        let examined = self.examined.take();
         let route = self.route.as_deref();
         let token = self.token.as_ref();
         core.count(route, reason, self.status, duration);
@@ -167,9 +180,8 @@ impl Exchange {
 
         let fingerprint = self.fingerprint.or_else(|| token.map(|token| token.fingerprint()));
         let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
-        let upstream =
-            route.filter(|_| self.endpoint.is_some()).and_then(|route| core.upstream(route.upstream));
-        let endpoint = self.endpoint.and_then(|place| upstream?.endpoint(place));
+        let endpoint = self.lane.as_ref().map(|lane| lane.endpoint());
+        let upstream = route.filter(|_| endpoint.is_some()).and_then(|route| core.upstream(route.upstream));
         let client = self.provenance.client_address;
         let mut record =
             Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, client);
@@ -182,7 +194,7 @@ impl Exchange {
             record.path = Some(self.uri.path().as_bytes());
         }
         record.route = route.map(|route| &*route.name);
-        record.upstream = upstream.map(|client| &*client.upstream().name);
+        record.upstream = upstream.map(|client| &*client.upstream().settings.name);
         record.endpoint = endpoint.and_then(|endpoint| endpoint.authority.to_str().ok());
         record.status = self.status;
         record.reason = reason;
@@ -201,6 +213,27 @@ impl Exchange {
         record.upstream_ttfb = self.first_byte;
         record.outcome = outcome;
         core.log(&record);
+        self.keep_refusal(&core, &record, examined);
+    }
+
+    fn keep_refusal(&self, core: &Core, record: &Record<'_>, examined: Option<Box<Examined>>) {
+        let (Some(refusals), Some(rejection)) = (&core.refusals, &self.rejection) else { return };
+        let host = record.host.map(|host| brief(&String::from_utf8_lossy(host)));
+        let refused = RefusedRequest {
+            at: rfc3339(record.time),
+            request_id: self.request_id.as_str().to_owned(),
+            client: self.provenance.client_address.to_string(),
+            method: brief(self.method.as_str()),
+            host,
+            path: brief(self.uri.path()),
+            route: record.route.map(str::to_owned),
+            refusal: Refusal::of(rejection),
+            log: rejection.log_text().map(brief),
+            token: record.token.map(str::to_owned),
+            claims: serde_json::Map::new(),
+            checks: Vec::new(),
+        };
+        refusals.keep(refused, examined);
     }
 }
 

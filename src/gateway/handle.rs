@@ -102,7 +102,11 @@ fn answer(
 ) -> Response<ResponseBody> {
     let is_of_api = outcome.is_ok() && exchange.first_byte.is_some();
     let mut response = match outcome {
-        Ok(response) => {
+        Ok(mut response) => {
+            if let (Some(route), Some(token)) = (&exchange.route, &exchange.token) {
+                let headers = response.headers_mut();
+                route.expiry_hints.put(headers, token.issuer().id, token.expires(), &core.clock);
+            }
             exchange.answered(response.status(), None);
             response
         }
@@ -144,6 +148,7 @@ async fn serve(
     inbound: &Inbound,
     exchange: &mut Exchange,
 ) -> Result<Served, Rejection> {
+    let _admitted = core.overload.admit(&core.metrics)?;
     let request = CleanRequest::sanitize(request, core.limits)?;
     check_direction(core, peer, &request)?;
     if let Some((preflight, route, cors)) = preflight(core, &request) {
@@ -209,9 +214,11 @@ async fn permit(
     let token = credential::extract(request, &route.token_from, from, core.limits.token)
         .map_err(|rejection| with_scope(rejection, policy))?;
     let live = core.authenticator.authenticate(token, &policy.issuers, &mut exchange.temperature).await;
-    let live = live.inspect_err(|_| exchange.fingerprint = Some(token.fingerprint()))?;
+    let live = live.inspect_err(|refused| exchange.token_refused(token, route, refused))?;
     exchange.token = Some(live.clone());
-    policy.authorize(live, peer.certificate())
+    policy
+        .authorize(live, peer.certificate())
+        .inspect_err(|refused| exchange.token_refused(token, route, refused))
 }
 
 /// Who sent no token is told which scope to ask for (RFC 6750 section 3).

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 
 use super::credential::TokenSource;
+use super::expiry_hint::ExpiryHints;
 use super::identity::IdentityHeader;
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
@@ -39,6 +40,8 @@ pub struct Route {
     pub allow_override_headers: Vec<HeaderName>,
     /// The largest request body in bytes; `None` for no bound.
     pub max_body: Option<u64>,
+    /// Who is told that a token ends soon.
+    pub expiry_hints: ExpiryHints,
     /// How much a refused client is told.
     pub error_detail: ErrorDetail,
     /// Which pages of other origins may call.

@@ -123,7 +123,14 @@ impl Fixture {
             profile: None,
             binding: valgate::token::Binding::default(),
         };
-        let issuer = Issuer { id: IssuerId(0), name: "main".into(), url: ISSUER.into(), expectations, keys };
+        let issuer = Issuer {
+            id: IssuerId(0),
+            name: "main".into(),
+            url: ISSUER.into(),
+            expectations,
+            keys,
+            introspection: None,
+        };
         let tokens = ["alice", "bob"].map(|subject| {
             let header = json!({ "alg": algorithm.name(), "kid": "k", "typ": "at+jwt" });
             let claims =
@@ -143,6 +150,7 @@ impl Fixture {
             now: self.clock.wall(),
             monotonic: self.clock.monotonic(),
             looked_again: LookedAgain::Refreshed,
+            introspected: None,
         };
         BearerToken::new(token).is_some_and(|token| {
             matches!(self.verifier.verify(token, inputs, &mut FailFast), Verdict::Verified(_))

@@ -10,17 +10,22 @@ mod certificate;
 mod claims;
 mod conflicts;
 mod cors;
+mod engine;
 mod feed;
 mod files;
 mod forwarded;
 mod http_names;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod names;
 mod observe;
 mod reload;
+mod resilience;
 mod route;
+mod status_list;
+mod transport;
 mod units;
 mod upstream;
 mod values;
@@ -28,6 +33,7 @@ mod values;
 use std::num::NonZeroUsize;
 
 pub(super) use files::Files;
+pub(super) use values::is_loopback;
 
 use super::document::Document;
 use super::mistakes::Mistakes;
@@ -102,11 +108,13 @@ impl Build<'_, '_> {
             each(&raw.upstreams, &root.field("upstreams"), |raw, place| self.upstream(raw, place));
         let limits = self.limits(&raw.limits, &root.field("limits"));
         let timeouts = self.timeouts(&raw.timeouts, &root.field("timeouts"));
+        let overload = self.overload(&raw.overload, &root.field("overload"));
         let reload = self.reload(&raw.reload, &root.field("reload"));
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
             max_body: limits.and_then(|limits| limits.body),
             issuers: &issuer_names,
+            introspecting: raw.issuers.iter().map(|issuer| issuer.introspection.is_some()).collect(),
             upstreams: &upstream_names,
         };
         let routes = each(&raw.routes, &root.field("routes"), |raw, place| self.route(raw, &defaults, place));
@@ -128,6 +136,7 @@ impl Build<'_, '_> {
             limits: limits?,
             timeouts: timeouts?,
             forwarded: forwarded?,
+            overload: overload?,
             reload: reload?,
             document: Document::default(),
         })

@@ -19,6 +19,8 @@ pub(super) struct Defaults<'a> {
     pub(super) error_detail: ErrorDetail,
     pub(super) max_body: Option<u64>,
     pub(super) issuers: &'a Names,
+    /// Which issuers are asked about opaque tokens, in their order.
+    pub(super) introspecting: Vec<bool>,
     pub(super) upstreams: &'a Names,
 }
 
@@ -46,6 +48,12 @@ impl Build<'_, '_> {
             build.cors(raw, matches.as_ref().map(|matches| &matches.methods), &place.field("cors"))
         });
         let matches = matches?;
+        let here = place.field("expiry_hint");
+        if raw.public && raw.expiry_hint.is_some() {
+            let remedy = "remove it: on a public route no token is looked at";
+            self.mistakes.add_at_key(&here, "not possible on a public route", remedy);
+        }
+        let expiry_hint = self.optional(raw.expiry_hint.as_ref(), |build, raw| build.expiry_hint(raw, &here));
         Some(Route {
             name: raw.name.clone().unwrap_or_else(|| matches.to_string()),
             matches,
@@ -54,6 +62,7 @@ impl Build<'_, '_> {
             identity_headers: identity_headers?,
             forward_token: raw.forward_token,
             token_from: token_from?,
+            expiry_hint: expiry_hint?,
             error_detail: raw.error_detail.map_or(defaults.error_detail, error_detail),
             host: match raw.host {
                 raw::UpstreamHost::Preserve => UpstreamHost::Preserve,
@@ -141,6 +150,7 @@ impl Build<'_, '_> {
         let issuers = each(names, &here, |name, place| {
             defaults.issuers.find(name, place, self.mistakes).map(IssuerIndex)
         });
+        self.one_for_opaque_tokens(&issuers, defaults, raw, &here);
         self.scopes(&raw.scopes, &place.field("scopes"));
         self.scopes(&raw.any_scopes, &place.field("any_scopes"));
         let claims = self.claim_rules(&raw.claims, &place.field("claims"));
@@ -174,6 +184,35 @@ impl Build<'_, '_> {
             self.mistakes.add(&place.field(field), "says something of a token, and none is required", remedy);
         }
         Some(())
+    }
+
+    /// An opaque token does not say whose it is: it must be clear whom to ask.
+    fn one_for_opaque_tokens(
+        &mut self,
+        issuers: &[Option<IssuerIndex>],
+        defaults: &Defaults<'_>,
+        raw: &raw::Require,
+        place: &Place,
+    ) {
+        let asked = |issuer: &Option<IssuerIndex>| {
+            issuer.is_some_and(|index| defaults.introspecting.get(index.0) == Some(&true))
+        };
+        let mut asked =
+            issuers.iter().enumerate().filter(|(_, issuer)| asked(issuer)).map(|(place, _)| place);
+        if let (Some(first), Some(second)) = (asked.next(), asked.next()) {
+            let names = raw.issuers.as_deref().unwrap_or_default();
+            let name = |place: usize| names.get(place).map_or("", String::as_str);
+            let message = format!(
+                "`{}` and `{}` both have `introspection`: an opaque token does not say which of them to ask",
+                name(first),
+                name(second)
+            );
+            self.mistakes.add(
+                &place.index(second),
+                message,
+                "keep one of them, or give each a route of its own",
+            );
+        }
     }
 
     fn scopes(&mut self, scopes: &[String], place: &Place) {

@@ -5,14 +5,18 @@
 
 mod certificate;
 mod cors;
+mod engine;
 mod feed;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod observe;
 mod reload;
 mod route;
+mod status_list;
 mod text;
+mod transport;
 mod upstream;
 
 use schemars::JsonSchema;
@@ -22,15 +26,24 @@ pub use certificate::{
     CertificateFact, CertifiedKey, ClientCertificates, IdentitySource, OneOrMany, RequiredCertificate,
 };
 pub use cors::{AnsweredBy, Cors};
+pub use engine::{EngineTls, NatsFeed, Valkey};
 pub use feed::{Feed, FileFeed, HttpFeed};
-pub use issuer::{Binding, Discovery, Issuer, Profile, Revocation, WhenStale};
-pub use limits::{Limits, Timeouts};
+pub use introspection::{IntrospectedTokens, Introspection};
+pub use issuer::{
+    Binding, Discovery, ExpiryHint, Issuer, Keys, Profile, Registry, Revocation, WhenStale, WhenUnavailable,
+};
+pub use limits::{Limits, Overload, Timeouts};
 pub use listener::{Hsts, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};
 pub use reload::Reload;
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
+pub use status_list::StatusList;
 pub use text::{DurationText, Reserved, SecretText, SizeText};
-pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
+pub use transport::{ClientCertificate, Proxy};
+pub use upstream::{
+    Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
+    UpstreamTls,
+};
 
 /// The configuration of valgate: one YAML file.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -78,6 +91,9 @@ pub struct Config {
     /// How long anything may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// When requests are refused because there are too many.
+    #[serde(default)]
+    pub overload: Overload,
     /// When changes of this file and of those that it names are put in force.
     #[serde(default)]
     pub reload: Reload,

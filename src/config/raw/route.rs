@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cors, ErrorDetail, IdentitySource, RequiredCertificate, Reserved, SizeText};
+use super::{Cors, ErrorDetail, ExpiryHint, IdentitySource, RequiredCertificate, Reserved, SizeText};
 
 /// What is served, to whom. Exactly one of `require` and `public`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -34,6 +34,8 @@ pub struct Route {
     /// Where the token is: `header` (`Authorization: Bearer`), or `{ cookie: NAME }`.
     #[serde(default)]
     pub token_from: TokenFrom,
+    /// Instead of the issuer's.
+    pub expiry_hint: Option<ExpiryHint>,
     /// As the field of the same name at the top of the file, for this route.
     pub error_detail: Option<ErrorDetail>,
     /// The `Host` that the API sees: `preserve`: what the client sent, as it builds links from it. `upstream`:

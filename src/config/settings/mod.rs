@@ -4,28 +4,35 @@
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
 mod carried;
+mod engine;
 mod feed;
 mod forwarded;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod observe;
 mod reload;
 mod route;
+mod transport;
 mod upstream;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::document::Document;
-
 pub use carried::{CarriedProbe, ProbeError};
+pub use engine::{
+    EngineTls, HostPort, Nats, NatsCredentials, Secret, Valkey, ValkeyCredentials, ValkeyTopology,
+};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use forwarded::{Forwarded, ForwardedHeader};
+pub use introspection::{ClientAuth, EndpointLocation, IntrospectedTokens, Introspection, PrivateKeyJwt};
 pub use issuer::{
-    Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
+    Audiences, ExpiryHint, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Registry,
+    Revocation, StatusList, WhenStale,
 };
-pub use limits::{Limits, Timeouts};
+pub use limits::{Limits, Overload, Timeouts};
 pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
 pub use reload::Reload;
@@ -33,7 +40,11 @@ pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route,
     TokenFrom, UpstreamHost,
 };
-pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
+pub use transport::{ClientCertificate, Proxy, Transport};
+pub use upstream::{
+    Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
+    UpstreamTls,
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -68,6 +79,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Whose word on the client's address counts.
     pub forwarded: Forwarded,
+    /// When requests are refused because there are too many.
+    pub overload: Overload,
     /// When it is put in force anew.
     pub reload: Reload,
     /// What the file said, to be compared with another.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::HeaderName;
 
-use super::{ErrorDetail, IssuerIndex, UpstreamIndex};
+use super::{ErrorDetail, ExpiryHint, IssuerIndex, UpstreamIndex};
 use crate::certificate::{CertificateFact, CertificateRules};
 use crate::cors::Cors;
 use crate::route::RouteMatch;
@@ -26,6 +26,8 @@ pub struct Route {
     pub forward_token: bool,
     /// Where the token is.
     pub token_from: TokenFrom,
+    /// What a client is told before its token expires; none: as its issuer has it.
+    pub expiry_hint: Option<ExpiryHint>,
     /// How much of a refusal the outside sees.
     pub error_detail: ErrorDetail,
     /// The `Host` that the API sees.

@@ -161,6 +161,7 @@ fn judge<E: Examiner>(token: BearerToken<'_>, examiner: &mut E) -> Verdict {
         now: UnixSeconds(1_300_819_320),
         monotonic: Monotonic(Duration::ZERO),
         looked_again: LookedAgain::Refreshed,
+        introspected: None,
     };
     VERIFIER.0.verify(token, inputs, examiner)
 }
@@ -180,6 +181,13 @@ fn verifier() -> (Verifier, KeyFeedHandle) {
         profile: None,
         binding: Binding::default(),
     };
-    let issuer = Issuer { id: IssuerId(0), name: "joe".into(), url: "joe".into(), expectations, keys };
+    let issuer = Issuer {
+        id: IssuerId(0),
+        name: "joe".into(),
+        url: "joe".into(),
+        expectations,
+        keys,
+        introspection: None,
+    };
     (Verifier::new(Issuers::new(vec![Arc::new(issuer)])), feed)
 }
