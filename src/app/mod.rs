@@ -68,7 +68,7 @@ use handover::Successor;
 pub use inherited::Inherited;
 pub use offline::{Offline, PrivateDirectory};
 use probes::Probes;
-pub use service::Service;
+pub use service::{Service, Signals};
 use sockets::Sockets;
 use sources::{Ground, Purpose, Sources};
 pub use status::Status;
