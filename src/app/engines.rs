@@ -43,8 +43,7 @@ pub fn engine(feed: &Feed, clock: &Clock) -> Result<Arc<dyn RevocationEngine>> {
 /// As [`engine`].
 pub fn writable(feed: &Feed, clock: &Clock) -> Result<Option<Arc<dyn RevocationEngine>>> {
     match &feed.source {
-        FeedSource::Events(_) => Ok(None),
-        FeedSource::Http(HttpFeed { write_authorization: None, .. }) => Ok(None),
+        FeedSource::Events(_) | FeedSource::Http(HttpFeed { write_authorization: None, .. }) => Ok(None),
         _ => engine(feed, clock).map(Some),
     }
 }

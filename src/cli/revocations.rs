@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::runtime;
 
 use super::fail;
-use super::selection::{Engine, Place, What};
+use super::selection::{Chosen, Place, What};
 use crate::clock::{Clock, UnixSeconds};
 use crate::feeds::revocation::revocation_line;
 use crate::revocation::{Fact, Revocation, RevocationEngine, Target};
@@ -70,7 +70,7 @@ fn perform(command: &Command, out: &mut dyn Write) -> Result<bool> {
             }))?;
         }
         Command::Lookup(lookup) => {
-            let Engine { feed, engine, .. } = lookup.place.engine(&clock, false)?;
+            let Chosen { feed, engine, .. } = lookup.place.engine(&clock, false)?;
             let known = runtime.block_on(look_up(&*engine, &lookup.fact()?))?;
             if known.is_empty() {
                 writeln!(out, "not revoked by the feed {}", feed.name)?;
@@ -81,7 +81,7 @@ fn perform(command: &Command, out: &mut dyn Write) -> Result<bool> {
             }
         }
         Command::Lift(lookup) => {
-            let Engine { feed, engine, .. } = lookup.place.engine(&clock, true)?;
+            let Chosen { feed, engine, .. } = lookup.place.engine(&clock, true)?;
             let lifted = runtime.block_on(engine.lift(&[lookup.fact()?]))?;
             writeln!(out, "lifted, by the feed {}: {lifted}", feed.name)?;
             return Ok(lifted > 0);
@@ -105,11 +105,11 @@ async fn look_up(engine: &dyn RevocationEngine, fact: &Fact) -> Result<Vec<Revoc
     Ok(known)
 }
 
-async fn each(engine: &Engine, see: &mut dyn FnMut(&Revocation) -> io::Result<()>) -> Result<()> {
+async fn each(chosen: &Chosen, see: &mut dyn FnMut(&Revocation) -> io::Result<()>) -> Result<()> {
     let mut after = None;
     let mut broken = 0;
     loop {
-        let page = engine.engine.list(after.as_deref()).await?;
+        let page = chosen.engine.list(after.as_deref()).await?;
         page.revocations.iter().try_for_each(&mut *see)?;
         broken += page.broken;
         after = page.next;

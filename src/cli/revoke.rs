@@ -8,7 +8,7 @@ use tokio::runtime;
 
 use super::fail;
 use super::revocations::{describe, in_words};
-use super::selection::{Engine, Place, What, time};
+use super::selection::{Chosen, Place, What, time};
 use crate::clock::Clock;
 use crate::revocation::{Entry, Revocation, Target};
 
@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> ExitCode {
 fn revoke(options: &Options, out: &mut dyn Write) -> Result<()> {
     let clock = Clock::system();
     let revocation = options.revocation(&clock)?;
-    let Engine { feed, issuers, engine } = options.place.engine(&clock, !options.dry_run)?;
+    let Chosen { feed, issuers, engine } = options.place.engine(&clock, !options.dry_run)?;
     if let Some(issuer) = &revocation.entry.issuer {
         ensure!(
             issuers.contains(issuer),

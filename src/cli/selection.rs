@@ -57,7 +57,7 @@ pub struct What {
 }
 
 /// A feed of the configuration and its engine.
-pub struct Engine {
+pub struct Chosen {
     /// The feed.
     pub feed: Feed,
     /// The issuers that it revokes tokens of.
@@ -76,22 +76,21 @@ pub struct Selected {
 
 impl Place {
     /// The engine that is meant; one that can be written to, if `to_write`.
-    pub fn engine(&self, clock: &Clock, to_write: bool) -> Result<Engine> {
+    pub fn engine(&self, clock: &Clock, to_write: bool) -> Result<Chosen> {
         let config = config::load(&self.config).map_err(|diagnostics| anyhow!("{diagnostics}"))?;
         let fits = |feed: &Feed| !to_write || matches!(engines::writable(feed, clock), Ok(Some(_)));
-        let (index, feed) = match &self.feed {
-            Some(name) => named(&config, name, &self.config)?,
-            None => {
-                let mut fitting = config.feeds.iter().enumerate().filter(|(_, feed)| fits(feed));
-                match (fitting.next(), fitting.next()) {
-                    (Some(one), None) => one,
-                    (None, _) => bail!(
-                        "no feed of {} can be used for this: a file, Valkey, NATS, or a feed server with \
-                         write_authorization (docs/revoking.md)",
-                        self.config.display()
-                    ),
-                    (Some(_), Some(_)) => bail!("there are several feeds: name one with --feed"),
-                }
+        let (index, feed) = if let Some(name) = &self.feed {
+            named(&config, name, &self.config)?
+        } else {
+            let mut fitting = config.feeds.iter().enumerate().filter(|(_, feed)| fits(feed));
+            match (fitting.next(), fitting.next()) {
+                (Some(one), None) => one,
+                (None, _) => bail!(
+                    "no feed of {} can be used for this: a file, Valkey, NATS, or a feed server with \
+                     write_authorization (docs/revoking.md)",
+                    self.config.display()
+                ),
+                (Some(_), Some(_)) => bail!("there are several feeds: name one with --feed"),
             }
         };
         ensure!(
@@ -101,7 +100,7 @@ impl Place {
         );
         let bound = |revocation: &config::settings::Revocation| revocation.feeds.contains(&FeedIndex(index));
         let issuers = config.issuers.iter().filter(|issuer| issuer.revocation.as_ref().is_some_and(bound));
-        Ok(Engine {
+        Ok(Chosen {
             feed: feed.clone(),
             issuers: issuers.map(|issuer| issuer.issuer.clone()).collect(),
             engine: engines::engine(feed, clock)?,

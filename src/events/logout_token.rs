@@ -24,7 +24,7 @@ impl LogoutToken {
     /// Which rule it breaks.
     pub fn read(claims: &Claims, rules: &EventRules, now: UnixSeconds) -> Result<Self, Fault> {
         rules.check_origin(claims)?;
-        let jti = rules.check_id(claims)?;
+        let jti = EventRules::check_id(claims)?;
         let issued_at = rules.check_issued(claims, now)?;
         let wrong = |description| Err(Fault::new(INVALID_REQUEST, description));
         match claims.expires() {

@@ -14,8 +14,6 @@ mod logout_token;
 mod replay;
 mod security_event;
 mod subject;
-#[cfg(test)]
-mod tests;
 
 pub use inbox::{Body, Delivery, Inbox, Mail, Receipt, Refusal};
 pub use logout_token::LogoutToken;

@@ -66,7 +66,7 @@ impl SecurityEvent {
     /// Which rule it breaks.
     pub fn read(claims: &Claims, rules: &EventRules, now: UnixSeconds) -> Result<Self, Fault> {
         rules.check_origin(claims)?;
-        let jti = rules.check_id(claims)?;
+        let jti = EventRules::check_id(claims)?;
         let issued_at = rules.check_issued(claims, now)?;
         for (forbidden, why) in [
             ("exp", "a security event does not expire (RFC 8417 section 2.2, SSF 1.0 section 4.1.7)"),
@@ -152,7 +152,7 @@ impl EventRules {
         Ok(())
     }
 
-    pub(super) fn check_id(&self, claims: &Claims) -> Result<String, Fault> {
+    pub(super) fn check_id(claims: &Claims) -> Result<String, Fault> {
         let jti = claims.token_id().filter(|jti| !jti.is_empty());
         jti.map(str::to_owned).ok_or_else(|| Fault::new(INVALID_REQUEST, "the claim jti is missing"))
     }

@@ -52,7 +52,7 @@ pub(super) enum Found {
 impl SubjectMapping {
     /// The facts that an identifier names. Of a complex one (SSF 1.0 section 3.3) the narrowest member that can be
     /// mapped counts: the session, else the user, else the client; revoking by it revokes no less than was meant.
-    pub(super) fn find(&self, identifier: &Value) -> Found {
+    pub(super) fn find(self, identifier: &Value) -> Found {
         let Some(members) = identifier.as_object() else {
             return Found::Broken("the subject is not an object");
         };
@@ -67,7 +67,7 @@ impl SubjectMapping {
         }
     }
 
-    fn complex(&self, members: &Map<String, Value>) -> Found {
+    fn complex(self, members: &Map<String, Value>) -> Found {
         for (name, fact) in COMPLEX {
             let Some(member) = members.get(name) else { continue };
             let Some(inner) = member.as_object() else {
@@ -87,7 +87,7 @@ impl SubjectMapping {
     }
 
     /// All identifiers of one subject (RFC 9493 section 3.2.8): each that we know counts.
-    fn aliases(&self, members: &Map<String, Value>) -> Found {
+    fn aliases(self, members: &Map<String, Value>) -> Found {
         let Some(identifiers) = members.get("identifiers").and_then(Value::as_array) else {
             return Found::Broken("the subject's identifiers are not an array");
         };
@@ -109,7 +109,7 @@ impl SubjectMapping {
     }
 
     /// `role` is what the place in a complex subject makes of a format that could be anything.
-    fn simple(&self, format: &str, members: &Map<String, Value>, role: Option<FactKind>) -> Found {
+    fn simple(self, format: &str, members: &Map<String, Value>, role: Option<FactKind>) -> Found {
         let is_user = matches!(role, None | Some(FactKind::Sub));
         let (member, kind) = match format {
             "iss_sub" | "iss-sub" => ("sub", role.or(Some(FactKind::Sub))),

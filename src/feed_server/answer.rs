@@ -81,15 +81,12 @@ fn document(state: &State, request: &Request<Incoming>, cursor: Option<&str>) ->
     let mut members: Vec<(&str, Value)> = vec![("version", 1.into()), ("epoch", book.epoch().into())];
     let newest = format!("{}.{}", book.epoch(), book.last());
     members.push(("cursor", newest.as_str().into()));
-    let lines: Vec<&str> = match position.and_then(|from| book.since(from, now)) {
-        Some(changes) => {
-            members.extend([("kind", "delta".into()), ("since", cursor.into())]);
-            changes.map(|line| line.text.as_str()).collect()
-        }
-        None => {
-            members.push(("kind", "snapshot".into()));
-            book.in_force(now).map(|(_, line)| line.text.as_str()).collect()
-        }
+    let lines: Vec<&str> = if let Some(changes) = position.and_then(|from| book.since(from, now)) {
+        members.extend([("kind", "delta".into()), ("since", cursor.into())]);
+        changes.map(|line| line.text.as_str()).collect()
+    } else {
+        members.push(("kind", "snapshot".into()));
+        book.in_force(now).map(|(_, line)| line.text.as_str()).collect()
     };
     let accepts_signed = request
         .headers()

@@ -14,8 +14,6 @@ mod line;
 mod log;
 mod serve;
 mod sign;
-#[cfg(test)]
-mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

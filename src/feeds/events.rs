@@ -118,6 +118,3 @@ impl EventReceiver {
 const TOGETHER: usize = 256;
 /// So often a feed that is current by itself says so.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests;

@@ -159,6 +159,7 @@ impl Endpoint for Revocations {
     }
 }
 
+#[allow(clippy::result_large_err, reason = "a refusal is an answer, and moves but once")]
 impl Revocations {
     async fn list(&self, query: &BTreeMap<String, String>) -> Result<Answer, Answer> {
         let feed = self.feed(query.get("feed").map(String::as_str))?;

@@ -161,7 +161,7 @@ mod tests {
         engine.revoke(&[alice.clone(), bob.clone()]).await.unwrap();
         let page = engine.list(None).await.unwrap();
         assert_eq!(page.revocations, [alice.clone(), bob.clone()], "each once, what is over not at all");
-        assert_eq!(engine.look_up(&alice.entry.fact()).await.unwrap(), [alice.clone()]);
+        assert_eq!(engine.look_up(&alice.entry.fact()).await.unwrap(), std::slice::from_ref(&alice));
         assert_eq!(engine.lift(&[alice.entry.fact()]).await.unwrap(), 1);
         assert_eq!(engine.lift(&[alice.entry.fact()]).await.unwrap(), 0);
         assert_eq!(engine.list(None).await.unwrap().revocations, [bob]);
