@@ -158,11 +158,12 @@ impl Connection {
         let service = service_fn(|request| {
             let inbound = handle.begin().map_or_else(Inbound::Refused, Inbound::Http1);
             let peer = Rc::clone(&peer);
-            async move {
+            // Boxed, since hyper would keep room for it as long as the connection lives.
+            Box::pin(async move {
                 Ok::<_, Infallible>(
                     respond(&self.gateway, &self.settings.role, &peer, request, inbound).await,
                 )
-            }
+            })
         });
         let mut connection =
             pin!(self.http.http1.serve_connection(TokioIo::new(guard), service).with_upgrades());
@@ -186,9 +187,10 @@ impl Connection {
         let (gateway, settings) = (self.gateway.clone(), Rc::clone(&self.settings));
         let service = service_fn(move |request| {
             let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
-            async move {
+            // Boxed, since it is moved several times on its way to becoming a task.
+            Box::pin(async move {
                 Ok::<_, Infallible>(respond(&gateway, &settings.role, &peer, request, Inbound::Http2).await)
-            }
+            })
         });
         let mut connection = pin!(self.http.http2.serve_connection(TokioIo::new(stream), service));
         tokio::select! {

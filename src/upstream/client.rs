@@ -76,7 +76,7 @@ impl Client {
         let (Some(endpoint), Some(pool)) = (self.endpoint(place), self.pools.get(place)) else {
             return Err(self.no_endpoint());
         };
-        match connect(&self.upstream, endpoint, Protocol::Http1).await? {
+        match Box::pin(connect(&self.upstream, endpoint, Protocol::Http1)).await? {
             Connected::Http1(sender) => {
                 let response = self.send_on(pool.lease(sender), request, progress).await?;
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -140,7 +140,8 @@ impl Client {
                 },
             }
         }
-        match self.connect(endpoint, pool).await? {
+        // Boxed, here and where else a request leaves the warm path: else each one carries the room for it.
+        match Box::pin(self.connect(endpoint, pool)).await? {
             Connected::Http1(sender) => self.send_on(pool.lease(sender), request, progress).await,
             Connected::Http2(mut sender) => {
                 let sending = sender.send_request(to_http2(request, endpoint));
