@@ -158,7 +158,6 @@ impl Exchange {
         }
 
         let fingerprint = self.fingerprint.or_else(|| token.map(|token| token.fingerprint()));
-        let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
         let upstream =
             route.filter(|_| self.endpoint.is_some()).and_then(|route| core.upstream(route.upstream));
         let endpoint = self.endpoint.and_then(|place| upstream?.endpoint(place));
@@ -183,7 +182,7 @@ impl Exchange {
         record.client_id = token.and_then(|token| token.claims().client());
         record.jti = token.and_then(|token| token.claims().token_id());
         record.kid = token.and_then(|token| token.key_id());
-        record.token = fingerprint.as_deref();
+        record.token = fingerprint.as_ref().map(Fingerprint::as_str);
         record.auth = auth;
         record.bytes_in = received;
         record.bytes_out = self.sent;
