@@ -3,7 +3,6 @@
 //! Takes a [`Permit`], so that nothing is forwarded without one. Order matters: first everything that only the
 //! gateway may say is removed, then the gateway says it, so that no client header can remove or outdo ours.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -196,12 +195,8 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// RFC 7239 section 4. The client's own address only: nobody before us is trusted to name others.
 fn forwarded(peer: &Peer, authority: &HeaderValue) -> Result<HeaderValue, Rejection> {
-    let node = match peer.address.ip() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
-    let scheme = if peer.is_tls() { "https" } else { "http" };
-    let host = authority.to_str().map_err(|_| Rejection::new(Reason::IllegalTarget))?;
-    HeaderValue::from_str(&format!("for={node};host=\"{host}\";proto={scheme}"))
-        .map_err(|_| Reason::IllegalTarget.into())
+    let scheme: &[u8] = if peer.is_tls() { b"https" } else { b"http" };
+    let node = peer.forwarded_node().as_bytes();
+    let parts = [b"for=", node, b";host=\"", authority.as_bytes(), b"\";proto=", scheme];
+    HeaderValue::from_maybe_shared(Bytes::from(parts.concat())).map_err(|_| Reason::IllegalTarget.into())
 }
