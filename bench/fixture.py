@@ -115,7 +115,7 @@ routes:
             keys.append({"kid": name, "alg": algorithm, "use": "sig"} | self._jwk(algorithm, private, der))
         self.path("jwks.json").write_text(json.dumps({"keys": keys}))
         run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "60",
-            "-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST},IP:127.0.0.1",
+            "-subj", f"/CN={HOST}", "-addext", "basicConstraints=critical,CA:FALSE", "-addext", f"subjectAltName=DNS:{HOST},IP:127.0.0.1",
             "-keyout", self.path("tls.key"), "-out", self.path("tls.crt"))
         self.path("tls.pem").write_text(self.path("tls.crt").read_text() + self.path("tls.key").read_text())
         expires = int(time.time()) + LIFETIME

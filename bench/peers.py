@@ -81,12 +81,16 @@ class Running:
         return 1024 * sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS"))
 
     def pids(self) -> list[int]:
+        """The process and all below it; none of one that is gone."""
         found, queue = [], [self.process.pid]
         while queue:
             pid = queue.pop()
-            found.append(pid)
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                queue += [int(child) for child in (task / "children").read_text().split()]
+            try:
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    queue += [int(child) for child in (task / "children").read_text().split()]
+                found.append(pid)
+            except FileNotFoundError:
+                pass
         return found
 
     def stop(self):
@@ -224,7 +228,7 @@ def haproxy(jwt=False):
 """
         text = f"""\
 global
-  maxconn 20000
+  maxconn 8000
   nbthread 1
 defaults
   mode http
