@@ -71,7 +71,8 @@ impl Connection {
                 let (_, session) = tls.get_ref();
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
                 let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
-                self.speak(tls, is_http2, Some(PeerTls { server_name }), drain).await;
+                // Boxed: the state of a connection holds a stream once for each layer that it is handed through.
+                self.speak(Box::new(tls), is_http2, Some(PeerTls { server_name }), drain).await;
             }
             Role::Plaintext | Role::RedirectToHttps(_) => {
                 let Some(is_http2) = self.choose(&stream, &mut drain).await else { return };
@@ -139,7 +140,8 @@ impl Connection {
         self.member.activity().speaks(protocol);
         let stream = Linger::new(stream, self.settings.stall);
         let outcome = if is_http2 {
-            self.speak_http2(stream, peer, drain).await
+            // Boxed, so that connections of HTTP/1.1 have no room for it.
+            Box::pin(self.speak_http2(stream, peer, drain)).await
         } else {
             self.speak_http1(stream, peer, drain).await
         };
