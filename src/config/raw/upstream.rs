@@ -105,5 +105,5 @@ impl Default for UpstreamTimeouts {
 }
 
 fn default_max_idle_connections() -> u64 {
-    128
+    1024
 }
