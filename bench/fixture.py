@@ -72,9 +72,9 @@ class Fixture:
             "malformed": f"{head}.{payload}",
         }
 
-    def valgate_config(self, *, tls: int, plain: int, admin: int, upstream: int, workers: int = 1, access_log=True) -> Path:
-        log = "{ output: { file: access.log } }" if access_log else "off"
-        path = self.path("valgate.yaml")
+    def valgate_config(self, *, tls: int, plain: int, admin: int, upstream: int, workers: int = 1) -> Path:
+        """With all on; the access log is rendered and written, but to no disk."""
+        path = self.path(f"valgate-{tls}.yaml")
         path.write_text(f"""\
 version: 1
 workers: {workers}
@@ -83,7 +83,7 @@ listeners:
     tls: {{ certificates: [{{ certificate: tls.crt, private_key: tls.key }}] }}
   - {{ address: 127.0.0.1:{plain}, plaintext: true }}
 admin: {{ address: 127.0.0.1:{admin} }}
-access_log: {log}
+access_log: {{ output: {{ file: /dev/null }} }}
 issuers:
   - name: main
     issuer: {ISSUER}
