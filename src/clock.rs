@@ -3,6 +3,7 @@
 //! Wall time judges claims (`exp`, `nbf`, `iat`); monotonic time judges staleness and time-outs, so that a
 //! wall clock that jumps cannot make a feed look fresh or a key set look old. Knows nothing of tokens.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,6 +23,26 @@ impl UnixSeconds {
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(by.as_secs()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// As a timestamp of RFC 3339, in UTC; the bare number if it is out of that range.
+impl fmt::Display for UnixSeconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_second(self.0) {
+            Ok(timestamp) => timestamp.fmt(f),
+            Err(_) => self.0.fmt(f),
+        }
+    }
+}
+
+/// A time in words, rounded down: `47 s`, `12 min`, `3 h 12 min`, `5 d 3 h`.
+pub fn in_words(seconds: i64) -> String {
+    match seconds {
+        ..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
     }
 }
 

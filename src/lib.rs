@@ -14,7 +14,7 @@
 //! | 2 configuration | [`config`] | YAML to settings that cannot be wrong |
 //! | 3 sources | [`feeds`] | background tasks that fetch keys and revocations and publish them |
 //! | 4 data plane | [`telemetry`] [`upstream`] [`http1`] [`gateway`] [`listener`] | what a request passes through, one set per core |
-//! | 5 process | [`admin`] [`app`] [`cli`] [`demo`] | start, drain, commands |
+//! | 5 process | [`admin`] [`app`] [`inject`] [`demo`] [`cli`] | start, drain, Kubernetes manifests, commands |
 //!
 //! # The life of a request
 //!
@@ -51,6 +51,7 @@ pub mod demo;
 pub mod feeds;
 pub mod gateway;
 pub mod http1;
+pub mod inject;
 pub mod keys;
 pub mod listener;
 pub mod policy;

@@ -1,6 +1,8 @@
 //! Authorization: whether a live token may use a route. Makes the only value that lets a request through, the
 //! [`Permit`]. Knows nothing of HTTP.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use crate::catalogue::Reason;
@@ -52,6 +54,15 @@ pub enum ClaimTest {
     OneOf(Vec<Box<str>>),
 }
 
+/// One of the checks of a policy.
+#[derive(Clone, Copy, Debug)]
+pub enum PolicyCheck<'p> {
+    /// All scopes together.
+    Scopes,
+    /// This rule.
+    Rule(&'p ClaimRule),
+}
+
 /// Leave to be forwarded, and on whose behalf. Made by [`Policy::authorize`] and by [`Permit::public`] alone.
 #[derive(Clone, Debug)]
 pub struct Permit(Option<LiveToken>);
@@ -71,12 +82,19 @@ impl Permit {
 impl Policy {
     /// Weighs the token against scopes and rules, in this order.
     pub fn authorize(&self, token: LiveToken) -> Result<Permit, Rejection> {
-        let claims = token.claims();
-        self.check_scopes(claims)?;
-        for rule in &self.rules {
-            rule.check(claims)?;
+        for (_, outcome) in self.checks(token.claims()) {
+            outcome?;
         }
         Ok(Permit(Some(token)))
+    }
+
+    /// The checks in their order, each made when its turn comes.
+    pub fn checks<'p>(
+        &'p self,
+        claims: &'p Claims,
+    ) -> impl Iterator<Item = (PolicyCheck<'p>, Result<(), Rejection>)> {
+        let scopes = std::iter::once_with(|| (PolicyCheck::Scopes, self.check_scopes(claims)));
+        scopes.chain(self.rules.iter().map(|rule| (PolicyCheck::Rule(rule), rule.check(claims))))
     }
 
     /// The scopes that a challenge asks for (RFC 6750 section 3): all that the route requires.
@@ -106,6 +124,16 @@ impl ClaimRule {
             return Ok(());
         }
         Err(Rejection::new(Reason::ClaimRule).log(format!("claim rule '{}' does not hold", self.name)))
+    }
+}
+
+impl fmt::Display for ClaimTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equals(wanted) => write!(f, "'{wanted}'"),
+            Self::Contains(wanted) => write!(f, "a list with '{wanted}'"),
+            Self::OneOf(wanted) => write!(f, "one of '{}'", wanted.join("', '")),
+        }
     }
 }
 

@@ -2,24 +2,22 @@
 //!
 //! For the kubelet and Prometheus, who bring no credentials: it reads and never changes, and tells nothing
 //! that needs guarding. Anyone may connect, so connections are few, short, and the newest goes first: slow
-//! clients cannot keep a probe out. Must stay up during drain, since it is what says so.
+//! clients cannot keep a probe out (see [`super::server`]). Must stay up during drain, since it is what says so.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use http::header::{ALLOW, HeaderValue};
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
 
+use super::answer::{self, Answer, TEXT};
+use super::carried::carry;
 use super::readiness::Readiness;
+use super::server::{self, Service, Socket};
+use crate::config::settings::CarriedProbe;
 use crate::telemetry::metrics::{self, Metrics};
 
 /// What the listener tells.
@@ -29,141 +27,86 @@ pub struct Health {
     pub readiness: Readiness,
     /// For `/metrics`; `None` where it is not wanted, and then the path does not exist.
     pub metrics: Option<Arc<Metrics>>,
+    /// Probes of an application that only the gateway can reach.
+    pub carried: Arc<[CarriedProbe]>,
 }
 
 /// Serves until dropped, which ends all connections. Needs a runtime with time and I/O.
 pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
-    let mut connections = JoinSet::new();
-    let mut places = Places::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => places.take(connections.spawn(connection(stream, health.clone()))),
-                Err(error) => {
-                    // Mostly a lack of file descriptors; trying at once would only burn the core.
-                    tracing::warn!(%error, "the health listener cannot accept a connection");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
+    server::serve(Socket::Tcp(listener), CONNECTION_TIMEOUT, health).await
+}
+
+impl Service for Health {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path();
+        match self.carried.iter().find(|probe| probe.path == path) {
+            Some(probe) if request.method() == Method::GET => carry(probe, request.headers()).await,
+            _ => self.respond(&request),
         }
     }
 }
 
-async fn connection(stream: TcpStream, health: Health) {
-    let service = service_fn(move |request| {
-        let response = health.respond(&request);
-        async { Ok::<_, Infallible>(response) }
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .keep_alive(false)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
-    // How it ended interests nobody.
-    _ = timeout(CONNECTION_TIMEOUT, serving).await;
-}
-
 impl Health {
-    fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        let response = match request.uri().path() {
-            "/livez" => response(StatusCode::OK, TEXT, "ok\n"),
+    fn respond<B>(&self, request: &Request<B>) -> Answer {
+        let answer = match request.uri().path() {
+            "/livez" => answer::of(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" => self.readyz(),
             "/metrics" if self.metrics.is_some() => self.metrics(),
-            _ => {
-                response(StatusCode::NOT_FOUND, TEXT, "Not found; this listener serves /livez and /readyz.\n")
-            }
+            _ => answer::of(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "Not found; this listener serves /livez and /readyz.\n",
+            ),
         };
         if matches!(*request.method(), Method::GET | Method::HEAD) {
-            return response;
+            return answer;
         }
-        let mut refusal = self::response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Use GET.\n");
+        let mut refusal = answer::of(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Use GET.\n");
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         refusal
     }
 
-    fn readyz(&self) -> Response<Full<Bytes>> {
+    fn readyz(&self) -> Answer {
         let report = self.readiness.report();
         let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         match serde_json::to_vec(&report) {
-            Ok(body) => response(status, "application/json", body),
-            Err(_) => response(status, TEXT, ""),
+            Ok(body) => answer::of(status, "application/json", body),
+            Err(_) => answer::of(status, TEXT, ""),
         }
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self) -> Answer {
         match self.metrics.as_deref().map(Metrics::render) {
-            Some(Ok(page)) => response(StatusCode::OK, metrics::CONTENT_TYPE, page),
-            _ => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "The metrics cannot be written.\n"),
+            Some(Ok(page)) => answer::of(StatusCode::OK, metrics::CONTENT_TYPE, page),
+            _ => answer::of(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "The metrics cannot be written.\n"),
         }
     }
 }
-
-/// The places of connections, taken in turn: who comes to a place that is taken ends whoever sits there,
-/// the one that has had the longest time.
-struct Places {
-    taken: Vec<Option<AbortHandle>>,
-    next: usize,
-}
-
-impl Places {
-    fn new() -> Self {
-        Self { taken: vec![None; MAX_CONNECTIONS], next: 0 }
-    }
-
-    fn take(&mut self, connection: AbortHandle) {
-        if let Some(place) = self.taken.get_mut(self.next)
-            && let Some(oldest) = place.replace(connection)
-        {
-            oldest.abort();
-        }
-        self.next = (self.next + 1) % MAX_CONNECTIONS;
-    }
-}
-
-fn response(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-const TEXT: &str = "text/plain; charset=utf-8";
-
-/// Probes and scrapes are a handful.
-const MAX_CONNECTIONS: usize = 64;
-
-/// A probe sends its head in one packet.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Long enough for a slow scrape of many routes; Prometheus itself gives up after 10 s.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// A probe's head is a few hundred bytes; 8 KiB is the least that hyper takes.
-const MAX_HEAD: usize = 8 * 1024;
-
-const MAX_HEADERS: usize = 64;
-
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::task::JoinSet;
 
+    use super::server::{MAX_CONNECTIONS, MAX_HEAD};
     use super::*;
 
-    fn asked(health: &Health, method: Method, path: &str) -> Response<Full<Bytes>> {
+    fn asked(health: &Health, method: Method, path: &str) -> Answer {
         health.respond(&Request::builder().method(method).uri(path).body(()).unwrap())
     }
 
     fn health() -> Health {
-        Health { readiness: Readiness::new(["keys of main"]), metrics: Some(Arc::new(Metrics::new())) }
+        Health {
+            readiness: Readiness::new(["keys of main"]),
+            metrics: Some(Arc::new(Metrics::new())),
+            carried: Arc::new([]),
+        }
     }
 
     async fn started(health: Health) -> (SocketAddr, JoinSet<Infallible>) {
@@ -241,22 +184,6 @@ mod tests {
         }
         let answer = exchanged(address, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn who_comes_late_takes_the_place_of_the_oldest() {
-        let mut places = Places::new();
-        let waiting: Vec<_> = (0..=MAX_CONNECTIONS)
-            .map(|_| {
-                let task = tokio::spawn(std::future::pending::<()>());
-                places.take(task.abort_handle());
-                task
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        let ended: Vec<_> = waiting.iter().map(tokio::task::JoinHandle::is_finished).collect();
-        assert!(ended[0]);
-        assert!(!ended[1..].contains(&true));
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The latch. Clones share it.
@@ -17,6 +18,7 @@ struct Inner {
     phase: Phase,
     listening: bool,
     waited: bool,
+    configuration: Option<String>,
     sources: Vec<Source>,
 }
 
@@ -36,7 +38,7 @@ struct Source {
 }
 
 /// What `/readyz` tells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Report {
     /// Whether the gateway should get traffic.
     pub ready: bool,
@@ -44,12 +46,15 @@ pub struct Report {
     pub draining: bool,
     /// Whether its sockets are bound.
     pub listening: bool,
+    /// Why the configuration in force is not the one that was last tried, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
     /// Keys, feeds and whatever else it depends on.
     pub sources: Vec<SourceReport>,
 }
 
 /// One source of a [`Report`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SourceReport {
     /// Its name.
     pub name: String,
@@ -61,7 +66,7 @@ pub struct SourceReport {
 }
 
 /// How a source is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
     /// Not loaded yet.
@@ -78,7 +83,8 @@ impl Readiness {
     /// Not ready: nothing listens and no source is loaded.
     pub fn new<N: Into<String>>(sources: impl IntoIterator<Item = N>) -> Self {
         let sources = sources.into_iter().map(|name| Source::new(name.into())).collect();
-        let inner = Inner { phase: Phase::Starting, listening: false, waited: false, sources };
+        let inner =
+            Inner { phase: Phase::Starting, listening: false, waited: false, configuration: None, sources };
         Self(Arc::new(Mutex::new(inner)))
     }
 
@@ -100,6 +106,12 @@ impl Readiness {
     /// credentials.
     pub fn degraded(&self, source: &str, why: &str) {
         self.change_source(source, |source| source.trouble = Some(shortened(why)));
+    }
+
+    /// Why the configuration in force is not the one that was last tried; `None` if it is. Shown to anyone who asks,
+    /// and no reason not to be ready.
+    pub fn configuration(&self, trouble: Option<&str>) {
+        self.change(|inner| inner.configuration = trouble.map(shortened));
     }
 
     /// The start-up wait is over: sources that are not loaded no longer hold readiness back.
@@ -135,6 +147,7 @@ impl Readiness {
             ready: inner.phase == Phase::Ready,
             draining: inner.phase == Phase::Draining,
             listening: inner.listening,
+            configuration: inner.configuration.clone(),
             sources: inner.sources.iter().map(Source::report).collect(),
         }
     }

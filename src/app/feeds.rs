@@ -1,50 +1,78 @@
 //! The revocation feeds of the configuration, started.
 
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
+use super::sources::Ground;
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::config::settings::{self, FeedIndex, FeedSource};
+use crate::config::{Config, Identity};
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
 use crate::feeds::revocation::{
     DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings, RevocationFeedStats,
     RevocationSource,
 };
-use crate::revocation::{FactHasher, FeedState, Freshness};
+use crate::revocation::{FeedState, Freshness};
 use crate::telemetry::metrics::{Metrics, Registration};
 
-/// Restores each feed from its copy on disk and starts its task. The states are at their places in the
-/// configuration.
-pub async fn start(
-    config: &Config,
-    hasher: &FactHasher,
-    clock: &Clock,
-    metrics: &Metrics,
-    tasks: &mut JoinSet<()>,
-) -> Result<(Vec<Arc<FeedState>>, Vec<Registration>)> {
-    let (mut states, mut registrations) = (Vec::new(), Vec::new());
-    for (place, feed) in config.feeds.iter().enumerate() {
-        let settings = feed_settings(config, FeedIndex(place), feed);
-        let mut task = RevocationFeed::new(settings, hasher.clone(), clock.clone())
-            .with_context(|| format!("feed {}", feed.name))?;
-        task.restore().await;
-        states.push(task.state());
-        registrations.extend(register(&feed.name, &task.state(), &task.stats(), metrics, clock));
-        tasks.spawn(task.run());
-    }
-    Ok((states, registrations))
+/// The task that keeps one feed's index current, until dropped.
+#[derive(Debug)]
+pub struct FeedTask {
+    /// What the configuration says of the feed and of the issuers that it speaks for.
+    pub identity: Vec<Identity>,
+    /// What the data plane reads.
+    pub state: Arc<FeedState>,
+    stats: Arc<RevocationFeedStats>,
+    registrations: OnceLock<Vec<Registration>>,
+    _task: JoinSet<()>,
 }
 
-fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> RevocationFeedSettings {
-    let is_bound = |issuer: &&settings::Issuer| {
-        issuer.revocation.as_ref().is_some_and(|revocation| revocation.feeds.contains(&place))
-    };
-    let bound: Vec<&settings::Issuer> = config.issuers.iter().filter(is_bound).collect();
+impl FeedTask {
+    /// What the task of the feed at this place depends on.
+    pub fn identity(config: &Config, place: usize) -> Vec<Identity> {
+        let of_feed = config.document.identity("feeds", place, &[]);
+        let of_issuer = |issuer| config.document.identity("issuers", issuer, &["issuer", "leeway"]);
+        let is_bound = |(_, issuer): &(usize, &settings::Issuer)| bound_to(issuer, FeedIndex(place));
+        let issuers = config.issuers.iter().enumerate().filter(is_bound);
+        [of_feed].into_iter().chain(issuers.map(|(place, _)| of_issuer(place))).collect()
+    }
+
+    /// Restores the feed at this place in the configuration from its copy on disk and starts its task.
+    pub async fn start(config: &Config, place: usize, ground: &Ground) -> Result<Self> {
+        let identity = Self::identity(config, place);
+        let settings = feed_settings(config, FeedIndex(place), ground.state_dir.as_deref())?;
+        let mut feed = RevocationFeed::new(settings, ground.hasher.clone(), ground.clock.clone())?;
+        feed.restore().await;
+        let (state, stats) = (feed.state(), feed.stats());
+        let mut task = JoinSet::new();
+        task.spawn(feed.run());
+        Ok(Self { identity, state, stats, registrations: OnceLock::new(), _task: task })
+    }
+
+    /// Puts the feed on the metrics page, if it is not there.
+    pub fn register(&self, metrics: &Metrics, clock: &Clock) {
+        self.registrations
+            .get_or_init(|| register(self.state.name(), &self.state, &self.stats, metrics, clock));
+    }
+}
+
+fn bound_to(issuer: &settings::Issuer, place: FeedIndex) -> bool {
+    issuer.revocation.as_ref().is_some_and(|revocation| revocation.feeds.contains(&place))
+}
+
+fn feed_settings(
+    config: &Config,
+    place: FeedIndex,
+    state_dir: Option<&Path>,
+) -> Result<RevocationFeedSettings> {
+    let feed = config.feeds.get(place.0).context("no such feed")?;
+    let bound: Vec<&settings::Issuer> =
+        config.issuers.iter().filter(|issuer| bound_to(issuer, place)).collect();
     let (source, interval) = match &feed.source {
         FeedSource::Http(http) => {
             let fetch = FetchSettings {
@@ -66,15 +94,15 @@ fn feed_settings(config: &Config, place: FeedIndex, feed: &settings::Feed) -> Re
             (RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES }, *interval)
         }
     };
-    RevocationFeedSettings {
+    Ok(RevocationFeedSettings {
         name: feed.name.clone(),
         source,
         interval,
         issuers: bound.iter().map(|issuer| issuer.issuer.clone()).collect(),
         leeway: bound.iter().map(|issuer| issuer.leeway).max().unwrap_or(Duration::ZERO),
         max_entries: DEFAULT_MAX_ENTRIES,
-        state_dir: config.state_dir.clone(),
-    }
+        state_dir: state_dir.map(Path::to_owned),
+    })
 }
 
 type Read = fn(&RevocationFeedStats) -> &AtomicU64;

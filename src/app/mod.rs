@@ -1,39 +1,76 @@
-//! The composition root: from a configuration to a running gateway, and back.
+//! The composition root: from a configuration to a running gateway, to the next configuration, and back.
 //!
-//! Reads top to bottom as the order of the start. Everything that can fail at the start does so before the first
-//! request is served: certificates are read and sockets bound first. [`Running`] is what `main` and tests hold.
+//! ```text
+//! Config -> Blueprint   everything that can be wrong is made: routes, certificates, upstreams
+//!        -> Sockets     every address bound
+//!        -> Sources     a task for each source of keys and revocations
+//!        -> Generation  what the cores read, published whole
+//! ```
+//!
+//! The start and each reload take the same steps in the same order. Whatever fails does so before the last, which
+//! cannot: until then nothing has changed. What the new configuration says of a socket, a source, an upstream or an
+//! issuer as the old one did is carried over as it is.
 
+mod admin;
+mod blueprint;
 mod feeds;
+mod generation;
+mod handover;
+mod inherited;
+mod last_good;
+mod offline;
+mod probes;
 mod routes;
+mod service;
+mod sockets;
 mod sources;
+mod status;
+mod systemd;
 mod upstreams;
+mod watch;
 mod worker;
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::admin::health::{self, Health};
+use crate::admin::in_force::{self, InForce};
 use crate::admin::readiness::Readiness;
+use crate::admin::reloads::{self, ReloadRequests};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::settings::{self, ListenerKind};
-use crate::gateway::SharedVerdicts;
-use crate::http1::GuardLimits;
-use crate::listener::{self, BoundListener, Drain, ListenerSettings, Role};
+use crate::config::settings;
+use crate::feeds::revocation::load_fact_hasher;
+use crate::gateway::{Explainer, RequestLimits, SharedVerdicts};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{Metrics, Registration};
-use sources::Sources;
-use worker::{Shared, Worker};
+pub use admin::AdminAddress;
+use admin::{Door, Told};
+use blueprint::Blueprint;
+use generation::Generation;
+pub use handover::Program;
+use handover::Successor;
+pub use inherited::Inherited;
+pub use offline::Offline;
+use probes::Probes;
+pub use service::Service;
+use sockets::Sockets;
+use sources::{Ground, Sources};
+pub use status::Status;
+use worker::{Adoption, Equipment, Worker};
 
 /// How long readiness waits for keys and feeds: then a provider that is down must not hold the fleet back.
 const STARTUP_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a reload waits for sources that it changes, so that a wrong URL is not put in force in place of keys that
+/// work.
+const SETTLE_WAIT: Duration = Duration::from_secs(5);
 
 /// How many verified tokens all cores remember together: some 100 MB at the most, for tokens of usual size.
 const MAX_VERDICTS: u64 = 100_000;
@@ -41,15 +78,22 @@ const MAX_VERDICTS: u64 = 100_000;
 /// Lines of the access log that may wait for the writer, in batches of about 32 KiB.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Fields of the configuration that only a restart changes: threads, directories and outputs are made once.
+const FIXED: [&str; 7] = ["workers", "state_dir", "health", "admin", "access_log", "log", "tracing"];
+
 /// A gateway that serves requests.
 #[derive(Debug)]
 pub struct Running {
-    listeners: Vec<SocketAddr>,
-    health: Option<SocketAddr>,
+    blueprint: Blueprint,
+    sockets: Sockets,
+    sources: Sources,
+    ground: Ground,
+    status: Status,
     readiness: Readiness,
     metrics: Arc<Metrics>,
-    drain: Drain,
-    drain_timeout: Duration,
+    probes: Option<Probes>,
+    admin: Option<Door>,
+    in_force: InForce,
     workers: Vec<Worker>,
     tasks: JoinSet<()>,
     access_log: AccessLog,
@@ -62,6 +106,15 @@ pub struct Running {
 /// # Errors
 /// A socket that cannot be bound, a certificate that cannot be read, a thread that cannot be started.
 pub async fn start(config: Config) -> Result<Running> {
+    start_following(config, Inherited::none()).await.map(|(running, _)| running)
+}
+
+/// Starts the gateway, and gives the requests to reload that whoever follows its file must heed. It starts on listening sockets that were handed over, where there are any that it needs. In place of another
+/// gateway it serves nothing before its sources are loaded, since the other one still serves.
+///
+/// # Errors
+/// As [`start`]; a source that cannot be loaded where another gateway still serves.
+async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Running, ReloadRequests)> {
     raise_descriptor_limit();
     let clock = Clock::system();
     let cores = config.workers.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
@@ -72,49 +125,53 @@ pub async fn start(config: Config) -> Result<Running> {
         make_private_directory(directory);
     }
 
-    let bound = bind_all(&config, cores)?;
-    let listeners = listener_settings(&config, &bound, &metrics)?;
-    let readiness = Readiness::new(Sources::names(&config));
-    let health = match &config.health {
-        Some(health) => {
-            Some(bind_probes(health.address, health.metrics, &readiness, &metrics, &mut tasks).await?)
-        }
+    let blueprint = Blueprint::draw(config, None)?;
+    let config = &blueprint.config;
+    let sockets = Sockets::default().next(&config.listeners, cores, &mut inherited)?;
+    let probes = match &config.health {
+        Some(health) => Some(Probes::bind(health, &mut inherited)?),
         None => None,
     };
-    if let Some(admin) = &config.admin {
-        bind_probes(admin.address, true, &readiness, &metrics, &mut tasks).await?;
-    }
-
-    let sources = Sources::start(&config, &clock, &readiness, &metrics, &mut tasks).await?;
-    let shared = Arc::new(Shared {
-        routes: Arc::new(routes::build(&config)?),
-        reserved: Arc::new(routes::reserved_names(&config)),
-        upstreams: upstreams::build(&config)?,
-        verifier: Arc::clone(&sources.verifier),
-        revocation: Arc::clone(&sources.revocation),
-        verdicts: SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?,
-        metric_ids: routes::metric_ids(&config, &metrics),
-        limits: config.limits,
-        max_connections: config.limits.connections.div_ceil(cores),
-        body_idle: config.timeouts.body_idle,
-        error_detail: config.error_detail,
+    let admin = match &config.admin {
+        Some(admin) => Some(Door::bind(admin, &mut inherited).await?),
+        None => None,
+    };
+    let ground = Ground {
         clock: clock.clone(),
-    });
-
-    let (drain, signal) = Drain::new();
-    let addresses = bound.iter().map(|bound| bound.address).collect();
-    let mut per_core: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
-    for (bound, settings) in bound.into_iter().zip(&listeners) {
-        for (sockets, socket) in per_core.iter_mut().zip(bound.sockets) {
-            sockets.push((socket, settings.clone()));
-        }
+        hasher: load_fact_hasher(config.state_dir.as_deref()),
+        state_dir: config.state_dir.clone(),
+    };
+    let mut sources = Sources::default().next(config, &ground).await?;
+    if inherited.has_predecessor() {
+        sources.load(&clock, STARTUP_WAIT).await?;
     }
-    let workers = per_core
+
+    let readiness = Readiness::new(Sources::names(config));
+    sources.show(&metrics, &readiness, &clock);
+    let generation = Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores));
+    let in_force = InForce::new(shown(1, &blueprint, &generation, &sources, &clock));
+    let (reloads, requests) = reloads::channel();
+    if let Some(probes) = &probes {
+        probes.serve(&readiness, &metrics, &mut tasks)?;
+    }
+    if let Some(admin) = &admin {
+        let told = Told {
+            in_force: in_force.clone(),
+            readiness: readiness.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+            reloads,
+        };
+        admin.serve(admin::endpoints(told), &mut tasks)?;
+    }
+    let verdicts = SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?;
+    let workers = per_core(sockets.shares(&Sockets::default(), cores)?, &generation, cores)
         .into_iter()
         .enumerate()
-        .map(|(core, sockets)| {
-            let telemetry = (metrics.core(), access_log.per_core());
-            Worker::start(core, sockets, Arc::clone(&shared), telemetry, signal.clone())
+        .map(|(core, first)| {
+            let (metrics, log) = (metrics.core(), access_log.per_core());
+            let equipment = Equipment { clock: clock.clone(), verdicts: verdicts.clone(), metrics, log };
+            Worker::start(core, equipment, first)
         })
         .collect::<std::io::Result<_>>()
         .context("cannot start a worker thread")?;
@@ -125,37 +182,49 @@ pub async fn start(config: Config) -> Result<Running> {
         tokio::time::sleep(STARTUP_WAIT).await;
         waiting.startup_wait_elapsed();
     });
+    inherited.serving();
+    let status = Status::new(clock, readiness.clone());
     let dropped = access_log.dropped_lines();
-    let mut registrations = sources.registrations;
+    let mut registrations = status.register(&metrics);
     registrations.push(metrics.register_counter(
         "access_log_dropped_lines",
         "Lines of the access log that were dropped because the writer could not keep up.",
         &[],
         move || dropped.count(),
     ));
-    Ok(Running {
-        listeners: addresses,
-        health,
+    let running = Running {
+        blueprint,
+        sockets,
+        sources,
+        ground,
+        status,
         readiness,
         metrics,
-        drain,
-        drain_timeout: config.timeouts.drain,
+        probes,
+        admin,
+        in_force,
         workers,
         tasks,
         access_log,
         _registrations: registrations,
-    })
+    };
+    Ok((running, requests))
 }
 
 impl Running {
     /// Where the listener at this place in the configuration listens.
     pub fn listener_address(&self, place: usize) -> Option<SocketAddr> {
-        self.listeners.get(place).copied()
+        self.sockets.iter().nth(place).map(|(_, bound)| bound.address)
     }
 
     /// Where the probes are answered.
     pub fn health_address(&self) -> Option<SocketAddr> {
-        self.health
+        self.probes.as_ref().map(|probes| probes.address)
+    }
+
+    /// Where the private door is.
+    pub fn admin_address(&self) -> Option<&AdminAddress> {
+        self.admin.as_ref().map(|door| &door.address)
     }
 
     /// Whether it should get traffic, and why not.
@@ -168,19 +237,98 @@ impl Running {
         &self.metrics
     }
 
+    /// Which configuration is in force.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
     /// Begins a new file for the access log, after the old one was moved away.
     pub fn reopen_access_log(&self) {
         self.access_log.reopen();
+    }
+
+    /// Puts another configuration in force, as a whole. Requests in flight and open connections go on; requests from now
+    /// on are served by it. Gives the paths of the fields that changed. Dropped before it is done, it changes nothing.
+    ///
+    /// # Errors
+    /// What cannot be put in force; then the one before stays as it is.
+    pub async fn reload(&mut self, config: Config) -> Result<Vec<String>> {
+        let prepared = self.prepare(config).await;
+        match prepared {
+            Ok(next) => Ok(self.publish(next).await),
+            Err(error) => {
+                self.status.failed("the configuration cannot be put in force; the one before stays");
+                Err(error)
+            }
+        }
+    }
+
+    /// All steps that can fail.
+    async fn prepare(&self, config: Config) -> Result<Next> {
+        let cores = self.workers.len();
+        let blueprint = Blueprint::draw(config, Some(&self.blueprint))?;
+        let config = &blueprint.config;
+        let sockets = self.sockets.next(&config.listeners, cores, &mut Inherited::none())?;
+        let shares = sockets.shares(&self.sockets, cores)?;
+        let sources = self.sources.next(config, &self.ground).await?;
+        sources.settle(&self.sources, &self.ground.clock, SETTLE_WAIT).await?;
+        Ok(Next { blueprint, sockets, shares, sources })
+    }
+
+    async fn publish(&mut self, next: Next) -> Vec<String> {
+        let Next { blueprint, sockets, shares, mut sources } = next;
+        let changes = self.blueprint.config.document.changes(&blueprint.config.document);
+        let number = self.status.generation() + 1;
+        let cores = self.workers.len();
+        sources.show(&self.metrics, &self.readiness, &self.ground.clock);
+        self.readiness.replace_sources(Sources::names(&blueprint.config));
+        let generation =
+            Arc::new(Generation::new(number, &blueprint, &sockets, &sources, &self.metrics, cores));
+        let adoptions = per_core(shares, &generation, cores);
+        self.in_force.replace(shown(number, &blueprint, &generation, &sources, &self.ground.clock));
+        let adopted: Vec<_> =
+            self.workers.iter().zip(adoptions).map(|(worker, adoption)| worker.adopt(adoption)).collect();
+        self.blueprint = blueprint;
+        self.sockets = sockets;
+        let before = std::mem::replace(&mut self.sources, sources);
+        self.status.changed(number);
+        for core in adopted {
+            // A core that is gone serves by nothing.
+            let _ = core.await;
+        }
+        // Only now: the last requests of the old generation may have waited for them.
+        drop(before);
+        changes
+    }
+
+    /// Has a new process serve in place of this one, which goes on to [`Self::shutdown`] if that succeeds.
+    ///
+    /// # Errors
+    /// The new process does not start or does not become ready; this one serves on.
+    pub async fn hand_over(&self, program: &Program) -> Result<u32> {
+        let listeners = self.sockets.iter().map(|(key, bound)| {
+            (key.to_string(), bound.sockets.iter().map(std::os::fd::AsFd::as_fd).collect())
+        });
+        let probes = self.probes.iter().map(|probes| (probes::LABEL.to_owned(), vec![probes.socket.as_fd()]));
+        let admin = self.admin.iter().map(|door| (admin::LABEL.to_owned(), vec![door.as_fd()]));
+        let sockets: Vec<_> = listeners.chain(probes).chain(admin).collect();
+        let successor = Successor::start(program, &sockets)?;
+        successor.ready().await
     }
 
     /// Stops: not ready any more, no new connections, requests in flight served to their end or to the drain
     /// time-out, the log written out. Probes are answered throughout.
     pub async fn shutdown(mut self) {
         self.readiness.drain();
-        self.drain.begin();
-        for worker in self.workers {
-            worker.finish(self.drain_timeout).await;
+        let settings::Timeouts { drain, drain_idle, .. } = self.blueprint.config.timeouts;
+        self.sockets = Sockets::default();
+        for worker in &self.workers {
+            worker.drain(drain_idle.min(drain));
         }
+        for worker in self.workers {
+            worker.finish(drain).await;
+        }
+        drop(self.sources);
         self.tasks.shutdown().await;
         let log = self.access_log;
         let written = tokio::task::spawn_blocking(move || log.shutdown(LOG_PATIENCE)).await;
@@ -188,6 +336,66 @@ impl Running {
             tracing::warn!("the access log could not be written to its end");
         }
     }
+
+    /// Stops after another process has taken over, which answers the probes from now on.
+    pub async fn retire(mut self) {
+        (self.probes, self.admin) = (None, None);
+        self.tasks.shutdown().await;
+        self.shutdown().await;
+    }
+}
+
+/// A configuration that is ready to be put in force.
+struct Next {
+    blueprint: Blueprint,
+    sockets: Sockets,
+    shares: Vec<sockets::Shares>,
+    sources: Sources,
+}
+
+/// What administrators are shown of a generation.
+fn shown(
+    number: u64,
+    blueprint: &Blueprint,
+    generation: &Generation,
+    sources: &Sources,
+    clock: &Clock,
+) -> in_force::Generation {
+    in_force::Generation {
+        number,
+        loaded_at: clock.wall(),
+        document: blueprint.config.document.shown().clone(),
+        issuers: generation.verifier.issuers().iter().cloned().collect(),
+        feeds: sources.feeds(),
+        explainer: Explainer {
+            routes: Arc::clone(&generation.routes),
+            verifier: Arc::clone(&generation.verifier),
+            revocation: Arc::clone(&generation.revocation),
+            limits: generation.limits,
+            clock: clock.clone(),
+        },
+    }
+}
+
+fn request_limits(config: &Config) -> RequestLimits {
+    RequestLimits {
+        uri: config.limits.uri,
+        header_count: config.limits.header_count,
+        token: config.limits.token,
+        body_idle: config.timeouts.body_idle,
+    }
+}
+
+/// What each core adopts: the generation, and its share of the new sockets.
+fn per_core(shares: Vec<sockets::Shares>, generation: &Arc<Generation>, cores: usize) -> Vec<Adoption> {
+    let adoption = || Adoption { generation: Arc::clone(generation), sockets: Vec::new() };
+    let mut adoptions: Vec<Adoption> = (0..cores).map(|_| adoption()).collect();
+    for (key, sockets) in shares {
+        for (adoption, sockets) in adoptions.iter_mut().zip(sockets) {
+            adoption.sockets.push((key, sockets));
+        }
+    }
+    adoptions
 }
 
 /// A connection costs a descriptor, and the usual soft limit of 1024 is for programs that use `select`.
@@ -224,62 +432,4 @@ fn log_settings(config: &Config) -> access_log::Settings {
         },
         ..access_log::Settings::default()
     }
-}
-
-fn bind_all(config: &Config, cores: usize) -> Result<Vec<BoundListener>> {
-    config.listeners.iter().map(|listener| Ok(listener::bind(listener.address, cores)?)).collect()
-}
-
-fn listener_settings(
-    config: &Config,
-    bound: &[BoundListener],
-    metrics: &Metrics,
-) -> Result<Vec<Arc<ListenerSettings>>> {
-    let is_tls = |listener: &settings::Listener| matches!(listener.kind, ListenerKind::Tls(_));
-    let https = config.listeners.iter().zip(bound).find(|(listener, _)| is_tls(listener));
-    let https_port = https.map_or(443, |(_, bound)| bound.address.port());
-    let settings = |(listener, bound): (&settings::Listener, &BoundListener)| {
-        let name: Arc<str> = bound.address.to_string().into();
-        let (role, hsts) = match &listener.kind {
-            ListenerKind::Tls(tls) => {
-                let hsts = tls.hsts.as_ref().map(routes::hsts_value).transpose()?;
-                (Role::Tls(listener::server_config(tls)?), hsts)
-            }
-            ListenerKind::Plaintext => (Role::Plaintext, None),
-            ListenerKind::RedirectToHttps => (Role::RedirectToHttps(https_port), None),
-        };
-        Ok(Arc::new(ListenerSettings {
-            metric: metrics.listener(&name),
-            name,
-            role,
-            hsts,
-            guard: GuardLimits {
-                uri: config.limits.uri,
-                head: config.limits.headers,
-                fields: config.limits.header_count,
-                head_timeout: config.timeouts.header,
-            },
-            concurrent_streams: config.limits.concurrent_streams,
-            idle: config.timeouts.idle,
-            stall: config.timeouts.body_idle,
-            handshake: config.timeouts.handshake,
-        }))
-    };
-    config.listeners.iter().zip(bound).map(settings).collect()
-}
-
-async fn bind_probes(
-    address: SocketAddr,
-    shows_metrics: bool,
-    readiness: &Readiness,
-    metrics: &Arc<Metrics>,
-    tasks: &mut JoinSet<()>,
-) -> Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    let address = listener.local_addr()?;
-    let health = Health { readiness: readiness.clone(), metrics: shows_metrics.then(|| Arc::clone(metrics)) };
-    tasks.spawn(async move {
-        health::serve(listener, health).await;
-    });
-    Ok(address)
 }

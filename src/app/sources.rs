@@ -1,39 +1,70 @@
 //! Keys and revocations: one task for each issuer and each feed, and what the data plane reads of them.
+//!
+//! A task outlives every configuration that says the same of its source: keys, positions and indexes are kept, and
+//! nothing is fetched anew. It ends when the last [`Sources`] that have it are dropped.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::task::JoinSet;
 
 use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::config::settings::{self, JwksLocation, MetadataLocation};
+use crate::config::{Config, Identity};
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
-use crate::feeds::jwks::{KeyFeed, KeyFeedSettings, KeyOrigin, RefreshIntervals};
-use crate::feeds::revocation::load_fact_hasher;
+use crate::feeds::jwks::{KeyFeed, KeyFeedSettings, KeyFeedStats, KeyOrigin, RefreshIntervals};
 use crate::keys::{KeySource, KeySourceSettings};
-use crate::revocation::{FeedState, RevocationPolicies, RevocationPolicy, WhenStale};
+use crate::revocation::{FactHasher, FeedState, RevocationPolicies, RevocationPolicy, WhenStale};
 use crate::telemetry::metrics::{Metrics, Registration};
 use crate::token::{Audiences, Expectations, Issuer, IssuerId, Issuers, Profile, Verifier};
 
-use super::feeds;
+use super::feeds::FeedTask;
 
-/// What the sources publish.
+/// What all sources of a process have in common.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    pub clock: Clock,
+    pub hasher: FactHasher,
+    pub state_dir: Option<PathBuf>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
 pub struct Sources {
-    /// Judges tokens by the issuers' keys.
-    pub verifier: Arc<Verifier>,
-    /// Judges verified tokens by the feeds.
-    pub revocation: Arc<RevocationPolicies>,
-    /// Keeps the sources' series on the metrics page.
-    pub registrations: Vec<Registration>,
+    keys: Vec<Arc<KeyTask>>,
+    feeds: Vec<Arc<FeedTask>>,
+    issuers: Vec<TrustedIssuer>,
+    hasher: Option<FactHasher>,
+    _watch: JoinSet<()>,
+}
+
+/// The task that keeps one issuer's keys, until dropped.
+#[derive(Debug)]
+struct KeyTask {
+    name: String,
+    identity: Identity,
+    source: Arc<KeySource>,
+    stats: Arc<KeyFeedStats>,
+    registrations: OnceLock<Vec<Registration>>,
+    _task: JoinSet<()>,
+}
+
+#[derive(Clone, Debug)]
+struct TrustedIssuer {
+    identity: Identity,
+    issuer: Arc<Issuer>,
+    policy: RevocationPolicy,
 }
 
 /// How often readiness looks at the sources.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How often one who waits for the sources looks at them.
+const CLOSE_LOOK: Duration = Duration::from_millis(20);
 
 impl Sources {
     /// The names under which readiness shows the sources.
@@ -43,34 +74,145 @@ impl Sources {
         issuers.chain(feeds).collect()
     }
 
-    /// Starts a task for each source. Keys and feeds need not be there yet: listeners serve before.
-    pub async fn start(
-        config: &Config,
-        clock: &Clock,
-        readiness: &Readiness,
-        metrics: &Metrics,
-        tasks: &mut JoinSet<()>,
-    ) -> Result<Self> {
-        let mut registrations = Vec::new();
-        let mut issuers = Vec::new();
-        for (place, settings) in config.issuers.iter().enumerate() {
-            let feed = KeyFeed::new(key_feed_settings(settings, config.state_dir.clone()), clock.clone())
-                .with_context(|| format!("issuer {}", settings.name))?;
-            registrations.extend(register_keys(&settings.name, &feed, metrics, clock));
-            issuers.push(issuer(place, settings, feed.source())?);
-            tasks.spawn(feed.run());
+    /// The sources of this configuration: those that run already, and a new task for each other. Keys and feeds need
+    /// not be there yet.
+    ///
+    /// # Errors
+    /// A certificate or inline keys that cannot be used. What was newly started ends.
+    pub async fn next(&self, config: &Config, ground: &Ground) -> Result<Self> {
+        let mut next = Self { hasher: Some(ground.hasher.clone()), ..Self::default() };
+        for (place, feed) in config.feeds.iter().enumerate() {
+            let identity = FeedTask::identity(config, place);
+            let running = self.feeds.iter().find(|task| task.identity == identity);
+            next.feeds.push(match running {
+                Some(running) => Arc::clone(running),
+                None => Arc::new(
+                    FeedTask::start(config, place, ground)
+                        .await
+                        .with_context(|| format!("feed {}", feed.name))?,
+                ),
+            });
         }
-        let hasher = load_fact_hasher(config.state_dir.as_deref());
-        let (feeds, feed_registrations) = feeds::start(config, &hasher, clock, metrics, tasks).await?;
-        registrations.extend(feed_registrations);
-        let policies = config.issuers.iter().map(|issuer| revocation_policy(issuer, &feeds)).collect();
-        let issuers: Vec<Arc<Issuer>> = issuers.into_iter().map(Arc::new).collect();
-        tasks.spawn(watch(readiness.clone(), issuers.clone(), feeds, clock.clone()));
-        Ok(Self {
-            verifier: Arc::new(Verifier::new(Issuers::new(issuers))),
-            revocation: Arc::new(RevocationPolicies::new(hasher, policies)),
-            registrations,
-        })
+        for (place, settings) in config.issuers.iter().enumerate() {
+            let fields = ["name", "issuer", "keys", "algorithms"];
+            let identity = config.document.identity("issuers", place, &fields);
+            let running = self.keys.iter().find(|task| task.identity == identity);
+            let task = match running {
+                Some(running) => Arc::clone(running),
+                None => Arc::new(
+                    KeyTask::start(settings, identity, ground)
+                        .with_context(|| format!("issuer {}", settings.name))?,
+                ),
+            };
+            next.issuers.push(self.issuer(config, place, settings, &task.source, &next.feeds)?);
+            next.keys.push(task);
+        }
+        Ok(next)
+    }
+
+    /// Waits until those sources are loaded that `before` had loaded under the same names, so that a change of a
+    /// source is no gap.
+    ///
+    /// # Errors
+    /// One is not, after so long.
+    pub async fn settle(&self, before: &Self, clock: &Clock, patience: Duration) -> Result<()> {
+        let loaded = before.names_that(|loaded| loaded, clock);
+        let missing =
+            || self.names_that(|loaded| !loaded, clock).into_iter().find(|name| loaded.contains(name));
+        self.wait(missing, patience).await
+    }
+
+    /// Waits until all sources are loaded.
+    ///
+    /// # Errors
+    /// One is not, after so long.
+    pub async fn load(&self, clock: &Clock, patience: Duration) -> Result<()> {
+        self.wait(|| self.names_that(|loaded| !loaded, clock).into_iter().next(), patience).await
+    }
+
+    /// Has the sources shown by metrics and readiness from now on.
+    pub fn show(&mut self, metrics: &Metrics, readiness: &Readiness, clock: &Clock) {
+        for task in &self.keys {
+            task.registrations.get_or_init(|| register_keys(task, metrics, clock));
+        }
+        for task in &self.feeds {
+            task.register(metrics, clock);
+        }
+        let keys = self.keys.iter().map(|task| (task.name.clone(), Arc::clone(&task.source))).collect();
+        self._watch = JoinSet::new();
+        self._watch.spawn(watch(readiness.clone(), keys, self.feeds(), clock.clone()));
+    }
+
+    /// What the feeds have brought, at their places in the configuration.
+    pub fn feeds(&self) -> Vec<Arc<FeedState>> {
+        self.feeds.iter().map(|task| Arc::clone(&task.state)).collect()
+    }
+
+    /// Judges tokens by the issuers' keys.
+    pub fn verifier(&self) -> Arc<Verifier> {
+        let issuers = self.issuers.iter().map(|trusted| Arc::clone(&trusted.issuer)).collect();
+        Arc::new(Verifier::new(Issuers::new(issuers)))
+    }
+
+    /// Judges verified tokens by the feeds, in the generation of this number.
+    pub fn revocation(&self, generation: u64) -> RevocationPolicies {
+        let policy = |trusted: &TrustedIssuer| (Arc::clone(&trusted.issuer), trusted.policy.clone());
+        let hasher = self.hasher.clone().unwrap_or_else(FactHasher::random);
+        RevocationPolicies::new(hasher, generation, self.issuers.iter().map(policy).collect())
+    }
+
+    /// The very same issuer if nothing about it has changed, so that verdicts on its tokens hold.
+    fn issuer(
+        &self,
+        config: &Config,
+        place: usize,
+        settings: &settings::Issuer,
+        keys: &Arc<KeySource>,
+        feeds: &[Arc<FeedTask>],
+    ) -> Result<TrustedIssuer> {
+        let identity = config.document.identity("issuers", place, &[]);
+        let same = |old: &&TrustedIssuer| old.identity == identity && Arc::ptr_eq(&old.issuer.keys, keys);
+        let issuer = match self.issuers.get(place).filter(same) {
+            Some(old) => Arc::clone(&old.issuer),
+            None => Arc::new(issuer(place, settings, Arc::clone(keys))?),
+        };
+        Ok(TrustedIssuer { identity, issuer, policy: revocation_policy(settings, feeds) })
+    }
+
+    async fn wait(&self, missing: impl Fn() -> Option<String>, patience: Duration) -> Result<()> {
+        let there = async {
+            while missing().is_some() {
+                tokio::time::sleep(CLOSE_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(patience, there).await.is_ok() {
+            return Ok(());
+        }
+        let Some(name) = missing() else { return Ok(()) };
+        let error = self.keys.iter().find(|task| keys_name(&task.name) == name);
+        let error = error.map(|task| task.source.current());
+        let why = error.as_ref().and_then(|state| state.last_error()).unwrap_or("no answer yet");
+        bail!("{name} cannot be loaded: {why}")
+    }
+
+    fn names_that(&self, wanted: impl Fn(bool) -> bool, clock: &Clock) -> Vec<String> {
+        let now = clock.monotonic();
+        let keys =
+            self.keys.iter().map(|task| (keys_name(&task.name), task.source.current().keys(now).is_some()));
+        let feeds = self.feeds.iter().map(|task| (feed_name(task.state.name()), task.state.is_loaded()));
+        keys.chain(feeds).filter(|(_, loaded)| wanted(*loaded)).map(|(name, _)| name).collect()
+    }
+}
+
+impl KeyTask {
+    fn start(settings: &settings::Issuer, identity: Identity, ground: &Ground) -> Result<Self> {
+        let feed =
+            KeyFeed::new(key_feed_settings(settings, ground.state_dir.as_deref()), ground.clock.clone())?;
+        let (source, stats) = (feed.source(), feed.stats());
+        let mut task = JoinSet::new();
+        task.spawn(feed.run());
+        let registrations = OnceLock::new();
+        Ok(Self { name: settings.name.clone(), identity, source, stats, registrations, _task: task })
     }
 }
 
@@ -82,7 +224,7 @@ fn feed_name(feed: &str) -> String {
     format!("feed {feed}")
 }
 
-fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<PathBuf>) -> KeyFeedSettings {
+fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<&Path>) -> KeyFeedSettings {
     let keys = &issuer.keys;
     let intervals = RefreshIntervals::default();
     KeyFeedSettings {
@@ -116,7 +258,7 @@ fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<PathBuf>) -> K
             cooldown: keys.cooldown,
             ..KeySourceSettings::default()
         },
-        state_dir,
+        state_dir: state_dir.map(Path::to_owned),
     }
 }
 
@@ -141,15 +283,19 @@ fn issuer(place: usize, settings: &settings::Issuer, keys: Arc<KeySource>) -> Re
     })
 }
 
-fn revocation_policy(issuer: &settings::Issuer, feeds: &[Arc<FeedState>]) -> Arc<RevocationPolicy> {
-    let policy = match &issuer.revocation {
+fn revocation_policy(issuer: &settings::Issuer, feeds: &[Arc<FeedTask>]) -> RevocationPolicy {
+    match &issuer.revocation {
         None => RevocationPolicy {
             feeds: Vec::new(),
             max_staleness: Duration::MAX,
             when_stale: WhenStale::Reject,
         },
         Some(revocation) => RevocationPolicy {
-            feeds: revocation.feeds.iter().filter_map(|index| feeds.get(index.0).cloned()).collect(),
+            feeds: revocation
+                .feeds
+                .iter()
+                .filter_map(|index| Some(Arc::clone(&feeds.get(index.0)?.state)))
+                .collect(),
             max_staleness: revocation.max_staleness,
             when_stale: match revocation.when_stale {
                 settings::WhenStale::Reject => WhenStale::Reject,
@@ -157,16 +303,20 @@ fn revocation_policy(issuer: &settings::Issuer, feeds: &[Arc<FeedState>]) -> Arc
                 settings::WhenStale::AcceptIssuedWithin(age) => WhenStale::AcceptIssuedWithin(age),
             },
         },
-    };
-    Arc::new(policy)
+    }
 }
 
 /// Tells readiness which sources are loaded. Never ends.
-async fn watch(readiness: Readiness, issuers: Vec<Arc<Issuer>>, feeds: Vec<Arc<FeedState>>, clock: Clock) {
+async fn watch(
+    readiness: Readiness,
+    keys: Vec<(String, Arc<KeySource>)>,
+    feeds: Vec<Arc<FeedState>>,
+    clock: Clock,
+) {
     loop {
-        for issuer in &issuers {
-            let name = keys_name(&issuer.name);
-            let state = issuer.keys.current();
+        for (issuer, source) in &keys {
+            let name = keys_name(issuer);
+            let state = source.current();
             match (state.keys(clock.monotonic()), state.last_error()) {
                 (Some(_), None) => readiness.loaded(&name),
                 (Some(_), Some(why)) => {
@@ -188,14 +338,14 @@ async fn watch(readiness: Readiness, issuers: Vec<Arc<Issuer>>, feeds: Vec<Arc<F
     }
 }
 
-fn register_keys(issuer: &str, feed: &KeyFeed, metrics: &Metrics, clock: &Clock) -> Vec<Registration> {
-    let labels = [("issuer", issuer)];
-    let stats = feed.stats();
-    let count = |name, help, read: fn(&crate::feeds::jwks::KeyFeedStats) -> u64| {
-        let stats = feed.stats();
+fn register_keys(task: &KeyTask, metrics: &Metrics, clock: &Clock) -> Vec<Registration> {
+    let labels = [("issuer", task.name.as_str())];
+    let stats = Arc::clone(&task.stats);
+    let count = |name, help, read: fn(&KeyFeedStats) -> u64| {
+        let stats = Arc::clone(&task.stats);
         metrics.register_counter(name, help, &labels, move || read(&stats))
     };
-    let (source, clock) = (feed.source(), clock.clone());
+    let (source, clock) = (Arc::clone(&task.source), clock.clone());
     vec![
         count("keys_refreshes", "Refreshes of an issuer's keys that succeeded.", |stats| {
             stats.refreshes_ok.load(Ordering::Relaxed)

@@ -7,17 +7,12 @@ use http::HeaderValue;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 
-use crate::config::Config;
 use crate::config::settings;
 use crate::upstream::{Endpoint, Protocol, Upstream, UpstreamTimeouts, tls_config};
 
-/// All upstreams, at their places in the configuration.
-pub fn build(config: &Config) -> Result<Vec<Arc<Upstream>>> {
-    config
-        .upstreams
-        .iter()
-        .map(|upstream| build_one(upstream).with_context(|| format!("upstream {}", upstream.name)))
-        .collect()
+/// One upstream.
+pub fn build(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
+    build_one(upstream).with_context(|| format!("upstream {}", upstream.name))
 }
 
 fn build_one(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {

@@ -9,74 +9,67 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
+use super::generation::Generation;
+use super::sockets::ListenerKey;
 use crate::clock::Clock;
-use crate::config::settings::{ErrorDetail, Limits};
-use crate::gateway::{
-    Authenticator, Core, Gateway, LongLived, MetricIds, RequestLimits, ReservedNames, Routes, SWEEP,
-    SharedVerdicts,
-};
-use crate::listener::{Crowd, DrainSignal, ListenerSettings, serve};
-use crate::revocation::RevocationPolicies;
+use crate::gateway::{Authenticator, Core, Gateway, LongLived, SWEEP, SharedVerdicts};
+use crate::listener::{Crowd, Drain, ListenerSettings, Manner, serve};
 use crate::telemetry::access_log::CoreLog;
 use crate::telemetry::metrics::CoreMetrics;
 use crate::telemetry::trace::IdGenerator;
-use crate::token::Verifier;
 use crate::upstream::{Client, Upstream};
 
 /// How often a core hands its log lines to the writer, and how often it looks for idle connections to close.
 const LOG_FLUSH: Duration = Duration::from_millis(100);
 const PRUNE: Duration = Duration::from_secs(5);
 
-/// What all cores read and none writes.
-#[derive(Debug)]
-pub struct Shared {
-    pub routes: Arc<Routes>,
-    pub reserved: Arc<ReservedNames>,
-    pub upstreams: Vec<Arc<Upstream>>,
-    pub verifier: Arc<Verifier>,
-    pub revocation: Arc<RevocationPolicies>,
-    pub verdicts: SharedVerdicts,
-    pub metric_ids: MetricIds,
-    pub limits: Limits,
-    pub max_connections: usize,
-    pub body_idle: Duration,
-    pub error_detail: ErrorDetail,
-    pub clock: Clock,
-}
-
 /// A running core.
 #[derive(Debug)]
 pub struct Worker {
+    orders: mpsc::UnboundedSender<Order>,
     stop: oneshot::Sender<()>,
     done: oneshot::Receiver<()>,
 }
 
-type Socket = (TcpListener, Arc<ListenerSettings>);
+/// What a core brings along for its life; configurations come and go.
+pub struct Equipment {
+    pub clock: Clock,
+    pub verdicts: SharedVerdicts,
+    pub metrics: CoreMetrics,
+    pub log: CoreLog,
+}
+
+/// A generation, and this core's sockets of the listeners that are new in it.
+pub struct Adoption {
+    pub generation: Arc<Generation>,
+    pub sockets: Vec<(ListenerKey, Vec<TcpListener>)>,
+}
+
+enum Order {
+    Adopt(Adoption, oneshot::Sender<()>),
+    Drain(Duration),
+}
 
 impl Worker {
-    /// Starts a core on these sockets.
-    pub fn start(
-        core: usize,
-        sockets: Vec<Socket>,
-        shared: Arc<Shared>,
-        (metrics, log): (CoreMetrics, CoreLog),
-        drain: DrainSignal,
-    ) -> io::Result<Self> {
+    /// Starts a core on its first generation.
+    pub fn start(core: usize, equipment: Equipment, first: Adoption) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (finished, done) = oneshot::channel();
+        let (orders, pending) = mpsc::unbounded_channel();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name(format!("core-{core}")).spawn(move || {
             let local = LocalSet::new();
             local.block_on(&runtime, async move {
-                let gateway = Gateway::new(build_core(&shared, metrics, log));
+                let mut desk = Desk::open(equipment, first);
+                let gateway = desk.gateway.clone();
                 tokio::select! {
-                    () = serve_all(sockets, &gateway, shared.max_connections, drain) => {}
+                    () = desk.follow(pending) => {}
                     _ = stopped => tracing::warn!(core, "requests were cut off at the end of the drain time-out"),
                     () = keep_house(&gateway) => {}
-                    () = end_streams(&gateway, &shared) => {}
+                    () = end_streams(&gateway) => {}
                 }
                 gateway.core().access_log.borrow_mut().flush();
             });
@@ -84,7 +77,21 @@ impl Worker {
             drop(local);
             let _ = finished.send(());
         })?;
-        Ok(Self { stop, done })
+        Ok(Self { orders, stop, done })
+    }
+
+    /// Puts a generation in force on this core; what is returned resolves when it is.
+    pub fn adopt(&self, adoption: Adoption) -> oneshot::Receiver<()> {
+        let (adopted, receiver) = oneshot::channel();
+        // A core that is gone drops the order, and with it the sender.
+        let _ = self.orders.send(Order::Adopt(adoption, adopted));
+        receiver
+    }
+
+    /// Has the core accept nothing any more and finish what it has. Connections without a request are kept for this
+    /// long.
+    pub fn drain(&self, idle: Duration) {
+        let _ = self.orders.send(Order::Drain(idle));
     }
 
     /// Waits until the core has served its last request, or for as long as given; then cuts off what is left.
@@ -97,77 +104,161 @@ impl Worker {
     }
 }
 
-fn build_core(shared: &Shared, metrics: CoreMetrics, log: CoreLog) -> Core {
-    let clock = &shared.clock;
-    Core {
-        clock: clock.clone(),
-        routes: Arc::clone(&shared.routes),
-        authenticator: Authenticator::new(
-            Arc::clone(&shared.verifier),
-            Arc::clone(&shared.revocation),
-            shared.verdicts.clone(),
-            clock.clone(),
-        ),
-        upstreams: shared.upstreams.iter().map(|upstream| Client::new(Arc::clone(upstream), clock)).collect(),
-        reserved: Arc::clone(&shared.reserved),
-        limits: RequestLimits {
-            uri: shared.limits.uri,
-            header_count: shared.limits.header_count,
-            token: shared.limits.token,
-            body_idle: shared.body_idle,
-        },
-        error_detail: shared.error_detail,
-        metrics,
-        metric_ids: shared.metric_ids.clone(),
-        access_log: RefCell::new(log),
-        long_lived: LongLived::default(),
-        ids: RefCell::new(IdGenerator::new()),
+/// What a core works with.
+struct Desk {
+    gateway: Gateway,
+    crowd: Rc<Crowd>,
+    doors: Vec<Door>,
+}
+
+/// A listener as this core serves it.
+struct Door {
+    key: ListenerKey,
+    manner: Manner,
+    drain: Drain,
+}
+
+impl Desk {
+    fn open(equipment: Equipment, first: Adoption) -> Self {
+        let Adoption { generation, sockets } = first;
+        let crowd = Crowd::new(generation.max_connections, equipment.clock.clone());
+        let gateway = Gateway::new(first_core(equipment, &generation));
+        let mut desk = Self { gateway, crowd, doors: Vec::new() };
+        desk.arrange_doors(&generation, sockets);
+        desk
+    }
+
+    /// Carries orders out until told to drain, and then until nobody is left.
+    async fn follow(&mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Adopt(adoption, adopted) => {
+                    self.adopt(adoption);
+                    // Whoever ordered it may have stopped waiting.
+                    let _ = adopted.send(());
+                }
+                Order::Drain(idle) => {
+                    self.doors.drain(..).for_each(|door| door.drain.begin(idle));
+                    break;
+                }
+            }
+        }
+        self.crowd.empty().await;
+    }
+
+    fn adopt(&mut self, Adoption { generation, sockets }: Adoption) {
+        self.crowd.resize(generation.max_connections);
+        // Before the doors, so that whoever comes through a new one is served by what it was opened for.
+        self.gateway.publish(next_core(&self.gateway.core(), &generation));
+        self.arrange_doors(&generation, sockets);
+    }
+
+    fn arrange_doors(&mut self, generation: &Generation, mut sockets: Vec<(ListenerKey, Vec<TcpListener>)>) {
+        self.doors.retain(|door| {
+            let settings = generation.listeners.iter().find(|(key, _)| *key == door.key);
+            match settings {
+                Some((_, settings)) => door.manner.replace(settings),
+                None => door.drain.begin(generation.drain_idle),
+            }
+            settings.is_some()
+        });
+        for (key, settings) in &generation.listeners {
+            if let Some(place) = sockets.iter().position(|(new, _)| new == key) {
+                let (key, sockets) = sockets.swap_remove(place);
+                self.doors.push(self.open_door(key, sockets, settings));
+            }
+        }
+    }
+
+    fn open_door(&self, key: ListenerKey, sockets: Vec<TcpListener>, settings: &ListenerSettings) -> Door {
+        let manner = Manner::new(settings);
+        let (drain, signal) = Drain::new();
+        for socket in sockets {
+            match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let (gateway, crowd) = (self.gateway.clone(), Rc::clone(&self.crowd));
+                    let serving = serve(socket, manner.clone(), gateway, crowd, signal.clone());
+                    tokio::task::spawn_local(serving);
+                }
+                Err(error) => {
+                    tracing::error!(listener = %settings.name, %error, "cannot serve on this core");
+                }
+            }
+        }
+        Door { key, manner, drain }
     }
 }
 
-async fn serve_all(sockets: Vec<Socket>, gateway: &Gateway, most: usize, drain: DrainSignal) {
-    let crowd = Crowd::new(most, gateway.core().clock.clone());
-    let mut serving = Vec::new();
-    for (socket, settings) in sockets {
-        match tokio::net::TcpListener::from_std(socket) {
-            Ok(socket) => {
-                let settings = Rc::new(ListenerSettings::clone(&settings));
-                serving.push(tokio::task::spawn_local(serve(
-                    socket,
-                    settings,
-                    gateway.clone(),
-                    Rc::clone(&crowd),
-                    drain.clone(),
-                )));
-            }
-            Err(error) => tracing::error!(listener = %settings.name, %error, "cannot serve on this core"),
-        }
+fn first_core(equipment: Equipment, generation: &Generation) -> Core {
+    let Equipment { clock, verdicts, metrics, log } = equipment;
+    let authenticator = Authenticator::new(
+        Arc::clone(&generation.verifier),
+        Arc::clone(&generation.revocation),
+        verdicts,
+        clock.clone(),
+    );
+    let client = |upstream: &Arc<Upstream>| Rc::new(Client::new(Arc::clone(upstream), &clock));
+    Core {
+        routes: Arc::clone(&generation.routes),
+        authenticator,
+        upstreams: generation.upstreams.iter().map(client).collect(),
+        reserved: Arc::clone(&generation.reserved),
+        limits: generation.limits,
+        error_detail: generation.error_detail,
+        metrics: Rc::new(metrics),
+        metric_ids: generation.metric_ids.clone(),
+        access_log: Rc::new(RefCell::new(log)),
+        long_lived: Rc::new(LongLived::default()),
+        ids: Rc::new(RefCell::new(IdGenerator::new())),
+        clock,
     }
-    for listener in serving {
-        let _ = listener.await;
+}
+
+/// The core's state under the next generation: what is counted, logged and watched goes on, connections to upstreams
+/// that stay the same are kept, and so are verdicts on tokens of issuers that do.
+fn next_core(before: &Core, generation: &Generation) -> Core {
+    let client = |upstream: &Arc<Upstream>| {
+        let same = before.upstreams.iter().find(|client| Arc::ptr_eq(client.upstream(), upstream));
+        same.map_or_else(|| Rc::new(Client::new(Arc::clone(upstream), &before.clock)), Rc::clone)
+    };
+    Core {
+        clock: before.clock.clone(),
+        routes: Arc::clone(&generation.routes),
+        authenticator: before
+            .authenticator
+            .succeeded_by(Arc::clone(&generation.verifier), Arc::clone(&generation.revocation)),
+        upstreams: generation.upstreams.iter().map(client).collect(),
+        reserved: Arc::clone(&generation.reserved),
+        limits: generation.limits,
+        error_detail: generation.error_detail,
+        metrics: Rc::clone(&before.metrics),
+        metric_ids: generation.metric_ids.clone(),
+        access_log: Rc::clone(&before.access_log),
+        long_lived: Rc::clone(&before.long_lived),
+        ids: Rc::clone(&before.ids),
     }
 }
 
 /// Ends long-lived responses with their tokens. Never ends.
-async fn end_streams(gateway: &Gateway, shared: &Shared) {
-    let core = gateway.core();
+async fn end_streams(gateway: &Gateway) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        core.long_lived.sweep(&shared.revocation, &core.clock);
+        let core = gateway.core();
+        core.long_lived.sweep(core.authenticator.revocation(), &core.clock);
     }
 }
 
 /// Never ends.
 async fn keep_house(gateway: &Gateway) {
-    let core = gateway.core();
-    let mut pruned = core.clock.monotonic();
+    let mut pruned = gateway.core().clock.monotonic();
     loop {
         tokio::time::sleep(LOG_FLUSH).await;
+        let core = gateway.core();
         let now = core.clock.monotonic();
         core.access_log.borrow_mut().flush_if_due(now);
         if pruned.until(now) >= PRUNE {
             pruned = now;
-            core.upstreams.iter().for_each(Client::prune);
+            core.upstreams.iter().for_each(|client| client.prune());
             core.metrics.verdict_cache_entries(core.authenticator.verdicts() as u64);
         }
     }

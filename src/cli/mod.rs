@@ -3,8 +3,12 @@
 pub mod check;
 mod demo;
 mod explain;
+mod inject;
 mod run;
 pub mod schema;
+mod style;
+mod token;
+mod webhook;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -30,11 +34,7 @@ const AFTER_HELP: &str = "Exit codes: 0 success; 1 failure, told on standard err
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway
-    Run {
-        /// Configuration file
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Run(run::Options),
     /// Say everything that is wrong with a configuration, without starting anything
     Check {
         /// Configuration file
@@ -43,8 +43,15 @@ enum Command {
     },
     /// Explain an error code: its causes, who must act, and how to fix them
     Explain(explain::Options),
+    /// Show what a token says, or why it is accepted or refused
+    #[command(subcommand)]
+    Token(token::Command),
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Put the gateway as a sidecar into Kubernetes manifests
+    Inject(inject::Options),
+    /// Serve an admission webhook that puts the gateway into pods as they are made
+    Webhook(webhook::Options),
     /// Run the gateway with a development issuer and a sample API, to try it out
     Demo(crate::demo::Options),
 }
@@ -52,7 +59,7 @@ enum Command {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { config } => run::run(&config),
+        Command::Run(options) => run::run(&options),
         Command::Check { config } => {
             let outcome = check::check(&config, &mut io::stdout().lock());
             match outcome {
@@ -62,8 +69,14 @@ pub fn main() -> ExitCode {
             }
         }
         Command::Explain(options) => explain::explain(&options, &mut io::stdout().lock()),
+        Command::Token(command) => token::run(&command),
         Command::Schema => schema::schema(&mut io::stdout().lock())
             .map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS),
+        Command::Inject(options) => inject::run(options, &mut io::stdout().lock(), &mut io::stderr().lock())
+            .map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS),
+        Command::Webhook(options) => {
+            webhook::run(&options).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+        }
         Command::Demo(options) => demo::run(&options),
     }
 }

@@ -84,6 +84,11 @@ impl<'a> Mistakes<'a> {
         self.secrets.push(span);
     }
 
+    /// What is never shown.
+    pub(super) fn hidden(&self) -> &[Span] {
+        &self.secrets
+    }
+
     /// The line on which `place` stands, for messages that name two places.
     pub(super) fn line_of(&self, place: &Place) -> usize {
         self.tree.locate(place).line

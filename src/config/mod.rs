@@ -14,6 +14,7 @@
 
 mod build;
 mod diagnostic;
+mod document;
 mod mistakes;
 mod nearest;
 mod place;
@@ -23,6 +24,7 @@ mod reference;
 mod schema;
 pub mod settings;
 mod shape;
+mod shown;
 mod substitute;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ mod tree;
 use std::path::Path;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use document::{Document, Identity, contents};
 pub use reference::reference;
 pub use schema::schema;
 pub use settings::Config;
@@ -44,11 +47,12 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Reads the configuration file at `path`, with environment variables of this process. Relative paths in the
 /// file are relative to its directory; the files that it names must be readable.
 pub fn load(path: &Path) -> Result<Config, Diagnostics> {
-    let name = path.display().to_string();
-    let text = read(path, &name)?;
-    let base_dir = path.parent().unwrap_or_else(|| Path::new(""));
-    let environment = |variable: &str| std::env::var(variable).ok();
-    Source { text: &text, name: &name, base_dir, environment: &environment, probe_files: true }.parse()
+    load_as(path, path.parent().unwrap_or_else(|| Path::new("")))
+}
+
+/// Reads a copy of the configuration file at `path`: what is relative there is relative here.
+pub fn load_copy(copy: &Path, path: &Path) -> Result<Config, Diagnostics> {
+    load_as(copy, path.parent().unwrap_or_else(|| Path::new("")))
 }
 
 /// Reads a configuration from `text`. `name` stands for the file in messages, `base_dir` is what relative paths
@@ -84,8 +88,8 @@ impl Source<'_> {
             mistakes.mark_replaced(reference.place);
         }
         let json = shape::conform(&schema(), &root, &mut mistakes);
-        let files = build::Files { base_dir: self.base_dir, probe: self.probe_files };
-        let config = match serde_json::from_value(json) {
+        let files = build::Files::new(self.base_dir, self.probe_files);
+        let config = match serde_json::from_value(json.clone()) {
             Ok(raw) => build::config(&raw, &files, &mut mistakes),
             Err(error) => {
                 // The schema is made from the types, so this is a defect of ours; better told than ignored.
@@ -93,9 +97,13 @@ impl Source<'_> {
                 None
             }
         };
+        let shown = shown::document(&root, mistakes.hidden());
         let list = mistakes.into_diagnostics();
         match config {
-            Some(config) if list.is_empty() => Ok(config),
+            Some(config) if list.is_empty() => {
+                let document = Document::new(self.text, json, shown, files.into_references());
+                Ok(Config { document, ..config })
+            }
             _ if list.is_empty() => {
                 // Every setting that cannot be made has its mistake told, so this too is a defect of ours.
                 let message = "the configuration is not accepted, for a reason that is not known";
@@ -110,6 +118,13 @@ impl Source<'_> {
         let diagnostic = Diagnostic::at(self.text, &[], fault.span, path, fault.message.clone());
         Diagnostics::one(self.name, diagnostic.remedy(fault.remedy))
     }
+}
+
+fn load_as(path: &Path, base_dir: &Path) -> Result<Config, Diagnostics> {
+    let name = path.display().to_string();
+    let text = read(path, &name)?;
+    let environment = |variable: &str| std::env::var(variable).ok();
+    Source { text: &text, name: &name, base_dir, environment: &environment, probe_files: true }.parse()
 }
 
 fn read(path: &Path, name: &str) -> Result<String, Diagnostics> {

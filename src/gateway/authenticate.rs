@@ -18,7 +18,7 @@ use crate::token::{BearerToken, FailFast, Inputs, IssuerSet, LookedAgain, Need, 
 pub struct Authenticator {
     verifier: Arc<Verifier>,
     revocation: Arc<RevocationPolicies>,
-    verdicts: VerdictCache,
+    verdicts: Rc<VerdictCache>,
     clock: Clock,
 }
 
@@ -39,7 +39,19 @@ impl Authenticator {
         shared: SharedVerdicts,
         clock: Clock,
     ) -> Self {
-        Self { verifier, revocation, verdicts: VerdictCache::new(shared), clock }
+        Self { verifier, revocation, verdicts: Rc::new(VerdictCache::new(shared)), clock }
+    }
+
+    /// The authenticator of the next configuration. It shares the cache, whose verdicts hold for as long as their
+    /// issuers stay the same.
+    #[must_use]
+    pub fn succeeded_by(&self, verifier: Arc<Verifier>, revocation: Arc<RevocationPolicies>) -> Self {
+        Self { verifier, revocation, verdicts: Rc::clone(&self.verdicts), clock: self.clock.clone() }
+    }
+
+    /// How verified tokens are checked.
+    pub fn revocation(&self) -> &RevocationPolicies {
+        &self.revocation
     }
 
     /// How many verdicts this core has at hand.
@@ -67,7 +79,7 @@ impl Authenticator {
         let key = self.verdicts.key(token);
         let cached = self.verdicts.get(key);
         let inputs = self.inputs(trusted, LookedAgain::NotYet);
-        if let Some(candidate) = cached.filter(|found| Verifier::still_good(found.token(), inputs)) {
+        if let Some(candidate) = cached.filter(|found| self.verifier.still_good(found.token(), inputs)) {
             *temperature = Some(Temperature::Warm);
             return Ok(candidate);
         }

@@ -1,6 +1,7 @@
 //! What one core has at hand for its requests: shared by them all, touched by no other thread.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::telemetry::trace::{IdGenerator, RequestId, TraceContext};
 use crate::token::IssuerId;
 use crate::upstream::Client;
 
-/// The state of one core.
+/// The state of one core under one configuration. What outlives that is shared with the next one's.
 #[derive(Debug)]
 pub struct Core {
     /// Time.
@@ -29,7 +30,7 @@ pub struct Core {
     /// Who tells tokens apart.
     pub authenticator: Authenticator,
     /// The clients of the upstreams, by their place in the configuration.
-    pub upstreams: Vec<Client>,
+    pub upstreams: Vec<Rc<Client>>,
     /// The names that no client may send.
     pub reserved: Arc<ReservedNames>,
     /// The bounds on requests.
@@ -37,15 +38,15 @@ pub struct Core {
     /// How much a client is told that is refused before a route is known.
     pub error_detail: ErrorDetail,
     /// This core's counters.
-    pub metrics: CoreMetrics,
+    pub metrics: Rc<CoreMetrics>,
     /// Where each route, upstream and issuer is counted.
     pub metric_ids: MetricIds,
     /// This core's part of the access log.
-    pub access_log: RefCell<CoreLog>,
+    pub access_log: Rc<RefCell<CoreLog>>,
     /// This core's long-lived responses.
-    pub long_lived: LongLived,
+    pub long_lived: Rc<LongLived>,
     /// Where request ids come from.
-    pub ids: RefCell<IdGenerator>,
+    pub ids: Rc<RefCell<IdGenerator>>,
 }
 
 /// Bounds on every request.
@@ -75,7 +76,7 @@ pub struct MetricIds {
 impl Core {
     /// The client of the upstream at this place in the configuration.
     pub fn upstream(&self, place: usize) -> Option<&Client> {
-        self.upstreams.get(place)
+        self.upstreams.get(place).map(|client| &**client)
     }
 
     pub(super) fn identify(&self, headers: &HeaderMap) -> (RequestId, TraceContext) {

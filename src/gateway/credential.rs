@@ -19,8 +19,8 @@ pub enum TokenSource {
 }
 
 /// The token of a request.
-pub fn extract<'r>(
-    request: &'r CleanRequest,
+pub fn extract<'r, B>(
+    request: &'r CleanRequest<B>,
     source: &TokenSource,
     is_tls: bool,
     max_token: usize,
@@ -93,7 +93,7 @@ fn from_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>
 
 /// Methods that may change something need proof that a page of this origin asked: `Sec-Fetch-Site` (W3C Fetch
 /// Metadata) or, from older browsers, `Origin` (RFC 6454). Neither is a refusal: fail closed.
-fn check_same_origin(request: &CleanRequest, is_tls: bool) -> Result<(), Rejection> {
+fn check_same_origin<B>(request: &CleanRequest<B>, is_tls: bool) -> Result<(), Rejection> {
     let headers = request.headers();
     // A WebSocket handshake is a GET that opens the way for anything (CWE-1385).
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);

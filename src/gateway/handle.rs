@@ -1,5 +1,6 @@
 //! The life of a request, on one page.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,19 +25,25 @@ use crate::telemetry::metrics::Protocol;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The gateway as one core has it: everything that a request needs, reached without a lock.
+/// The gateway as one core has it: everything that a request needs, reached without a lock. A request is
+/// served to its end by the configuration that was in force when it began.
 #[derive(Clone, Debug)]
-pub struct Gateway(Rc<Core>);
+pub struct Gateway(Rc<RefCell<Rc<Core>>>);
 
 impl Gateway {
     /// A gateway on this core's state.
     pub fn new(core: Core) -> Self {
-        Self(Rc::new(core))
+        Self(Rc::new(RefCell::new(Rc::new(core))))
     }
 
-    /// The state of this core.
-    pub fn core(&self) -> &Core {
-        &self.0
+    /// The state of this core as it is now.
+    pub fn core(&self) -> Rc<Core> {
+        Rc::clone(&self.0.borrow())
+    }
+
+    /// Has requests from now on, on open connections too, served by this state.
+    pub fn publish(&self, core: Core) {
+        self.0.replace(Rc::new(core));
     }
 
     /// Serves one request.
@@ -46,11 +53,12 @@ impl Gateway {
         request: Request<Incoming>,
         inbound: Inbound,
     ) -> Response<ResponseBody> {
+        let core = self.core();
         let form = Form::of(request.headers());
-        let mut exchange = Box::new(Exchange::begin(&self.0, peer, &request, &inbound));
+        let mut exchange = Box::new(Exchange::begin(&core, peer, &request, &inbound));
         let outcome = match inbound.violation() {
             Some(rejection) => Err(rejection),
-            None => serve(&self.0, peer, request, &inbound, &mut exchange).await,
+            None => serve(&core, peer, request, &inbound, &mut exchange).await,
         };
         match outcome.map_err(|rejection| inbound.blame(rejection)) {
             Ok(Served { mut response, websocket: Some(ends) }) if inbound.tunnel() => {
@@ -60,8 +68,8 @@ impl Gateway {
                 ends.carry(exchange);
                 response
             }
-            Ok(Served { response, .. }) => self.answer(peer, form, Ok(response), exchange),
-            Err(rejection) => self.answer(peer, form, Err(rejection), exchange),
+            Ok(Served { response, .. }) => answer(&core, peer, form, Ok(response), exchange),
+            Err(rejection) => answer(&core, peer, form, Err(rejection), exchange),
         }
     }
 
@@ -73,41 +81,42 @@ impl Gateway {
         inbound: &Inbound,
         port: u16,
     ) -> Response<ResponseBody> {
+        let core = self.core();
         let form = Form::of(request.headers());
-        let exchange = Box::new(Exchange::begin(&self.0, peer, &request, inbound));
+        let exchange = Box::new(Exchange::begin(&core, peer, &request, inbound));
         let outcome = match inbound.violation() {
             Some(rejection) => Err(rejection),
-            None => CleanRequest::sanitize(request, self.0.limits).and_then(|clean| to_https(&clean, port)),
+            None => CleanRequest::sanitize(request, core.limits).and_then(|clean| to_https(&clean, port)),
         };
-        self.answer(peer, form, outcome, exchange)
+        answer(&core, peer, form, outcome, exchange)
     }
+}
 
-    fn answer(
-        &self,
-        peer: &Peer,
-        form: Form,
-        outcome: Result<Response<ResponseBody>, Rejection>,
-        mut exchange: Box<Exchange>,
-    ) -> Response<ResponseBody> {
-        let mut response = match outcome {
-            Ok(response) => {
-                exchange.answered(response.status(), None);
-                response
-            }
-            Err(rejection) => {
-                let detail = exchange.route.as_ref().map_or(self.0.error_detail, |route| route.error_detail);
-                let response = refuse(&rejection, form, detail, exchange.request_id.as_str());
-                exchange.answered(response.status(), Some(rejection));
-                response
-            }
-        };
-        let headers = response.headers_mut();
-        headers.insert(X_REQUEST_ID, exchange.request_id.header_value());
-        if let Some(hsts) = &peer.hsts {
-            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+fn answer(
+    core: &Core,
+    peer: &Peer,
+    form: Form,
+    outcome: Result<Response<ResponseBody>, Rejection>,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let mut response = match outcome {
+        Ok(response) => {
+            exchange.answered(response.status(), None);
+            response
         }
-        response.map(|body| body.observed(exchange))
+        Err(rejection) => {
+            let detail = exchange.route.as_ref().map_or(core.error_detail, |route| route.error_detail);
+            let response = refuse(&rejection, form, detail, exchange.request_id.as_str());
+            exchange.answered(response.status(), Some(rejection));
+            response
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, exchange.request_id.header_value());
+    if let Some(hsts) = &peer.hsts {
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
+    response.map(|body| body.observed(exchange))
 }
 
 /// The redirect itself. Not cached: the configuration may change.

@@ -122,13 +122,13 @@ impl InStatus for (&'static str, String) {
 }
 
 /// What is wrong, and what to do.
-fn sentence(rejection: &Rejection) -> String {
+pub(super) fn sentence(rejection: &Rejection) -> String {
     let reason = rejection.reason();
     format!("{} {}", as_sentence(rejection.hint_text().unwrap_or(reason.cause())), reason.remedy())
 }
 
 /// A hint may be a mere clause.
-fn as_sentence(text: &str) -> String {
+pub(super) fn as_sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|first| first.to_ascii_uppercase());
     let end = if text.ends_with('.') { "" } else { "." };

@@ -70,7 +70,7 @@ impl Routes {
     }
 
     /// The route of a request.
-    pub(super) fn find(&self, request: &CleanRequest) -> Result<&Arc<Route>, Rejection> {
+    pub(super) fn find<B>(&self, request: &CleanRequest<B>) -> Result<&Arc<Route>, Rejection> {
         let path = RequestPath::check(request.path())
             .map_err(|refused| Rejection::new(Reason::AmbiguousPath).hint(refused.0))?;
         let found = self.table.find(request.host(), &path, request.method());

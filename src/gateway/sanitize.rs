@@ -13,18 +13,19 @@ use super::core::RequestLimits;
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
 
-/// A request with one reading: one host, a target in origin-form, no method or expectation that is not carried.
+/// A request with one reading: one host, a target in origin-form, no method or expectation that is not carried. Its
+/// body is not looked at.
 #[derive(Debug)]
-pub struct CleanRequest {
+pub struct CleanRequest<B = Incoming> {
     parts: Parts,
-    body: Incoming,
+    body: B,
     authority: HeaderValue,
     host: Box<str>,
 }
 
-impl CleanRequest {
+impl<B> CleanRequest<B> {
     /// Checks a request, or says why it is refused.
-    pub fn sanitize(request: Request<Incoming>, limits: RequestLimits) -> Result<Self, Rejection> {
+    pub fn sanitize(request: Request<B>, limits: RequestLimits) -> Result<Self, Rejection> {
         let (parts, body) = request.into_parts();
         check_method(&parts.method)?;
         if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > limits.uri) {
@@ -69,7 +70,7 @@ impl CleanRequest {
     }
 
     /// Takes the request apart for forwarding: head, authority, body.
-    pub fn into_parts(self) -> (Parts, HeaderValue, Incoming) {
+    pub fn into_parts(self) -> (Parts, HeaderValue, B) {
         (self.parts, self.authority, self.body)
     }
 }

@@ -147,6 +147,12 @@ impl KeySource {
         }
     }
 
+    /// How long ago the keys were last fetched or confirmed; `None` before the first time.
+    pub fn age(&self, now: Monotonic) -> Option<Duration> {
+        let left = now.until(self.current().expires()?);
+        Some(self.settings.max_stale.saturating_sub(left))
+    }
+
     /// How often a refresh was asked for, granted or not.
     pub fn asks(&self) -> u64 {
         self.asks.load(Ordering::Relaxed)

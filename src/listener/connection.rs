@@ -4,7 +4,10 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -13,10 +16,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::crowd::Member;
+use super::drain::DrainSignal;
 use super::linger::Linger;
 use super::protocol::begins_with_http2_preface;
-use super::serve::{DrainSignal, ListenerSettings, Role};
-use crate::gateway::{Gateway, Inbound, Peer, PeerTls};
+use super::serve::{ListenerSettings, Role};
+use crate::gateway::{Gateway, Inbound, Peer, PeerTls, ResponseBody};
 use crate::http1::{Guard, GuardLimits};
 use crate::telemetry::metrics::{Protocol, ProtocolError, TlsResult};
 use crate::upstream::CoreExecutor;
@@ -60,13 +64,13 @@ pub struct Connection {
 
 impl Connection {
     /// Serves the connection to its end.
-    pub async fn run(mut self, stream: TcpStream, mut drain: DrainSignal) {
+    pub async fn run(mut self, stream: TcpStream, drain: DrainSignal) {
         if stream.set_nodelay(true).is_err() {
             return;
         }
         match self.settings.role.clone() {
             Role::Tls(config) => {
-                let handshake = self.handshake(TlsAcceptor::from(config), stream, &mut drain);
+                let handshake = self.handshake(TlsAcceptor::from(config), stream, &drain);
                 let Some(tls) = handshake.await else { return };
                 let (_, session) = tls.get_ref();
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
@@ -75,14 +79,14 @@ impl Connection {
                 self.speak(Box::new(tls), is_http2, Some(PeerTls { server_name }), drain).await;
             }
             Role::Plaintext | Role::RedirectToHttps(_) => {
-                let Some(is_http2) = self.choose(&stream, &mut drain).await else { return };
+                let Some(is_http2) = self.choose(&stream, &drain).await else { return };
                 self.speak(stream, is_http2, None, drain).await;
             }
         }
     }
 
     /// Whether a connection without TLS speaks HTTP/2; `None` if it says nothing for too long, or is not waited for.
-    async fn choose(&self, stream: &TcpStream, drain: &mut DrainSignal) -> Option<bool> {
+    async fn choose(&self, stream: &TcpStream, drain: &DrainSignal) -> Option<bool> {
         let choice = async {
             let begun = tokio::time::timeout(self.settings.idle, stream.readable()).await;
             begun.ok()?.ok()?;
@@ -95,7 +99,7 @@ impl Connection {
             biased;
             () = self.member.asked_to_leave() => None,
             choice = choice => choice,
-            () = drain.begun() => None,
+            () = drain.out_of_patience() => None,
         }
     }
 
@@ -103,14 +107,14 @@ impl Connection {
         &self,
         acceptor: TlsAcceptor,
         stream: TcpStream,
-        drain: &mut DrainSignal,
+        drain: &DrainSignal,
     ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
         let in_time = tokio::time::timeout(self.settings.handshake, acceptor.accept(stream));
         let outcome = tokio::select! {
             biased;
             () = self.member.asked_to_leave() => return None,
             outcome = in_time => outcome,
-            () = drain.begun() => return None,
+            () = drain.out_of_patience() => return None,
         };
         let (result, stream) = match outcome {
             Ok(Ok(stream)) => (TlsResult::Ok, Some(stream)),
@@ -152,19 +156,18 @@ impl Connection {
         self.member.activity().quiet().await;
     }
 
-    async fn speak_http1<S>(&self, stream: S, peer: Rc<Peer>, mut drain: DrainSignal) -> hyper::Result<()>
+    async fn speak_http1<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (guard, handle) = Guard::new(stream, self.http.guard);
         let service = service_fn(|request| {
             let inbound = handle.begin().map_or_else(Inbound::Refused, Inbound::Http1);
-            let peer = Rc::clone(&peer);
+            let (peer, drain) = (Rc::clone(&peer), &drain);
             // Boxed, since hyper would keep room for it as long as the connection lives.
             Box::pin(async move {
-                Ok::<_, Infallible>(
-                    respond(&self.gateway, &self.settings.role, &peer, request, inbound).await,
-                )
+                let response = respond(&self.gateway, &self.settings.role, &peer, request, inbound).await;
+                Ok::<_, Infallible>(if drain.has_begun() { last(response) } else { response })
             })
         });
         let mut connection =
@@ -173,15 +176,23 @@ impl Connection {
             biased;
             outcome = connection.as_mut() => return outcome,
             () = self.member.asked_to_leave() => return Ok(()),
-            () = drain.begun() => connection.as_mut().graceful_shutdown(),
+            patience = drain.begun() => {
+                tokio::select! {
+                    biased;
+                    outcome = connection.as_mut() => return outcome,
+                    () = self.member.asked_to_leave() => return Ok(()),
+                    () = self.idle_for(patience) => {}
+                }
+            }
         }
+        connection.as_mut().graceful_shutdown();
         tokio::select! {
             outcome = connection.as_mut() => outcome,
             () = self.member.asked_to_leave() => Ok(()),
         }
     }
 
-    async fn speak_http2<S>(&self, stream: S, peer: Rc<Peer>, mut drain: DrainSignal) -> hyper::Result<()>
+    async fn speak_http2<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -199,24 +210,25 @@ impl Connection {
             biased;
             outcome = connection.as_mut() => return outcome,
             () = self.member.asked_to_leave() => return Ok(()),
-            () = drain.begun() => {}
-            () = self.idle_for_too_long() => {}
+            _ = drain.begun() => {}
+            () = self.idle_for(self.settings.idle) => {}
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             outcome = connection.as_mut() => outcome,
             () = self.member.asked_to_leave() => Ok(()),
             // A client that answers GOAWAY with silence is not waited for.
-            () = self.idle_for_too_long() => Ok(()),
+            () = self.idle_for(self.settings.idle) => Ok(()),
         }
     }
 
-    /// Resolves when the connection has served no request for as long as it may; hyper watches over HTTP/1.1 itself.
-    async fn idle_for_too_long(&self) {
-        let limit = self.settings.idle;
-        let clock = &self.gateway.core().clock;
+    /// Resolves when the connection has served no request for so long, from now on; hyper bounds the usual time of
+    /// that for HTTP/1.1 itself.
+    async fn idle_for(&self, limit: Duration) {
+        let clock = self.gateway.core().clock.clone();
         loop {
             tokio::time::sleep(limit).await;
+            self.member.activity().quiet().await;
             let quiet = self.member.activity().quiet_since();
             if quiet.is_some_and(|since| since.until(clock.monotonic()) >= limit) {
                 return;
@@ -249,13 +261,21 @@ impl Connection {
     }
 }
 
+/// The response as the connection's last: it says so, and hyper then closes.
+fn last(mut response: http::Response<ResponseBody>) -> http::Response<ResponseBody> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 async fn respond(
     gateway: &Gateway,
     role: &Role,
     peer: &Peer,
     request: http::Request<hyper::body::Incoming>,
     inbound: Inbound,
-) -> http::Response<crate::gateway::ResponseBody> {
+) -> http::Response<ResponseBody> {
     match role {
         Role::RedirectToHttps(port) => gateway.redirect(peer, request, &inbound, *port),
         Role::Tls(_) | Role::Plaintext => gateway.handle(peer, request, inbound).await,

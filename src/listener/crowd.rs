@@ -15,7 +15,7 @@ use crate::gateway::Activity;
 pub struct Crowd {
     members: RefCell<HashMap<u64, Rc<State>>>,
     next: Cell<u64>,
-    most: usize,
+    most: Cell<usize>,
     clock: Clock,
     left: Notify,
 }
@@ -38,13 +38,18 @@ impl Crowd {
     /// Room for this many.
     pub fn new(most: usize, clock: Clock) -> Rc<Self> {
         let (members, next, left) = Default::default();
-        Rc::new(Self { members, next, most: most.max(1), clock, left })
+        Rc::new(Self { members, next, most: Cell::new(most.max(1)), clock, left })
+    }
+
+    /// From now on there is room for this many; those who are in stay.
+    pub fn resize(&self, most: usize) {
+        self.most.set(most.max(1));
     }
 
     /// Takes a connection in; if there is no room, asks the one that has been idle or unfinished the longest to
     /// leave. `None` if all are busy.
     pub fn enter(self: &Rc<Self>) -> Option<Member> {
-        if self.members.borrow().len() >= self.most && !self.make_room() {
+        if self.members.borrow().len() >= self.most.get() && !self.make_room() {
             return None;
         }
         let id = self.next.replace(self.next.get().wrapping_add(1));

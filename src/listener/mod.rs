@@ -6,12 +6,14 @@
 mod bind;
 mod connection;
 mod crowd;
+mod drain;
 mod linger;
 mod protocol;
 mod serve;
 mod tls;
 
-pub use bind::{BindError, BoundListener, bind};
+pub use bind::{BindError, BoundListener, Port, bind, take_over};
 pub use crowd::Crowd;
-pub use serve::{Drain, DrainSignal, ListenerSettings, Role, serve};
+pub use drain::{Drain, DrainSignal};
+pub use serve::{ListenerSettings, Manner, Role, serve};
 pub use tls::{TlsError, server_config};

@@ -1,5 +1,6 @@
 //! The accept loop of one core on one listener.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,10 +9,10 @@ use std::time::Duration;
 use http::HeaderValue;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
 use super::connection::{Connection, HttpSettings};
 use super::crowd::Crowd;
+use super::drain::DrainSignal;
 use crate::gateway::Gateway;
 use crate::http1::GuardLimits;
 use crate::telemetry::metrics::ListenerId;
@@ -50,72 +51,73 @@ pub enum Role {
     RedirectToHttps(u16),
 }
 
-/// Tells everything on a core to finish.
-#[derive(Debug)]
-pub struct Drain(watch::Sender<bool>);
-
-/// The receiving end of a [`Drain`].
-#[derive(Clone, Debug)]
-pub struct DrainSignal(watch::Receiver<bool>);
-
-impl Drain {
-    /// A drain that has not begun.
-    pub fn new() -> (Self, DrainSignal) {
-        let (sender, receiver) = watch::channel(false);
-        (Self(sender), DrainSignal(receiver))
-    }
-
-    /// Begins.
-    pub fn begin(&self) {
-        self.0.send_replace(true);
-    }
-}
-
-impl DrainSignal {
-    /// Resolves once the drain has begun, or nobody can begin it any more.
-    pub async fn begun(&mut self) {
-        let _ = self.0.wait_for(|begun| *begun).await;
-    }
-}
-
 /// How long to wait after a failed accept: when descriptors run out, trying at once would only burn the core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections into the core's crowd and serves them until the drain begins, then waits until the last is done. The caller bounds
-/// that wait.
+/// What one core's listener does with the connections that it accepts from now on.
+#[derive(Clone, Debug)]
+pub struct Manner(Rc<RefCell<Settled>>);
+
+#[derive(Clone, Debug)]
+struct Settled {
+    settings: Rc<ListenerSettings>,
+    http: Rc<HttpSettings>,
+}
+
+impl Manner {
+    /// By these settings.
+    pub fn new(settings: &ListenerSettings) -> Self {
+        Self(Rc::new(RefCell::new(Settled::new(settings))))
+    }
+
+    /// By these settings from now on; connections that are open stay as they are.
+    pub fn replace(&self, settings: &ListenerSettings) {
+        self.0.replace(Settled::new(settings));
+    }
+
+    fn now(&self) -> Settled {
+        self.0.borrow().clone()
+    }
+}
+
+impl Settled {
+    // A copy for this core alone, so that no count of references is shared between cores.
+    fn new(settings: &ListenerSettings) -> Self {
+        Self { settings: Rc::new(settings.clone()), http: Rc::new(HttpSettings::new(settings)) }
+    }
+}
+
+/// Accepts connections into the core's crowd and has them served until the drain begins.
 pub async fn serve(
     socket: TcpListener,
-    settings: Rc<ListenerSettings>,
+    manner: Manner,
     gateway: Gateway,
     crowd: Rc<Crowd>,
-    mut drain: DrainSignal,
+    drain: DrainSignal,
 ) {
-    let http = Rc::new(HttpSettings::new(&settings));
     loop {
         let accepted = tokio::select! {
             biased;
-            () = drain.begun() => break,
+            _ = drain.begun() => break,
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => take_in(stream, address, &settings, &http, &gateway, &crowd, &drain),
+            Ok((stream, address)) => take_in(stream, address, manner.now(), &gateway, &crowd, &drain),
             Err(error) => {
-                tracing::warn!(listener = %settings.name, %error, "accepting a connection failed");
+                let name = &manner.now().settings.name;
+                tracing::warn!(listener = %name, %error, "accepting a connection failed");
                 // Descriptors have run out, most likely: whoever does nothing with one gives it back.
                 crowd.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    drop(socket);
-    crowd.empty().await;
 }
 
 fn take_in(
     stream: TcpStream,
     address: SocketAddr,
-    settings: &Rc<ListenerSettings>,
-    http: &Rc<HttpSettings>,
+    Settled { settings, http }: Settled,
     gateway: &Gateway,
     crowd: &Rc<Crowd>,
     drain: &DrainSignal,
@@ -123,13 +125,7 @@ fn take_in(
     // Dropping the stream closes it: with every connection busy there is nothing better to say it with.
     let Some(member) = crowd.enter() else { return };
     member.activity().count(gateway.core().metrics.connection(settings.metric));
-    let connection = Connection {
-        address,
-        settings: Rc::clone(settings),
-        http: Rc::clone(http),
-        gateway: gateway.clone(),
-        member,
-    };
+    let connection = Connection { address, settings, http, gateway: gateway.clone(), member };
     let drain = drain.clone();
     tokio::task::spawn_local(connection.run(stream, drain));
 }

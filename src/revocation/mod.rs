@@ -25,5 +25,5 @@ pub use facts::{FactHasher, FactKeys, FactKind, TokenFacts};
 pub use freshness::{FeedState, Freshness};
 pub use guard::{RevocationPolicy, RevocationVerdict, Unavailable, WhenStale};
 pub use index::{Hit, Index};
-pub use live::{Candidate, LiveToken, RevocationPolicies};
+pub use live::{Candidate, LiveToken, RevocationPolicies, Survey, Surveyed};
 pub use staged::{Full, Pushed, Record, Staged};

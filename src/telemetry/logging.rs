@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use tracing::Subscriber;
 use tracing::subscriber::set_global_default;
@@ -59,6 +60,11 @@ impl LevelHandle {
     pub fn set(&self, level: &str) -> Result<(), LoggingError> {
         self.0.reload(filter(level)?).map_err(LoggingError::Gone)
     }
+
+    /// The level, as [`Self::set`] takes it.
+    pub fn current(&self) -> Result<String, LoggingError> {
+        self.0.with_current(ToString::to_string).map_err(LoggingError::Gone)
+    }
 }
 
 impl fmt::Debug for LevelHandle {
@@ -72,8 +78,16 @@ impl fmt::Debug for LevelHandle {
 pub fn init(level: &str, format: LogFormat) -> Result<LevelHandle, LoggingError> {
     let (subscriber, handle) = subscriber(level, format, wants_colour(), io::stderr)?;
     set_global_default(subscriber).map_err(|_| LoggingError::SetUpTwice)?;
+    _ = PROCESS_LEVEL.set(handle.clone());
     Ok(handle)
 }
+
+/// The level of the process's log; `None` before [`init`]. There is one log in a process, and so one level.
+pub fn level_handle() -> Option<LevelHandle> {
+    PROCESS_LEVEL.get().cloned()
+}
+
+static PROCESS_LEVEL: OnceLock<LevelHandle> = OnceLock::new();
 
 fn subscriber<W>(
     level: &str,

@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 
+use crate::catalogue::Reason;
 use crate::rejection::Rejection;
 
 /// A check by name, in the order in which they are made: cheap ones first, and what reveals the state of the
@@ -30,6 +31,19 @@ pub enum Check {
 }
 
 impl Check {
+    /// All of them, in their order.
+    pub const ALL: [Self; 9] = [
+        Self::Form,
+        Self::Algorithm,
+        Self::Type,
+        Self::Issuer,
+        Self::Audience,
+        Self::Time,
+        Self::Claims,
+        Self::Key,
+        Self::Signature,
+    ];
+
     /// The name that people see.
     pub const fn name(self) -> &'static str {
         match self {
@@ -113,6 +127,24 @@ impl<'e, E: Examiner> Run<'e, E> {
     pub fn value<T>(&mut self, check: Check, outcome: Result<T, Rejection>) -> Result<T, Rejection> {
         self.examiner.saw(check, outcome.as_ref().err());
         outcome.map_err(|failure| self.first.get_or_insert(failure).clone())
+    }
+
+    /// As [`Self::value`], where other checks come before the value is needed: the outer error ends the run, the
+    /// inner one waits until then.
+    pub fn needed_later<T>(
+        &mut self,
+        check: Check,
+        outcome: Result<T, Rejection>,
+    ) -> Result<Result<T, Rejection>, Rejection> {
+        match self.value(check, outcome) {
+            Err(first) if !E::TO_THE_END => Err(first),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// The first failure of a run that cannot go on.
+    pub fn verdict_so_far(self) -> Rejection {
+        self.first.unwrap_or_else(|| Reason::Internal.into())
     }
 
     /// The verdict once every check was made.

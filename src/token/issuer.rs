@@ -118,6 +118,11 @@ impl Issuers {
         self.by_url.get(url)
     }
 
+    /// Whether this very issuer is one of them: not another that came in its place, by other rules or other keys.
+    pub fn has(&self, issuer: &Arc<Issuer>) -> bool {
+        self.all.get(usize::from(issuer.id.0)).is_some_and(|ours| Arc::ptr_eq(ours, issuer))
+    }
+
     /// All of them, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Issuer>> {
         self.all.iter()

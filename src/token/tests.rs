@@ -237,18 +237,20 @@ fn a_cached_verdict_ends_with_time_trust_and_key() {
     let bench = Bench::new(|_| {});
     let token = bench.verdict(&bench.token(&header(), &claims())).unwrap();
     let at = |now| Inputs { now: UnixSeconds(now), ..bench.inputs() };
-    assert!(Verifier::still_good(&token, at(NOW)));
-    assert!(Verifier::still_good(&token, at(NOW + 300 + LEEWAY - 1)));
-    assert!(!Verifier::still_good(&token, at(NOW + 300 + LEEWAY)));
-    assert!(!Verifier::still_good(&token, at(NOW - 10 - LEEWAY - 1)), "a clock that was set back");
+    assert!(bench.verifier.still_good(&token, at(NOW)));
+    assert!(bench.verifier.still_good(&token, at(NOW + 300 + LEEWAY - 1)));
+    assert!(!bench.verifier.still_good(&token, at(NOW + 300 + LEEWAY)));
+    assert!(!bench.verifier.still_good(&token, at(NOW - 10 - LEEWAY - 1)), "a clock that was set back");
     let nobody = IssuerSet::default();
-    assert!(!Verifier::still_good(&token, Inputs { trusted: &nobody, ..bench.inputs() }));
+    assert!(!bench.verifier.still_good(&token, Inputs { trusted: &nobody, ..bench.inputs() }));
+    let reconfigured = Bench::new(|_| {});
+    assert!(!reconfigured.verifier.still_good(&token, bench.inputs()), "another issuer of the same name");
 
     let other = Signer::p256();
     bench.feed.publish(key_set(&[bench.signer.jwk("k1"), other.jwk("k2")]));
-    assert!(Verifier::still_good(&token, bench.inputs()), "another key came, ours is still there");
+    assert!(bench.verifier.still_good(&token, bench.inputs()), "another key came, ours is still there");
     bench.feed.publish(key_set(&[other.jwk("k1")]));
-    assert!(!Verifier::still_good(&token, bench.inputs()), "another key under the same name");
+    assert!(!bench.verifier.still_good(&token, bench.inputs()), "another key under the same name");
 }
 
 #[test]

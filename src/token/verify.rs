@@ -12,7 +12,7 @@ use super::header::Header;
 use super::issuer::{Audiences, Expectations, Issuer, IssuerSet, Issuers, Profile};
 use super::verified::{SignedBy, Times, VerifiedToken};
 use crate::catalogue::Reason;
-use crate::clock::{Monotonic, UnixSeconds};
+use crate::clock::{Monotonic, UnixSeconds, in_words};
 use crate::keys::{Algorithm, KeyMiss, KeyState, VerificationKey};
 use crate::rejection::Rejection;
 
@@ -97,17 +97,17 @@ impl Verifier {
         let (compact, claims) = run.value(Check::Form, form(token))?;
         let issuer = claims.issuer().ok().flatten().and_then(|url| self.issuers.find(url));
 
-        let algorithm = run.value(Check::Algorithm, algorithm(&compact.header, issuer))?;
+        let algorithm = run.needed_later(Check::Algorithm, algorithm(&compact.header, issuer))?;
         go_on(run.check(Check::Type, kind(&compact.header, issuer)))?;
-        let issuer = run.value(Check::Issuer, trusted(&claims, issuer, inputs.trusted))?;
+        go_on(run.check(Check::Issuer, trusted(&claims, issuer, inputs.trusted)))?;
+        // Known, but not trusted by the route: only then are there rules by which the checks can go on.
+        let Some(issuer) = issuer else { return Err(run.verdict_so_far()) };
         let expected = &issuer.expectations;
         go_on(run.check(Check::Audience, audience(&claims, expected)))?;
-        let times = run.value(Check::Time, times(&claims, expected, inputs.now));
-        if !E::TO_THE_END {
-            times.as_ref().map_err(Clone::clone)?;
-        }
+        let times = run.needed_later(Check::Time, times(&claims, expected, inputs.now))?;
         go_on(run.check(Check::Claims, required(&claims, expected)))?;
 
+        let algorithm = algorithm?;
         let state = issuer.keys.current();
         let key = match find_key(&state, &compact.header, algorithm, inputs) {
             KeyAnswer::Found(key) => run.value(Check::Key, Ok(key))?,
@@ -134,9 +134,10 @@ impl Verifier {
 
     /// Whether a token verified before would be verified now: the route trusts the issuer, the times still hold, and
     /// the key is still the one that the issuer publishes for it. A cached verdict is used only after this.
-    pub fn still_good(token: &VerifiedToken, inputs: Inputs<'_>) -> bool {
+    pub fn still_good(&self, token: &VerifiedToken, inputs: Inputs<'_>) -> bool {
         let issuer = token.issuer();
-        inputs.trusted.contains(issuer.id)
+        self.issuers.has(issuer)
+            && inputs.trusted.contains(issuer.id)
             && check_times(&token.times(), &issuer.expectations, inputs.now).is_ok()
             && is_still_published(token.signed_by(), &issuer.keys.current(), inputs.monotonic)
     }
@@ -176,15 +177,12 @@ fn kind(header: &Header, issuer: Option<&Arc<Issuer>>) -> Result<(), Rejection> 
     }
 }
 
-fn trusted<'i>(
-    claims: &Claims,
-    issuer: Option<&'i Arc<Issuer>>,
-    trusted: &IssuerSet,
-) -> Result<&'i Arc<Issuer>, Rejection> {
+fn trusted(claims: &Claims, issuer: Option<&Arc<Issuer>>, trusted: &IssuerSet) -> Result<(), Rejection> {
     if claims.issuer().map_err(wrong_type)?.is_none() {
         return Err(missing("iss"));
     }
-    issuer.filter(|issuer| trusted.contains(issuer.id)).ok_or_else(|| Reason::IssuerNotTrusted.into())
+    let is_trusted = issuer.is_some_and(|issuer| trusted.contains(issuer.id));
+    if is_trusted { Ok(()) } else { Err(Reason::IssuerNotTrusted.into()) }
 }
 
 fn audience(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
@@ -300,14 +298,4 @@ fn missing(claim: &str) -> Rejection {
 
 fn wrong_type(WrongType { claim, expected }: WrongType) -> Rejection {
     Rejection::new(Reason::ClaimInvalid).hint(format!("The token's claim {claim} is not {expected}."))
-}
-
-/// `47 s`, `12 min`, `3 h 12 min`, `5 d 3 h`.
-fn in_words(seconds: i64) -> String {
-    match seconds {
-        ..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
-    }
 }

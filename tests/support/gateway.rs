@@ -7,8 +7,8 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
 use tempfile::TempDir;
-use valgate::app::{self, Running};
-use valgate::config;
+use valgate::app::{self, AdminAddress, Running};
+use valgate::config::{self, Config, Diagnostics};
 use valgate::demo::api::{Received, SampleApi};
 
 use super::{Connection, PATIENCE, Reply, eventually, get};
@@ -48,11 +48,8 @@ impl TestGateway {
     pub async fn start_in(dir: Arc<TempDir>, yaml: &str) -> Self {
         let api = SampleApi::start().await.unwrap();
         let ca = write_certificates(dir.path());
-        let text = complete(yaml)
-            .replace("$API", &api.address().to_string())
-            .replace("$DIR", dir.path().to_str().unwrap());
-        let config = config::parse(&text, "test.yaml", dir.path(), &|_| None)
-            .unwrap_or_else(|mistakes| panic!("{mistakes}\n{text}"));
+        let config =
+            configuration(yaml, &api, dir.path()).unwrap_or_else(|mistakes| panic!("{mistakes}\n{yaml}"));
         let running = app::start(config).await.unwrap();
         Self {
             plain: running.listener_address(0).unwrap(),
@@ -63,6 +60,18 @@ impl TestGateway {
             dir,
             running,
         }
+    }
+
+    /// Puts another configuration in force, completed as in [`Self::start`]; gives the fields that changed, or why it
+    /// is not.
+    pub async fn reload(&mut self, yaml: &str) -> Result<Vec<String>, String> {
+        let config = configuration(yaml, &self.api, self.dir.path()).map_err(|error| error.to_string())?;
+        self.running.reload(config).await.map_err(|error| format!("{error:#}"))
+    }
+
+    /// What is kept in force at this place of `listeners`.
+    pub fn listener(&self, place: usize) -> SocketAddr {
+        self.running.listener_address(place).unwrap()
     }
 
     /// Waits until the gateway says that it is ready.
@@ -85,6 +94,11 @@ impl TestGateway {
         Connection::open_tls(self.tls, "localhost", &self.ca, alpn).await
     }
 
+    /// A connection with TLS to another of its addresses, for HTTP/1.1.
+    pub async fn connect_tls_to(&self, address: SocketAddr) -> Connection {
+        Connection::open_tls(address, "localhost", &self.ca, b"http/1.1").await
+    }
+
     /// `GET` with a bearer token and these headers besides.
     pub async fn get(&self, path: &str, token: &str, headers: &[(&str, &str)]) -> Reply {
         let authorization = format!("Bearer {token}");
@@ -94,6 +108,14 @@ impl TestGateway {
             .chain(headers.iter().copied())
             .collect();
         get(self.plain, path, &headers).await
+    }
+
+    /// The private listener, if the configuration has one with an address.
+    pub fn admin(&self) -> SocketAddr {
+        match self.running.admin_address() {
+            Some(AdminAddress::Tcp(address)) => *address,
+            other => panic!("no address: {other:?}"),
+        }
     }
 
     /// The requests to this path (without query) that reached the API.
@@ -106,8 +128,16 @@ impl TestGateway {
     /// page.
     pub async fn metric(&self, series: &str) -> u64 {
         let page = get(self.health, "/metrics", &[]).await.text();
-        let value =
-            |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.trim().split('.').next()?.parse().ok();
+        let value = |line: &str| {
+            line.strip_prefix(series)?
+                .trim_start_matches("{}")
+                .strip_prefix(' ')?
+                .trim()
+                .split('.')
+                .next()?
+                .parse()
+                .ok()
+        };
         page.lines().find_map(value).unwrap_or_default()
     }
 
@@ -120,6 +150,12 @@ impl TestGateway {
         lines.sort_by_key(|line| line["time"].as_str().unwrap_or_default().to_owned());
         lines
     }
+}
+
+fn configuration(yaml: &str, api: &SampleApi, dir: &Path) -> Result<Config, Diagnostics> {
+    let text =
+        complete(yaml).replace("$API", &api.address().to_string()).replace("$DIR", dir.to_str().unwrap());
+    config::parse(&text, "test.yaml", dir, &|_| None)
 }
 
 fn complete(yaml: &str) -> String {
@@ -146,7 +182,7 @@ fn complete(yaml: &str) -> String {
 }
 
 /// Writes `tls.crt` and `tls.key` for `localhost` and gives the authority's certificate in PEM.
-fn write_certificates(dir: &Path) -> String {
+pub fn write_certificates(dir: &Path) -> String {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();

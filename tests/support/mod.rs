@@ -14,7 +14,7 @@ mod wire;
 
 use std::time::Duration;
 
-pub use gateway::TestGateway;
+pub use gateway::{TestGateway, write_certificates};
 pub use reply::{Reply, refused, verdict};
 pub use signer::Signer;
 pub use stub::{Answer, Stub};

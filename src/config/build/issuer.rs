@@ -145,7 +145,7 @@ impl Build<'_, '_> {
             return Some(JwksLocation::Url(url));
         }
         if let Some(path) = &raw.file {
-            return self.file(path, &place.field("file")).map(JwksLocation::File);
+            return self.polled_file(path, &place.field("file")).map(JwksLocation::File);
         }
         if let Some(set) = &raw.inline {
             return self.inline(set, &place.field("inline"));

@@ -48,12 +48,15 @@ impl Build<'_, '_> {
         let idle = self.duration(&raw.idle, &place.field("idle"), MILLISECOND, DAY);
         let handshake = self.duration(&raw.handshake, &place.field("handshake"), MILLISECOND, HOUR);
         let drain = self.duration(&raw.drain, &place.field("drain"), std::time::Duration::ZERO, DAY);
+        let drain_idle =
+            self.duration(&raw.drain_idle, &place.field("drain_idle"), std::time::Duration::ZERO, DAY);
         Some(Timeouts {
             header: header?,
             body_idle: body_idle?,
             idle: idle?,
             handshake: handshake?,
             drain: drain?,
+            drain_idle: drain_idle?,
         })
     }
 }

@@ -23,9 +23,8 @@ impl Build<'_, '_> {
         texts.extend(
             raw.health.iter().map(|health| (health.address.as_str(), root.field("health").field("address"))),
         );
-        texts.extend(
-            raw.admin.iter().map(|admin| (admin.address.as_str(), root.field("admin").field("address"))),
-        );
+        let admin = raw.admin.as_ref().and_then(|admin| admin.address.as_deref());
+        texts.extend(admin.map(|address| (address, root.field("admin").field("address"))));
         let mut taken: Vec<(SocketAddr, Place)> = Vec::new();
         for (text, place) in texts {
             let Ok(address) = text.parse::<SocketAddr>() else { continue };

@@ -5,6 +5,7 @@
 
 #![allow(clippy::option_option, reason = "what is left out and what is wrong are different things")]
 
+mod admin;
 mod claims;
 mod conflicts;
 mod feed;
@@ -15,6 +16,7 @@ mod limits;
 mod listener;
 mod names;
 mod observe;
+mod reload;
 mod route;
 mod units;
 mod upstream;
@@ -24,6 +26,7 @@ use std::num::NonZeroUsize;
 
 pub(super) use files::Files;
 
+use super::document::Document;
 use super::mistakes::Mistakes;
 use super::place::Place;
 use super::raw;
@@ -101,6 +104,7 @@ impl Build<'_, '_> {
             each(&raw.upstreams, &root.field("upstreams"), |raw, place| self.upstream(raw, place));
         let limits = self.limits(&raw.limits, &root.field("limits"));
         let timeouts = self.timeouts(&raw.timeouts, &root.field("timeouts"));
+        let reload = self.reload(&raw.reload, &root.field("reload"));
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
             max_body: limits.and_then(|limits| limits.body),
@@ -125,6 +129,8 @@ impl Build<'_, '_> {
             routes: all(routes)?,
             limits: limits?,
             timeouts: timeouts?,
+            reload: reload?,
+            document: Document::default(),
         })
     }
 

@@ -1,29 +1,14 @@
-//! `health`, `admin`, `access_log`, `log`.
+//! `health`, `access_log`, `log`.
 
 use super::Build;
 use crate::config::place::Place;
 use crate::config::raw;
-use crate::config::settings::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
+use crate::config::settings::{AccessLog, Health, Log, LogFormat, LogOutput};
 
 impl Build<'_, '_> {
     pub(super) fn health(&mut self, raw: &raw::Health, place: &Place) -> Option<Health> {
         let address = self.address(&raw.address, &place.field("address"))?;
-        Some(Health { address, metrics: raw.metrics })
-    }
-
-    pub(super) fn admin(&mut self, raw: &raw::Admin, place: &Place) -> Option<Admin> {
-        let place = place.field("address");
-        let address = self.address(&raw.address, &place)?;
-        if !address.ip().is_loopback() {
-            self.mistakes.add(
-                &place,
-                format!("`{}` is not a loopback address, and whoever can connect may do everything", raw.address),
-                "write `127.0.0.1:9191`; other addresses will need a token or a client certificate, which are not \
-                 in this version",
-            );
-            return None;
-        }
-        Some(Admin { address })
+        Some(Health { address, metrics: raw.metrics, carried: Vec::new() })
     }
 
     /// `Some(None)` if it is off.

@@ -105,8 +105,15 @@ impl Build<'_, '_> {
         address
     }
 
-    /// A file that must be readable.
+    /// A file that must be readable, and that is read when the configuration is put in force.
     pub(super) fn file(&mut self, path: &str, place: &Place) -> Option<PathBuf> {
+        let resolved = self.polled_file(path, place)?;
+        self.files.depend(place, &resolved);
+        Some(resolved)
+    }
+
+    /// A file that must be readable, and that its reader looks at again and again.
+    pub(super) fn polled_file(&mut self, path: &str, place: &Place) -> Option<PathBuf> {
         if path.is_empty() {
             self.mistakes.add(place, "the path is empty", "write the path of a file");
             return None;
@@ -165,9 +172,14 @@ impl Build<'_, '_> {
 
     /// The value of a header, from the file itself or, after `file:`, from another one. Never shown.
     pub(super) fn secret_header(&mut self, secret: &SecretText, place: &Place) -> Option<HeaderValue> {
+        self.secret(secret, place, "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`")
+    }
+
+    /// As [`Self::secret_header`], with the remedy for what cannot be in a header.
+    pub(super) fn secret(&mut self, secret: &SecretText, place: &Place, remedy: &str) -> Option<HeaderValue> {
         let text = match secret.0.strip_prefix("file:") {
             None => secret.0.clone(),
-            Some(path) => match self.files.read_secret(path) {
+            Some(path) => match self.files.read_secret(path, place) {
                 Ok(text) => text,
                 Err(error) => {
                     let remedy = "write `file:` and the path of a readable text file";
@@ -182,7 +194,6 @@ impl Build<'_, '_> {
         };
         let value = HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty());
         let Some(mut value) = value else {
-            let remedy = "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`";
             self.mistakes.add(place, "the secret is empty or cannot be the value of a header", remedy);
             return None;
         };

@@ -8,6 +8,7 @@ mod issuer;
 mod limits;
 mod listener;
 mod observe;
+mod reload;
 mod route;
 mod text;
 mod upstream;
@@ -19,7 +20,8 @@ pub use feed::{Feed, FileFeed, HttpFeed};
 pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
 pub use limits::{Limits, Timeouts};
 pub use listener::{Hsts, Listener, Tls, TlsVersion};
-pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogLevel, LogOutput};
+pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};
+pub use reload::Reload;
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
 pub use text::{DurationText, Reserved, SecretText, SizeText};
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
@@ -70,6 +72,9 @@ pub struct Config {
     /// How long anything may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// When changes of this file and of those that it names are put in force.
+    #[serde(default)]
+    pub reload: Reload,
     /// Whose word on the client's address counts.
     #[serde(default)]
     pub forwarded: Forwarded,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Reserved;
+use super::SecretText;
 
 /// An open address for probes and metrics.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -16,19 +16,44 @@ pub struct Health {
     pub metrics: bool,
 }
 
-/// A private address for everything privileged.
+/// A private address for everything privileged. Exactly one of `address` and `socket`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// Loopback IP address and port: whoever can connect may do everything. In this version it serves `/metrics` and
-    /// the probes.
-    pub address: String,
-    /// A Unix socket instead of an address.
-    pub socket: Option<Reserved>,
-    /// A token that admin requests must carry, which makes other addresses possible.
-    pub token: Option<Reserved>,
-    /// TLS with client certificates, which makes other addresses possible.
-    pub tls: Option<Reserved>,
+    /// IP address and port. On a loopback address whoever can connect may do everything, unless there is a `token`.
+    /// Any other address needs `tls`, with `tls.client_ca` or a `token`.
+    pub address: Option<String>,
+    /// Path of a Unix socket, to which only the user of the gateway may connect. Relative to the configuration file.
+    pub socket: Option<String>,
+    /// A token that requests must carry as `Authorization: Bearer`: at least 16 characters.
+    pub token: Option<SecretText>,
+    /// TLS on `address`.
+    pub tls: Option<AdminTls>,
+    /// The refusals that are kept for whoever asks why.
+    #[serde(default)]
+    pub refusals: Refusals,
+}
+
+/// What the admin listener presents, and whom it lets in.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminTls {
+    /// PEM file with the certificate chain, leaf first. Relative to the configuration file.
+    pub certificate: String,
+    /// PEM file with its private key.
+    pub private_key: String,
+    /// PEM file with the authorities whose client certificates are let in; without it no certificate is asked for.
+    pub client_ca: Option<String>,
+}
+
+/// The refusals that are kept in memory, found by request id or token fingerprint.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Refusals {
+    /// How many each core keeps; `0` for none. One takes some 2 KiB.
+    pub keep: u64,
+    /// Claims that are kept with their values; of all others only the name is.
+    pub claims: Vec<String>,
 }
 
 /// One line for each request, or `off`.
@@ -100,6 +125,14 @@ pub enum LogLevel {
 impl Default for AccessLog {
     fn default() -> Self {
         Self::On(AccessLogFields::default())
+    }
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        let claims =
+            ["iss", "aud", "sub", "client_id", "azp", "exp", "nbf", "iat", "jti", "sid", "scope", "scp"];
+        Self { keep: 256, claims: claims.map(str::to_owned).to_vec() }
     }
 }
 

@@ -34,4 +34,6 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// For requests in flight after a stop was asked for.
     pub drain: Duration,
+    /// For one more request on an idle connection after a stop was asked for.
+    pub drain_idle: Duration,
 }

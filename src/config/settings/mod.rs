@@ -3,24 +3,30 @@
 //! Only [`super::parse`] and [`super::load`] make them, after every check. Names are resolved to positions in
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
+mod carried;
 mod feed;
 mod issuer;
 mod limits;
 mod listener;
 mod observe;
+mod reload;
 mod route;
 mod upstream;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use super::document::Document;
+
+pub use carried::{CarriedProbe, ProbeError};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use issuer::{
     Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
 };
 pub use limits::{Limits, Timeouts};
 pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
-pub use observe::{AccessLog, Admin, Health, Log, LogFormat, LogOutput};
+pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
+pub use reload::Reload;
 pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, TokenFrom, UpstreamHost,
 };
@@ -57,6 +63,10 @@ pub struct Config {
     pub limits: Limits,
     /// How long anything may take on the side of the clients.
     pub timeouts: Timeouts,
+    /// When it is put in force anew.
+    pub reload: Reload,
+    /// What the file said, to be compared with another.
+    pub document: Document,
 }
 
 /// How much of a refusal the outside sees.

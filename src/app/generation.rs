@@ -1,0 +1,97 @@
+//! A generation: one configuration in force, as the cores read it. Published whole, never changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::blueprint::{Blueprint, Face, Speech};
+use super::sockets::{ListenerKey, Sockets};
+use super::sources::Sources;
+use super::{request_limits, routes};
+use crate::config::settings::ErrorDetail;
+use crate::gateway::{MetricIds, RequestLimits, ReservedNames, Routes};
+use crate::http1::GuardLimits;
+use crate::listener::{BoundListener, ListenerSettings, Role};
+use crate::revocation::RevocationPolicies;
+use crate::telemetry::metrics::Metrics;
+use crate::token::Verifier;
+use crate::upstream::Upstream;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Generation {
+    pub routes: Arc<Routes>,
+    pub reserved: Arc<ReservedNames>,
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub verifier: Arc<Verifier>,
+    pub revocation: Arc<RevocationPolicies>,
+    pub metric_ids: MetricIds,
+    pub limits: RequestLimits,
+    /// Of one core.
+    pub max_connections: usize,
+    pub drain_idle: Duration,
+    pub error_detail: ErrorDetail,
+    pub listeners: Vec<(ListenerKey, Arc<ListenerSettings>)>,
+}
+
+impl Generation {
+    /// The generation of this number, counted from 1.
+    pub fn new(
+        number: u64,
+        blueprint: &Blueprint,
+        sockets: &Sockets,
+        sources: &Sources,
+        metrics: &Metrics,
+        cores: usize,
+    ) -> Self {
+        let config = &blueprint.config;
+        Self {
+            routes: Arc::clone(&blueprint.routes),
+            reserved: Arc::clone(&blueprint.reserved),
+            upstreams: blueprint.upstreams.clone(),
+            verifier: sources.verifier(),
+            revocation: Arc::new(sources.revocation(number)),
+            metric_ids: routes::metric_ids(config, metrics),
+            limits: request_limits(config),
+            max_connections: config.limits.connections.div_ceil(cores),
+            drain_idle: config.timeouts.drain_idle,
+            error_detail: config.error_detail,
+            listeners: listeners(blueprint, sockets, metrics),
+        }
+    }
+}
+
+fn listeners(
+    blueprint: &Blueprint,
+    sockets: &Sockets,
+    metrics: &Metrics,
+) -> Vec<(ListenerKey, Arc<ListenerSettings>)> {
+    let Blueprint { config, faces, .. } = blueprint;
+    let is_tls = |face: &Face| matches!(face.speech, Speech::Tls(_));
+    let https = sockets.iter().zip(faces).find(|(_, face)| is_tls(face));
+    let https_port = https.map_or(443, |((_, bound), _)| bound.address.port());
+    let settings = |((key, bound), face): ((ListenerKey, &BoundListener), &Face)| {
+        let name: Arc<str> = bound.address.to_string().into();
+        let settings = ListenerSettings {
+            metric: metrics.listener(&name),
+            name,
+            role: match &face.speech {
+                Speech::Tls(tls) => Role::Tls(Arc::clone(tls)),
+                Speech::Plaintext => Role::Plaintext,
+                Speech::RedirectToHttps => Role::RedirectToHttps(https_port),
+            },
+            hsts: face.hsts.clone(),
+            guard: GuardLimits {
+                uri: config.limits.uri,
+                head: config.limits.headers,
+                fields: config.limits.header_count,
+                head_timeout: config.timeouts.header,
+            },
+            concurrent_streams: config.limits.concurrent_streams,
+            idle: config.timeouts.idle,
+            stall: config.timeouts.body_idle,
+            handshake: config.timeouts.handshake,
+        };
+        (key, Arc::new(settings))
+    };
+    sockets.iter().zip(faces).map(settings).collect()
+}

@@ -1,0 +1,112 @@
+//! The admin listener of a running gateway, asked over TCP, TLS or its Unix socket.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+use crate::admin::endpoints::Question;
+use crate::gateway::Explanation;
+
+const TOKEN_VARIABLE: &str = "VALGATE_ADMIN_TOKEN";
+
+/// A gateway that waits for keys takes some seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An explanation is some kilobytes.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// The verdict of the gateway whose admin listener is at this URL or socket.
+pub async fn ask(place: &str, ca: Option<&Path>, question: &Question) -> Result<Explanation> {
+    let asking = async {
+        let response = if place.starts_with("http://") || place.starts_with("https://") {
+            ask_url(place, ca, question).await
+        } else {
+            let stream = UnixStream::connect(place).await?;
+            send(stream, "localhost", question).await
+        };
+        read(response?).await
+    };
+    let answered = tokio::time::timeout(PATIENCE, asking).await;
+    answered
+        .unwrap_or_else(|_| Err(anyhow!("no answer in time")))
+        .with_context(|| format!("cannot ask {place}"))
+}
+
+async fn ask_url(text: &str, ca: Option<&Path>, question: &Question) -> Result<Response<Incoming>> {
+    let url = Url::parse(text)?;
+    let host = url.host_str().context("the URL has no host")?;
+    let port = url.port_or_known_default().unwrap_or(80);
+    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let stream = TcpStream::connect((name.as_str(), port)).await?;
+    let authority = format!("{host}:{port}");
+    if url.scheme() == "http" {
+        return send(stream, &authority, question).await;
+    }
+    let connector = TlsConnector::from(Arc::new(tls(ca)?));
+    let stream = connector.connect(ServerName::try_from(name)?, stream).await?;
+    send(stream, &authority, question).await
+}
+
+fn tls(ca: Option<&Path>) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca {
+        let shown = || path.display().to_string();
+        for authority in CertificateDer::pem_file_iter(path).with_context(shown)? {
+            roots.add(authority.with_context(shown)?).with_context(shown)?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+async fn send<S>(stream: S, authority: &str, question: &Question) -> Result<Response<Incoming>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let mut request = Request::post("/token/verify").header(HOST, authority);
+    if let Ok(token) = std::env::var(TOKEN_VARIABLE) {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| anyhow!("{TOKEN_VARIABLE} holds what cannot be a token"))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    let request = request.header(CONTENT_TYPE, "application/json");
+    Ok(sender.send_request(request.body(Full::new(Bytes::from(serde_json::to_vec(question)?)))?).await?)
+}
+
+async fn read(response: Response<Incoming>) -> Result<Explanation> {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+    let body = body.map_err(|error| anyhow!("{error}"))?.to_bytes();
+    if status == StatusCode::OK {
+        return serde_json::from_slice(&body)
+            .context("the answer is not a verdict; is this the admin listener?");
+    }
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    match problem.get("detail").and_then(Value::as_str) {
+        Some(detail) if status == StatusCode::UNAUTHORIZED => bail!("{detail} Set {TOKEN_VARIABLE} to it."),
+        Some(detail) => bail!("{detail}"),
+        None => bail!("it answers {status}; is this the admin listener?"),
+    }
+}

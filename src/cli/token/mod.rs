@@ -1,0 +1,34 @@
+//! `valgate token`: what a token says, and what the gateway would say to it.
+
+mod input;
+mod inspect;
+mod live;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+pub use verify::render;
+
+/// The commands on tokens. A token is never an argument: `ps` and the shell's history would keep it.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what a token says, without trusting it and without a network
+    #[command(after_help = inspect::AFTER_HELP)]
+    Inspect(inspect::Options),
+    /// Say whether the gateway would accept a token, check by check, and why not
+    #[command(after_help = verify::AFTER_HELP)]
+    Verify(verify::Options),
+}
+
+/// Runs the command.
+pub fn run(command: &Command) -> ExitCode {
+    match command {
+        Command::Inspect(options) => inspect::run(options),
+        Command::Verify(options) => verify::run(options),
+    }
+}
+
+/// The exit code for a token that is refused, or is none.
+const REFUSED: u8 = 3;

@@ -1,0 +1,144 @@
+//! `valgate token verify`: the verdict on a token as a checklist, by a configuration or by a running gateway.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::runtime;
+
+use super::input::Source;
+use super::{REFUSED, live};
+use crate::admin::endpoints::Question;
+use crate::app::Offline;
+use crate::cli::style::Style;
+use crate::cli::{WRONG, fail};
+use crate::clock::{Clock, UnixSeconds};
+use crate::config;
+use crate::gateway::{Explanation, Outcome};
+
+pub const AFTER_HELP: &str = "By a configuration, keys and feeds are fetched by this command; where nothing answers, the \
+    copies in state_dir serve. With --live the running gateway answers from what it has at hand; if its admin listener \
+    asks for a token, that is taken from the environment variable VALGATE_ADMIN_TOKEN.\n\n\
+    Exit codes: 0 accepted; 1 there is no verdict; 2 wrong usage or a configuration with mistakes; 3 refused.";
+
+/// The command line of `valgate token verify`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    source: Source,
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE", required_unless_present = "live", conflicts_with = "live")]
+    config: Option<PathBuf>,
+    /// Admin listener of a running gateway: its URL, or the path of its socket
+    #[arg(long, value_name = "URL|SOCKET")]
+    live: Option<String>,
+    /// PEM file with the authority of an admin listener with TLS, beside the system's
+    #[arg(long, value_name = "FILE", requires = "live")]
+    live_ca: Option<PathBuf>,
+    /// URL of a request, to find its route and judge by that
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Method of the request
+    #[arg(long, requires = "url", default_value = "GET", hide_default_value = true)]
+    method: String,
+    /// Time to judge at, such as 2026-01-31T12:00:00Z, instead of now
+    #[arg(long, value_name = "TIME", conflicts_with = "live")]
+    at: Option<String>,
+    /// As JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows the verdict.
+pub fn run(options: &Options) -> ExitCode {
+    let config = match options.config.as_deref().map(config::load).transpose() {
+        Ok(config) => config,
+        Err(mistakes) => {
+            let _ = writeln!(std::io::stderr(), "{mistakes}");
+            return ExitCode::from(WRONG);
+        }
+    };
+    let explanation = match verdict(options, config) {
+        Ok(explanation) => explanation,
+        Err(error) => return fail(&error),
+    };
+    let text = if options.json {
+        serde_json::to_string_pretty(&explanation).unwrap_or_default() + "\n"
+    } else {
+        render(&explanation, Style::of_stdout())
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(_) => ExitCode::FAILURE,
+        Ok(()) if explanation.accepted => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(REFUSED),
+    }
+}
+
+fn verdict(options: &Options, config: Option<config::Config>) -> Result<Explanation> {
+    let method = options.url.as_ref().map(|_| options.method.clone());
+    let mut question = Question { token: String::new(), url: options.url.clone(), method };
+    let request = question.request().map_err(|why| anyhow!("{why}"))?;
+    let clock = match &options.at {
+        None => Clock::system(),
+        Some(text) => {
+            let at: jiff::Timestamp = text
+                .parse()
+                .with_context(|| format!("'{text}' is not a time such as 2026-01-31T12:00:00Z"))?;
+            Clock::manual(UnixSeconds(at.as_second())).0
+        }
+    };
+    question.token = options.source.read()?;
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+    runtime.block_on(async {
+        match (config, &options.live) {
+            (Some(config), _) => {
+                let offline = Offline::start(config, clock).await?;
+                Ok(offline.explainer.explain(&question.token, request).await)
+            }
+            (None, Some(live)) => live::ask(live, options.live_ca.as_deref(), &question).await,
+            (None, None) => Err(anyhow!("give --config or --live")),
+        }
+    })
+}
+
+/// The checklist, and below it what the client would get.
+pub fn render(explanation: &Explanation, style: Style) -> String {
+    let mut out = String::new();
+    let width = explanation.checks.iter().map(|check| check.check.chars().count()).max().unwrap_or_default();
+    let indent = " ".repeat(width + 4);
+    for check in &explanation.checks {
+        let mark = match check.outcome {
+            Outcome::Passed => style.good("✓"),
+            Outcome::Failed => style.bad("✗"),
+            Outcome::NotMade => style.dim("·"),
+        };
+        let mut found = check.found.clone().unwrap_or_default();
+        if let Some(expected) = &check.expected {
+            let _ = write!(found, "{}(expected: {expected})", if found.is_empty() { "" } else { "  " });
+        }
+        let _ = writeln!(out, "{}", format!("{mark} {:width$}  {found}", check.check).trim_end());
+        for line in check.problem.iter().chain(&check.remedy) {
+            let _ = writeln!(out, "{indent}{line}");
+        }
+    }
+    let _ = match &explanation.refusal {
+        None => {
+            writeln!(out, "\n{} Token {} at {}", style.good("accepted"), explanation.token, explanation.at)
+        }
+        Some(refusal) => writeln!(
+            out,
+            "\n{} {} - {} (status {}, reason {}) Token {} at {}",
+            style.bad("refused"),
+            refusal.code,
+            refusal.title,
+            refusal.status,
+            refusal.reason,
+            explanation.token,
+            explanation.at
+        ),
+    };
+    out
+}

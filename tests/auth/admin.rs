@@ -1,0 +1,139 @@
+//! The admin listener: what it tells, whom it lets in, and that no secret is in it.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::support::{Connection, ISSUER, Reply, Signer, TestGateway, eventually, get, send};
+
+const SECRET: &str = "s3cret-s3cret-s3cret";
+
+async fn gateway(admin: &str) -> TestGateway {
+    // The feed never answers, so it is never quite ready.
+    TestGateway::start_unready(&format!(
+        "
+admin: {admin}
+issuers:
+  - {{ name: main, issuer: {ISSUER}, keys: {{ inline: {} }}, audiences: [orders-api] }}
+feeds:
+  - {{ name: logout, http: {{ url: \"http://127.0.0.1:9/\", authorization: \"Bearer {SECRET}\" }} }}
+routes:
+  - {{ name: orders, match: {{ path: /orders/** }}, require: {{ issuers: [main] }}, upstream: api }}
+",
+        Signer::es256("k1").jwks()
+    ))
+    .await
+}
+
+fn with_token(token: &str) -> [(&'static str, String); 1] {
+    [("Authorization", format!("Bearer {token}"))]
+}
+
+async fn asked(gateway: &TestGateway, path: &str, headers: &[(&str, String)]) -> Reply {
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    get(gateway.admin(), path, &headers).await
+}
+
+async fn sent(gateway: &TestGateway, method: &str, path: &str, body: &str) -> Reply {
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+    send(gateway.admin(), head + body).await
+}
+
+#[tokio::test]
+async fn it_tells_what_the_gateway_runs_on_and_no_secret() {
+    let gateway = gateway("{ address: 127.0.0.1:0 }").await;
+    let status = async || asked(&gateway, "/status", &[]).await.json();
+    let reasons = json!(["feed logout: not loaded yet."]);
+    eventually("keys loaded", || async { status().await["reasons"] == reasons }).await;
+    let status = status().await;
+    assert_eq!(
+        (&status["state"], &status["config"]["generation"]),
+        (&json!("starting"), &json!(1)),
+        "{status}"
+    );
+
+    let config = asked(&gateway, "/config", &[]).await.json();
+    assert_eq!(config["config"]["feeds"][0]["http"]["authorization"], "********");
+    assert_eq!(config["config"]["routes"][0]["name"], "orders");
+
+    let keys = asked(&gateway, "/keys", &[]).await.json();
+    assert_eq!(keys["issuers"][0]["keys"][0]["kid"], "k1");
+    assert_eq!(keys["issuers"][0]["age_seconds"], 0);
+    let feeds = asked(&gateway, "/feeds", &[]).await.json();
+    assert_eq!((&feeds["feeds"][0]["loaded"], &feeds["feeds"][0]["entries"]), (&json!(false), &json!(0)));
+
+    assert_eq!(asked(&gateway, "/livez", &[]).await.status, 200);
+    assert_eq!(asked(&gateway, "/readyz", &[]).await.json()["ready"], false);
+    assert!(asked(&gateway, "/metrics", &[]).await.text().contains("valgate_"));
+
+    let openapi: Value = asked(&gateway, "/openapi.json", &[]).await.json();
+    for path in openapi["paths"].as_object().unwrap().keys() {
+        let reply = get(gateway.admin(), path, &[]).await;
+        assert!(!reply.text().contains(SECRET), "{path} shows a secret");
+        assert_ne!(reply.status, 404, "{path} is described and does not exist");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_refused_in_words() {
+    let gateway = gateway("{ address: 127.0.0.1:0 }").await;
+    for (method, path, body, status, word) in [
+        ("GET", "/nothing", "", 404, "/openapi.json"),
+        ("DELETE", "/status", "", 405, "GET, HEAD"),
+        ("GET", "/status?verbose=1", "", 400, "verbose"),
+        // In a test the log is not this process's to set.
+        ("PUT", "/log-level", "{\"level\":\"debug\"}", 501, "cannot be set"),
+    ] {
+        let reply = sent(&gateway, method, path, body).await;
+        assert_eq!((reply.status, reply.header("content-type")), (status, Some("application/problem+json")));
+        assert!(reply.json()["detail"].as_str().unwrap().contains(word), "{method} {path}: {reply:?}");
+    }
+    assert_eq!(sent(&gateway, "DELETE", "/status", "").await.header("allow"), Some("GET, HEAD"));
+}
+
+#[tokio::test]
+async fn a_token_is_demanded_where_there_is_one() {
+    let gateway = gateway(&format!("{{ address: 127.0.0.1:0, token: \"{SECRET}\" }}")).await;
+    for path in ["/status", "/metrics", "/livez", "/openapi.json", "/nothing"] {
+        assert_eq!(asked(&gateway, path, &[]).await.status, 401, "{path}");
+        assert_eq!(asked(&gateway, path, &with_token("wrong-wrong-wrong")).await.status, 401, "{path}");
+    }
+    assert_eq!(asked(&gateway, "/status", &with_token(SECRET)).await.status, 200);
+    assert!(!asked(&gateway, "/config", &with_token(SECRET)).await.text().contains(SECRET));
+}
+
+#[tokio::test]
+async fn a_web_page_that_the_operator_has_open_gets_nothing() {
+    let gateway = gateway("{ address: 127.0.0.1:0 }").await;
+    for (host, header) in [
+        ("rebound.example.com", "X: y"),
+        ("localhost", "Origin: https://example.com"),
+        ("localhost", "Sec-Fetch-Site: cross-site"),
+    ] {
+        let request = format!("GET /status HTTP/1.1\r\nHost: {host}\r\n{header}\r\n\r\n");
+        let reply = send(gateway.admin(), request).await;
+        assert_eq!(reply.status, StatusCode::FORBIDDEN.as_u16(), "{host} {header}");
+    }
+}
+
+#[tokio::test]
+async fn it_serves_on_a_unix_socket_with_nothing_but_the_files_rights() {
+    let gateway = gateway("{ socket: $DIR/admin.sock }").await;
+    let mut stream = UnixStream::connect(gateway.dir().path().join("admin.sock")).await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: valgate\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn with_a_client_ca_only_its_certificates_get_in() {
+    let tls = "{ certificate: $DIR/tls.crt, private_key: $DIR/tls.key, client_ca: $DIR/tls.crt }";
+    let gateway = gateway(&format!("{{ address: 127.0.0.1:0, tls: {tls} }}")).await;
+    let mut connection: Connection = gateway.connect_tls_to(gateway.admin()).await;
+    connection.write("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(connection.reply().await.is_none(), "no certificate was shown");
+    assert_eq!(asked(&gateway, "/livez", &[]).await.status, 0, "without TLS there is no answer");
+}
