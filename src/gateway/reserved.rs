@@ -152,9 +152,9 @@ fn fold(name: &str) -> Box<[u8]> {
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
-    use http::header::{HeaderName, TRAILER};
+    use http::header::HeaderName;
 
-    use super::ReservedNames;
+    use super::{ReservedNames, strip_response};
 
     #[test]
     fn every_spelling_of_a_reserved_name_is_removed_and_others_stay() {
@@ -196,5 +196,27 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "host"]);
+    }
+
+    #[test]
+    fn a_response_loses_what_is_about_the_connection_and_keeps_the_rest() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "connection",
+            "keep-alive",
+            "transfer-encoding",
+            "upgrade",
+            "x-private",
+            "trailer",
+            "te",
+            "x-api",
+        ] {
+            headers.append(name, "x-private".parse().unwrap());
+            headers.append(name, "2".parse().unwrap());
+        }
+        strip_response(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["trailer", "x-api"]);
     }
 }

@@ -195,7 +195,8 @@ mod tests {
     fn the_suite_with_the_quicker_hash_is_taken_though_the_client_prefers_another() {
         let dir = TempDir::new().unwrap();
         let (tls, roots) = certificates(&dir, &["a.test"], TlsVersion::Tls13);
-        let client = || ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        let client =
+            || ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
         let client = client().with_safe_default_protocol_versions().unwrap();
         let client = client.with_root_certificates(roots).with_no_client_auth();
         let mut client = ClientConnection::new(Arc::new(client), "a.test".try_into().unwrap()).unwrap();

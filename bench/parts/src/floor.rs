@@ -89,7 +89,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         validation.set_audience(&[&options.audience]);
         validation.set_issuer(&[&options.issuer]);
         validation.leeway = 30;
-        Ok((jwk.common.key_id.clone().context("a key without kid")?, (DecodingKey::from_jwk(jwk)?, validation)))
+        Ok((
+            jwk.common.key_id.clone().context("a key without kid")?,
+            (DecodingKey::from_jwk(jwk)?, validation),
+        ))
     });
     let floor = Rc::new(Floor {
         upstream: options.upstream,
@@ -170,7 +173,10 @@ impl Floor {
     }
 
     fn is_authentic(&self, request: &Request<Incoming>) -> bool {
-        let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let token = request
+            .headers()
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let Some(token) = token else { return false };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
         if self.auth == Auth::Cached && self.verified.borrow().get(token).is_some_and(|exp| now < *exp) {
@@ -216,7 +222,10 @@ impl Body for Returning {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if (frame.is_none() || self.body.is_end_stream())
             && let Some(mut sender) = self.sender.take()

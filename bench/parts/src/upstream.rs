@@ -19,7 +19,8 @@ pub struct Options {
     listen: SocketAddr,
 }
 
-const SMALL: &[u8] = br#"{"id":4711,"customer":"user-4711","total":"129.90","currency":"EUR","status":"shipped"}"#;
+const SMALL: &[u8] =
+    br#"{"id":4711,"customer":"user-4711","total":"129.90","currency":"EUR","status":"shipped"}"#;
 
 /// Serves until killed.
 pub async fn run(options: Options) -> anyhow::Result<()> {
@@ -39,5 +40,8 @@ async fn answer(request: Request<Incoming>, large: Bytes) -> Result<Response<Ful
     let mut body = request.into_body();
     while let Some(Ok(_)) = body.frame().await {}
     let body = if is_large { large } else { Bytes::from_static(SMALL) };
-    Ok(Response::builder().header("content-type", "application/json").body(Full::new(body)).unwrap_or_default())
+    Ok(Response::builder()
+        .header("content-type", "application/json")
+        .body(Full::new(body))
+        .unwrap_or_default())
 }
