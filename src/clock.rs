@@ -36,6 +36,13 @@ impl fmt::Display for UnixSeconds {
     }
 }
 
+/// A time since 1970 as a timestamp of RFC 3339, in UTC and to the millisecond, so that texts sort as times do.
+pub fn rfc3339(since_1970: Duration) -> String {
+    let timestamp = i64::try_from(since_1970.as_millis()).ok().map(jiff::Timestamp::from_millisecond);
+    let timestamp = timestamp.and_then(Result::ok).unwrap_or(jiff::Timestamp::MAX);
+    format!("{timestamp:.3}")
+}
+
 /// A time in words, rounded down: `47 s`, `12 min`, `3 h 12 min`, `5 d 3 h`.
 pub fn in_words(seconds: i64) -> String {
     match seconds {

@@ -10,7 +10,7 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | 0 vocabulary | [`clock`] [`catalogue`] [`rejection`] | time, codes and reasons, a refusal |
-//! | 1 decisions | [`keys`] [`token`] [`revocation`] [`policy`] [`route`] | pure and synchronous: no I/O, no runtime |
+//! | 1 decisions | [`keys`] [`token`] [`revocation`] [`certificate`] [`cors`] [`policy`] [`route`] | pure and synchronous: no I/O, no runtime |
 //! | 2 configuration | [`config`] | YAML to settings that cannot be wrong |
 //! | 3 sources | [`feeds`] | background tasks that fetch keys and revocations and publish them |
 //! | 4 data plane | [`telemetry`] [`upstream`] [`http1`] [`gateway`] [`listener`] | what a request passes through, one set per core |
@@ -44,9 +44,11 @@
 pub mod admin;
 pub mod app;
 pub mod catalogue;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod cors;
 pub mod demo;
 pub mod feeds;
 pub mod gateway;

@@ -6,6 +6,8 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::catalogue::Reason;
+use crate::certificate::{Admitted, CertificateRules, ClientCertificate, check_binding};
+use crate::cors::Preflight;
 use crate::rejection::Rejection;
 use crate::revocation::LiveToken;
 use crate::token::{Claims, IssuerSet, scalar_text};
@@ -15,6 +17,8 @@ use crate::token::{Claims, IssuerSet, scalar_text};
 pub enum Access {
     /// Everybody, by the operator's explicit word.
     Public,
+    /// Whoever presents a client certificate that satisfies these rules; no token is asked for.
+    Certificate(CertificateRules),
     /// Whoever presents a token that satisfies this policy.
     Require(Policy),
 }
@@ -30,6 +34,8 @@ pub struct Policy {
     pub any_scopes: Vec<Box<str>>,
     /// Rules on claims that must all hold.
     pub rules: Vec<ClaimRule>,
+    /// What the client certificate must say besides; `None` if none is asked for.
+    pub client_certificate: Option<CertificateRules>,
 }
 
 /// A rule on one claim. An absent claim, or one that is not of a comparable type, never satisfies a rule.
@@ -63,7 +69,8 @@ pub enum PolicyCheck<'p> {
     Rule(&'p ClaimRule),
 }
 
-/// Leave to be forwarded, and on whose behalf. Made by [`Policy::authorize`] and by [`Permit::public`] alone.
+/// Leave to be forwarded, and on whose behalf. Made by [`Policy::authorize`], [`Permit::public`],
+/// [`Permit::preflight`] and [`Permit::certificate`] alone.
 #[derive(Clone, Debug)]
 pub struct Permit(Option<LiveToken>);
 
@@ -73,15 +80,34 @@ impl Permit {
         matches!(access, Access::Public).then_some(Self(None))
     }
 
-    /// The token that the request speaks for; `None` on a public route.
+    /// Leave for a browser's question, which carries neither credentials nor a body.
+    pub fn preflight(_: &Preflight) -> Self {
+        Self(None)
+    }
+
+    /// Leave for who was let in by a certificate.
+    pub fn certificate(_: Admitted) -> Self {
+        Self(None)
+    }
+
+    /// The token that the request speaks for; `None` where none was asked for.
     pub fn token(&self) -> Option<&LiveToken> {
         self.0.as_ref()
     }
 }
 
 impl Policy {
-    /// Weighs the token against scopes and rules, in this order.
-    pub fn authorize(&self, token: LiveToken) -> Result<Permit, Rejection> {
+    /// Weighs the token, presented on a connection with this client certificate, against its binding, the scopes and
+    /// the rules, in this order.
+    pub fn authorize(
+        &self,
+        token: LiveToken,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Permit, Rejection> {
+        if let Some(rules) = &self.client_certificate {
+            rules.admit(certificate)?;
+        }
+        check_binding(&token, certificate)?;
         for (_, outcome) in self.checks(token.claims()) {
             outcome?;
         }

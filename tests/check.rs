@@ -26,6 +26,7 @@ fn files(directory: &str) -> Vec<PathBuf> {
 fn environment(name: &str) -> Option<String> {
     match name {
         "FEED_TOKEN" => Some("s3cret-feed-token".to_owned()),
+        "VALKEY_PASSWORD" | "NATS_PASSWORD" => Some("s3cret-password".to_owned()),
         "API_HOST" => Some("api.example.com".to_owned()),
         "FEED_URL" => Some("ftp://user:s3cret-password@feed.example.com/".to_owned()),
         "EMPTY" => Some(String::new()),
@@ -70,6 +71,31 @@ fn bad_configurations_are_told_exactly() {
     assert!(surprises.is_empty(), "not as many mistakes as meant:\n{surprises}");
 }
 
+/// The files in tests/audit, one with all that is advised against and one with nothing of it.
+#[test]
+fn the_audit_tells_what_is_advised_against_and_nothing_else() {
+    for path in files("tests/audit") {
+        let text = fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let audit = config::audit_text(&text, name, path.parent().unwrap(), &environment)
+            .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+        assert_eq!(audit.worst().is_some(), name == "careless.yaml", "{audit}");
+        let text = format!("{audit}\n");
+        assert!(!text.contains("s3cret"), "{text}");
+        same_as_file(&path.with_extension("txt"), &text);
+        for finding in &audit.findings {
+            assert!(finding.diagnostic.line > 0 && finding.diagnostic.remedy.is_some(), "{finding:?}");
+        }
+    }
+    let rules = fs::read_to_string(root().join("src/config/audit/rules.rs")).unwrap();
+    let rules = rules.lines().filter_map(|line| line.trim_start().strip_prefix("(\"")?.split('"').next());
+    let shown = fs::read_to_string(root().join("tests/audit/careless.txt")).unwrap();
+    let silent: Vec<_> =
+        rules.filter(|rule| !rule.contains(' ') && !shown.contains(&format!("[{rule}]"))).collect();
+    // A configuration has one admin listener, and this version trusts no proxies.
+    assert_eq!(silent, ["open_admin", "wide_trusted_proxies"]);
+}
+
 #[test]
 fn every_example_is_good() {
     let examples = files("config/examples");
@@ -87,7 +113,8 @@ fn the_reference_file_names_every_field_and_its_default() {
     let mut missing = Vec::new();
     fields(&config::schema(), &mut |name, default| {
         let shown = default.map_or_else(|| format!("{name}:"), |default| format!("{name}: {default}"));
-        if !text.split(['\n', '{', ',', '#', '-']).any(|part| part.trim_start().starts_with(&shown)) {
+        let shows = |part: &str| part.trim_start_matches([' ', '-']).starts_with(&shown);
+        if !text.split(['\n', '{', ',', '#']).any(shows) {
             missing.push(shown);
         }
     });

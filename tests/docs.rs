@@ -23,7 +23,7 @@ fn complete_configurations_are_good() {
             }
             seen += 1;
             let name = document.path.display().to_string();
-            if let Err(diagnostics) = config::parse(&block, &name, root(), &|_| None) {
+            if let Err(diagnostics) = config::parse(&block, &name, root(), &|_| Some("a secret".to_owned())) {
                 panic!("{diagnostics}");
             }
         }
@@ -105,6 +105,59 @@ fn limits_have_the_defaults_that_the_page_says() {
         let fields = field(&schema, section).unwrap()["properties"].as_object().unwrap();
         for (name, _) in fields.iter().filter(|(_, field)| field.get("default").is_some()) {
             assert!(seen.contains(&format!("{section}.{name}")), "docs/limits.md lacks {section}.{name}");
+        }
+    }
+}
+
+/// `BLESS=1 cargo test --test docs` writes the outputs anew.
+#[test]
+fn commands_print_what_the_page_says() {
+    let path = root().join("docs/debugging-tokens.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let mut told = String::new();
+    let mut rest = page.as_str();
+    let mut seen = 0;
+    while let Some((before, block)) = rest.split_once("```console\n$ valgate ") {
+        let (block, after) = block.split_once("```\n").unwrap();
+        let command = block.lines().next().unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_valgate"))
+            .args(command.split(' '))
+            .current_dir(root().join("docs/debugging"))
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.is_empty(), "{command}: {errors}");
+        let output = String::from_utf8(output.stdout).unwrap();
+        told.extend([before, "```console\n$ valgate ", command, "\n", &output, "```\n"]);
+        rest = after;
+        seen += 1;
+    }
+    told.push_str(rest);
+    assert!(seen >= 4, "{seen} commands");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, &told).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), told, "docs/debugging-tokens.md shows other output");
+}
+
+#[test]
+fn the_audits_page_lists_its_rules() {
+    let page = rows(&read("docs/audit.md"));
+    let listed: BTreeSet<_> =
+        page.iter().filter_map(|row| row[0].strip_prefix('`')?.strip_suffix('`')).collect();
+    for block in blocks(&read("docs/audit.md"), "text") {
+        assert!(read("tests/audit/careless.txt").contains(&block), "docs/audit.md shows another finding");
+    }
+    let rules = read("src/config/audit/rules.rs");
+    for rule in &listed {
+        assert!(rules.contains(&format!("(\"{rule}\",")), "docs/audit.md has {rule}, the audit has not");
+    }
+    for line in read("tests/audit/careless.txt").lines() {
+        if let Some((severity, rest)) = line.split_once('[')
+            && ["high", "medium", "low"].contains(&severity)
+        {
+            let rule = rest.split(']').next().unwrap();
+            assert!(listed.contains(rule), "docs/audit.md lacks {rule}");
         }
     }
 }

@@ -51,6 +51,11 @@ fn revocation_documents() {
 }
 
 #[test]
+fn proxy_headers() {
+    hold("proxy_header", 8_000, properties::proxy_header);
+}
+
+#[test]
 fn configurations() {
     hold("config", 4_000, properties::config);
 }

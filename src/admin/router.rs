@@ -1,5 +1,5 @@
 //! The private door's paths. Each [`Endpoint`] says what it answers to, and the description that clients read
-//! (OpenAPI) is made from just that, so that it cannot be about something else.
+//! (`OpenAPI`) is made from just that, so that it cannot be about something else.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -127,16 +127,19 @@ impl Operation {
         put(StatusCode::BAD_REQUEST, "A parameter or the body is not as described.", problem);
         put(StatusCode::UNAUTHORIZED, "The token of admin.token is missing or wrong.", problem);
         put(StatusCode::FORBIDDEN, "A web page asked, or for a name that is not this host's own.", problem);
-        let mut operation = json!({ "summary": self.summary, "responses": answers });
+        let mut operation = Map::new();
+        operation.insert("summary".to_owned(), self.summary.into());
+        operation.insert("responses".to_owned(), Value::Object(answers));
         if !self.parameters.is_empty() {
-            operation["parameters"] = self.parameters.iter().map(Parameter::describe).collect();
+            let parameters = self.parameters.iter().map(Parameter::describe).collect();
+            operation.insert("parameters".to_owned(), parameters);
         }
         if let Some((media_type, schema)) = self.body {
             let schema = schema(generator);
-            operation["requestBody"] =
-                json!({ "required": true, "content": { media_type: { "schema": schema } } });
+            let body = json!({ "required": true, "content": { media_type: { "schema": schema } } });
+            operation.insert("requestBody".to_owned(), body);
         }
-        operation
+        Value::Object(operation)
     }
 }
 
@@ -172,14 +175,9 @@ impl Router {
         Self { gate, endpoints: Arc::new(endpoints), description }
     }
 
-    /// The OpenAPI document.
-    pub fn description(&self) -> &[u8] {
-        &self.description
-    }
-
     async fn route(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
-        if let Err(refusal) = self.gate.check(&head.headers) {
+        if let Some(refusal) = self.gate.refusal(&head.headers) {
             return refusal;
         }
         let path = head.uri.path();

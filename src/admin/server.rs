@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ pub async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
     }
     // Made where nobody else can reach it, and moved once its mode is right.
-    let hidden = tempdir_beside(path)?;
+    let hidden = hidden_directory_beside(path)?;
     let outcome = bind_in(&hidden, path);
     _ = std::fs::remove_dir_all(&hidden);
     outcome
@@ -90,10 +90,12 @@ fn bind_in(hidden: &Path, path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn tempdir_beside(path: &Path) -> io::Result<std::path::PathBuf> {
+fn hidden_directory_beside(path: &Path) -> io::Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt as _;
 
-    let hidden = path.with_extension(format!("{}", std::process::id()));
+    let mut random = [0; 8];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
+    let hidden = path.with_extension(format!("{:x}", u64::from_ne_bytes(random)));
     std::fs::DirBuilder::new().mode(0o700).create(&hidden)?;
     Ok(hidden)
 }

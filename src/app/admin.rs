@@ -19,7 +19,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::inherited::Inherited;
 use crate::admin::endpoints::{
-    Configuration, Feeds, Keys, Livez, LogLevel, MetricsPage, Readyz, Reload, Status, VerifyToken,
+    Configuration, Feeds, Keys, Livez, LogLevel, MetricsPage, Readyz, RefusalsList, Reload, Status,
+    VerifyToken,
 };
 use crate::admin::gate::Gate;
 use crate::admin::in_force::InForce;
@@ -29,6 +30,7 @@ use crate::admin::server::{self, Socket};
 use crate::admin::{Endpoint, Router};
 use crate::clock::Clock;
 use crate::config::settings::{Admin, AdminPlace, AdminTls};
+use crate::gateway::Refusals;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
 
@@ -50,14 +52,15 @@ pub struct Told {
     pub in_force: InForce,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
+    pub refusals: Option<Refusals>,
     pub clock: Clock,
     pub reloads: ReloadHandle,
 }
 
 /// All endpoints.
 pub fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
-    let Told { in_force, readiness, metrics, clock, reloads } = told;
-    vec![
+    let Told { in_force, readiness, metrics, refusals, clock, reloads } = told;
+    let mut endpoints: Vec<Box<dyn Endpoint>> = vec![
         Box::new(Status { readiness: readiness.clone(), in_force: in_force.clone(), clock: clock.clone() }),
         Box::new(Configuration(in_force.clone())),
         Box::new(Keys { in_force: in_force.clone(), clock: clock.clone() }),
@@ -68,7 +71,11 @@ pub fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
         Box::new(MetricsPage(metrics)),
         Box::new(Livez),
         Box::new(Readyz(readiness)),
-    ]
+    ];
+    if let Some(refusals) = refusals {
+        endpoints.push(Box::new(RefusalsList(refusals)));
+    }
+    endpoints
 }
 
 /// What the socket is known by to a successor.
@@ -153,12 +160,11 @@ fn bind_tcp(address: SocketAddr, inherited: &mut Inherited) -> Result<net::TcpLi
 }
 
 async fn bind_unix(path: &Path, inherited: &mut Inherited) -> Result<UnixListener> {
-    let socket = match inherited.take_unix(LABEL, path) {
-        Some(socket) => socket,
-        None => {
-            let bound = server::bind_unix(path).await;
-            bound.with_context(|| format!("cannot listen on {}", path.display()))?.into_std()?
-        }
+    let socket = if let Some(socket) = inherited.take_unix(LABEL, path) {
+        socket
+    } else {
+        let bound = server::bind_unix(path).await;
+        bound.with_context(|| format!("cannot listen on {}", path.display()))?.into_std()?
     };
     socket.set_nonblocking(true)?;
     Ok(socket)

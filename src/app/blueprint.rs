@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use http::HeaderValue;
+use ipnet::IpNet;
 use rustls::ServerConfig;
 
 use super::{routes, upstreams};
-use crate::config::settings::{Listener, ListenerKind};
+use crate::config::settings::{Forwarded, Listener, ListenerKind};
 use crate::config::{Config, Identity};
-use crate::gateway::{ReservedNames, Routes};
+use crate::gateway::{ReservedNames, Routes, TrustedProxies};
 use crate::listener;
 use crate::upstream::Upstream;
 
@@ -26,6 +27,8 @@ pub struct Blueprint {
     pub routes: Arc<Routes>,
     /// The header names that no client may send.
     pub reserved: Arc<ReservedNames>,
+    /// Whose word on where requests come from counts.
+    pub trusted_proxies: Arc<TrustedProxies>,
     /// The upstreams, in the order of the configuration.
     pub upstreams: Vec<Arc<Upstream>>,
     /// What the listeners present, in the order of the configuration.
@@ -39,6 +42,8 @@ pub struct Face {
     pub speech: Speech,
     /// `Strict-Transport-Security`.
     pub hsts: Option<HeaderValue>,
+    /// Networks of load balancers whose connections begin with the PROXY protocol.
+    pub proxy_protocol: Option<Vec<IpNet>>,
 }
 
 /// What is spoken on a listener.
@@ -72,6 +77,7 @@ impl Blueprint {
         Ok(Self {
             routes: Arc::new(routes::build(&config)?),
             reserved: Arc::new(routes::reserved_names(&config)),
+            trusted_proxies: Arc::new(trusted_proxies(&config.forwarded)),
             upstreams: upstreams.collect::<Result<_>>()?,
             faces: faces.collect::<Result<_>>()?,
             config,
@@ -79,17 +85,23 @@ impl Blueprint {
     }
 }
 
+fn trusted_proxies(forwarded: &Forwarded) -> TrustedProxies {
+    TrustedProxies::new(forwarded.trusted_proxies.clone(), forwarded.header)
+}
+
 impl Face {
     fn of(listener: &Listener) -> Result<Self> {
-        let tls = match &listener.kind {
-            ListenerKind::Tls(tls) => tls,
-            ListenerKind::Plaintext => return Ok(Self { speech: Speech::Plaintext, hsts: None }),
-            ListenerKind::RedirectToHttps => return Ok(Self { speech: Speech::RedirectToHttps, hsts: None }),
+        let (speech, hsts) = match &listener.kind {
+            ListenerKind::Tls(tls) => {
+                let config = listener::server_config(tls);
+                let config = config.with_context(|| format!("listener {}", listener.address))?;
+                (Speech::Tls(config), tls.hsts.as_ref())
+            }
+            ListenerKind::Plaintext => (Speech::Plaintext, None),
+            ListenerKind::RedirectToHttps => (Speech::RedirectToHttps, None),
         };
-        let config =
-            listener::server_config(tls).with_context(|| format!("listener {}", listener.address))?;
-        let hsts = tls.hsts.as_ref().map(routes::hsts_value).transpose()?;
-        Ok(Self { speech: Speech::Tls(config), hsts })
+        let hsts = hsts.map(routes::hsts_value).transpose()?;
+        Ok(Self { speech, hsts, proxy_protocol: listener.proxy_protocol.clone() })
     }
 }
 

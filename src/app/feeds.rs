@@ -14,8 +14,8 @@ use crate::config::settings::{self, FeedIndex, FeedSource};
 use crate::config::{Config, Identity};
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
 use crate::feeds::revocation::{
-    DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings, RevocationFeedStats,
-    RevocationSource,
+    DEFAULT_INTERVAL, DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings,
+    RevocationFeedStats, RevocationSource,
 };
 use crate::revocation::{FeedState, Freshness};
 use crate::telemetry::metrics::{Metrics, Registration};
@@ -27,7 +27,7 @@ pub struct FeedTask {
     pub identity: Vec<Identity>,
     /// What the data plane reads.
     pub state: Arc<FeedState>,
-    stats: Arc<RevocationFeedStats>,
+    counts: Arc<RevocationFeedStats>,
     registrations: OnceLock<Vec<Registration>>,
     _task: JoinSet<()>,
 }
@@ -48,16 +48,16 @@ impl FeedTask {
         let settings = feed_settings(config, FeedIndex(place), ground.state_dir.as_deref())?;
         let mut feed = RevocationFeed::new(settings, ground.hasher.clone(), ground.clock.clone())?;
         feed.restore().await;
-        let (state, stats) = (feed.state(), feed.stats());
+        let (state, counts) = (feed.state(), feed.stats());
         let mut task = JoinSet::new();
         task.spawn(feed.run());
-        Ok(Self { identity, state, stats, registrations: OnceLock::new(), _task: task })
+        Ok(Self { identity, state, counts, registrations: OnceLock::new(), _task: task })
     }
 
     /// Puts the feed on the metrics page, if it is not there.
     pub fn register(&self, metrics: &Metrics, clock: &Clock) {
         self.registrations
-            .get_or_init(|| register(self.state.name(), &self.state, &self.stats, metrics, clock));
+            .get_or_init(|| register(self.state.name(), &self.state, &self.counts, metrics, clock));
     }
 }
 
@@ -93,6 +93,15 @@ fn feed_settings(
         FeedSource::File { path, interval } => {
             (RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES }, *interval)
         }
+        FeedSource::Valkey { valkey, prefix } => {
+            let source =
+                RevocationSource::Valkey { valkey: Box::new(valkey.clone()), prefix: prefix.clone() };
+            (source, DEFAULT_INTERVAL)
+        }
+        FeedSource::Nats { nats, bucket } => {
+            let source = RevocationSource::Nats { nats: Box::new(nats.clone()), bucket: bucket.clone() };
+            (source, DEFAULT_INTERVAL)
+        }
     };
     Ok(RevocationFeedSettings {
         name: feed.name.clone(),
@@ -115,13 +124,18 @@ fn register(
     clock: &Clock,
 ) -> Vec<Registration> {
     let labels = [("feed", feed)];
-    let counters: [(&str, &str, Read); 7] = [
+    let counters: [(&str, &str, Read); 8] = [
         ("feed_snapshots", "Snapshots of a revocation feed put in force.", |stats| &stats.snapshots),
         ("feed_deltas", "Deltas of a revocation feed put in force.", |stats| &stats.deltas),
         ("feed_unchanged", "Times a revocation feed said that nothing changed.", |stats| &stats.unchanged),
         ("feed_failures", "Failed attempts to hear a revocation feed.", |stats| &stats.failures),
         ("feed_applied", "Entries of a revocation feed put in force.", |stats| &stats.applied),
         ("feed_broken_entries", "Entries of a revocation feed skipped as broken.", |stats| &stats.broken),
+        (
+            "feed_foreign_entries",
+            "Entries of a revocation feed about issuers that are not bound to it.",
+            |stats| &stats.foreign,
+        ),
         ("feed_store_failures", "Failed attempts to keep a feed's copy on disk.", |stats| {
             &stats.store_failures
         }),

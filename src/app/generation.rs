@@ -7,8 +7,9 @@ use super::blueprint::{Blueprint, Face, Speech};
 use super::sockets::{ListenerKey, Sockets};
 use super::sources::Sources;
 use super::{request_limits, routes};
+use crate::clock::Clock;
 use crate::config::settings::ErrorDetail;
-use crate::gateway::{MetricIds, RequestLimits, ReservedNames, Routes};
+use crate::gateway::{Explainer, MetricIds, RequestLimits, ReservedNames, Routes, TrustedProxies};
 use crate::http1::GuardLimits;
 use crate::listener::{BoundListener, ListenerSettings, Role};
 use crate::revocation::RevocationPolicies;
@@ -21,6 +22,7 @@ use crate::upstream::Upstream;
 pub struct Generation {
     pub routes: Arc<Routes>,
     pub reserved: Arc<ReservedNames>,
+    pub trusted_proxies: Arc<TrustedProxies>,
     pub upstreams: Vec<Arc<Upstream>>,
     pub verifier: Arc<Verifier>,
     pub revocation: Arc<RevocationPolicies>,
@@ -47,6 +49,7 @@ impl Generation {
         Self {
             routes: Arc::clone(&blueprint.routes),
             reserved: Arc::clone(&blueprint.reserved),
+            trusted_proxies: Arc::clone(&blueprint.trusted_proxies),
             upstreams: blueprint.upstreams.clone(),
             verifier: sources.verifier(),
             revocation: Arc::new(sources.revocation(number)),
@@ -56,6 +59,19 @@ impl Generation {
             drain_idle: config.timeouts.drain_idle,
             error_detail: config.error_detail,
             listeners: listeners(blueprint, sockets, metrics),
+        }
+    }
+}
+
+impl Generation {
+    /// Who says why it accepts and refuses.
+    pub fn explainer(&self, clock: &Clock) -> Explainer {
+        Explainer {
+            routes: Arc::clone(&self.routes),
+            verifier: Arc::clone(&self.verifier),
+            revocation: Arc::clone(&self.revocation),
+            limits: self.limits,
+            clock: clock.clone(),
         }
     }
 }
@@ -74,6 +90,7 @@ fn listeners(
         let settings = ListenerSettings {
             metric: metrics.listener(&name),
             name,
+            proxy_protocol: face.proxy_protocol.clone(),
             role: match &face.speech {
                 Speech::Tls(tls) => Role::Tls(Arc::clone(tls)),
                 Speech::Plaintext => Role::Plaintext,

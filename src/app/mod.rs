@@ -17,14 +17,18 @@ mod feeds;
 mod generation;
 mod handover;
 mod inherited;
+mod introspection;
 mod last_good;
+mod lookups;
 mod offline;
 mod probes;
+mod registry;
 mod routes;
 mod service;
 mod sockets;
 mod sources;
 mod status;
+mod status_lists;
 mod systemd;
 mod upstreams;
 mod watch;
@@ -47,7 +51,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings;
 use crate::feeds::revocation::load_fact_hasher;
-use crate::gateway::{Explainer, RequestLimits, SharedVerdicts};
+use crate::gateway::{Refusals, RequestLimits, SharedVerdicts};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{Metrics, Registration};
 pub use admin::AdminAddress;
@@ -57,7 +61,7 @@ use generation::Generation;
 pub use handover::Program;
 use handover::Successor;
 pub use inherited::Inherited;
-pub use offline::Offline;
+pub use offline::{Offline, PrivateDirectory};
 use probes::Probes;
 pub use service::Service;
 use sockets::Sockets;
@@ -87,7 +91,6 @@ pub struct Running {
     blueprint: Blueprint,
     sockets: Sockets,
     sources: Sources,
-    ground: Ground,
     status: Status,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -141,24 +144,26 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         hasher: load_fact_hasher(config.state_dir.as_deref()),
         state_dir: config.state_dir.clone(),
     };
-    let mut sources = Sources::default().next(config, &ground).await?;
+    let mut sources = Sources::none(ground).next(config).await?;
     if inherited.has_predecessor() {
-        sources.load(&clock, STARTUP_WAIT).await?;
+        sources.load(STARTUP_WAIT).await?;
     }
 
     let readiness = Readiness::new(Sources::names(config));
-    sources.show(&metrics, &readiness, &clock);
+    sources.show(&metrics, &readiness);
     let generation = Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores));
-    let in_force = InForce::new(shown(1, &blueprint, &generation, &sources, &clock));
+    let in_force = InForce::new(shown(1, &blueprint, &generation, &sources));
     let (reloads, requests) = reloads::channel();
     if let Some(probes) = &probes {
         probes.serve(&readiness, &metrics, &mut tasks)?;
     }
+    let refusals = refusals(config, cores);
     if let Some(admin) = &admin {
         let told = Told {
             in_force: in_force.clone(),
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),
+            refusals: refusals.clone(),
             clock: clock.clone(),
             reloads,
         };
@@ -170,7 +175,9 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         .enumerate()
         .map(|(core, first)| {
             let (metrics, log) = (metrics.core(), access_log.per_core());
-            let equipment = Equipment { clock: clock.clone(), verdicts: verdicts.clone(), metrics, log };
+            let refusals = refusals.as_ref().map(|all| all.of_core(core));
+            let (clock, verdicts) = (clock.clone(), verdicts.clone());
+            let equipment = Equipment { clock, verdicts, metrics, log, refusals };
             Worker::start(core, equipment, first)
         })
         .collect::<std::io::Result<_>>()
@@ -196,7 +203,6 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         blueprint,
         sockets,
         sources,
-        ground,
         status,
         readiness,
         metrics,
@@ -270,8 +276,8 @@ impl Running {
         let config = &blueprint.config;
         let sockets = self.sockets.next(&config.listeners, cores, &mut Inherited::none())?;
         let shares = sockets.shares(&self.sockets, cores)?;
-        let sources = self.sources.next(config, &self.ground).await?;
-        sources.settle(&self.sources, &self.ground.clock, SETTLE_WAIT).await?;
+        let sources = self.sources.next(config).await?;
+        sources.settle(&self.sources, SETTLE_WAIT).await?;
         Ok(Next { blueprint, sockets, shares, sources })
     }
 
@@ -280,12 +286,12 @@ impl Running {
         let changes = self.blueprint.config.document.changes(&blueprint.config.document);
         let number = self.status.generation() + 1;
         let cores = self.workers.len();
-        sources.show(&self.metrics, &self.readiness, &self.ground.clock);
+        sources.show(&self.metrics, &self.readiness);
         self.readiness.replace_sources(Sources::names(&blueprint.config));
         let generation =
             Arc::new(Generation::new(number, &blueprint, &sockets, &sources, &self.metrics, cores));
         let adoptions = per_core(shares, &generation, cores);
-        self.in_force.replace(shown(number, &blueprint, &generation, &sources, &self.ground.clock));
+        self.in_force.replace(shown(number, &blueprint, &generation, &sources));
         let adopted: Vec<_> =
             self.workers.iter().zip(adoptions).map(|(worker, adoption)| worker.adopt(adoption)).collect();
         self.blueprint = blueprint;
@@ -359,22 +365,22 @@ fn shown(
     blueprint: &Blueprint,
     generation: &Generation,
     sources: &Sources,
-    clock: &Clock,
 ) -> in_force::Generation {
+    let clock = &sources.ground().clock;
     in_force::Generation {
         number,
         loaded_at: clock.wall(),
         document: blueprint.config.document.shown().clone(),
         issuers: generation.verifier.issuers().iter().cloned().collect(),
         feeds: sources.feeds(),
-        explainer: Explainer {
-            routes: Arc::clone(&generation.routes),
-            verifier: Arc::clone(&generation.verifier),
-            revocation: Arc::clone(&generation.revocation),
-            limits: generation.limits,
-            clock: clock.clone(),
-        },
+        explainer: generation.explainer(clock),
     }
+}
+
+/// Where refusals are kept, if anyone can ask for them.
+fn refusals(config: &Config, cores: usize) -> Option<Refusals> {
+    let kept = &config.admin.as_ref()?.refusals;
+    (kept.keep > 0).then(|| Refusals::new(cores, kept.keep, &kept.claims))
 }
 
 fn request_limits(config: &Config) -> RequestLimits {

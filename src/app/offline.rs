@@ -24,7 +24,7 @@ pub struct Offline {
     /// Judges tokens by them.
     pub explainer: Explainer,
     _sources: Sources,
-    _copies: Option<Copies>,
+    _copies: Option<PrivateDirectory>,
 }
 
 impl Offline {
@@ -34,11 +34,12 @@ impl Offline {
     /// # Errors
     /// A source that cannot be set up, such as inline keys that do not parse.
     pub async fn start(config: Config, clock: Clock) -> Result<Self> {
-        let copies = config.state_dir.as_deref().and_then(|directory| Copies::of(directory).ok());
+        let copies =
+            config.state_dir.as_deref().and_then(|directory| PrivateDirectory::copy_of(directory).ok());
         let state_dir = copies.as_ref().map(|copies| copies.0.clone());
         let hasher = load_fact_hasher(state_dir.as_deref());
         let ground = Ground { clock: clock.clone(), hasher, state_dir };
-        let sources = Sources::default().next(&config, &ground).await?;
+        let sources = Sources::none(ground).next(&config).await?;
         let feeds = sources.feeds();
         let heard = async {
             while !feeds.iter().all(|feed| feed.is_loaded()) {
@@ -57,19 +58,31 @@ impl Offline {
     }
 }
 
-/// A private copy of a state directory, gone when dropped.
+/// A directory that only this user may enter, gone when dropped.
 #[derive(Debug)]
-struct Copies(PathBuf);
+pub struct PrivateDirectory(PathBuf);
 
-impl Copies {
-    fn of(directory: &Path) -> std::io::Result<Self> {
+impl PrivateDirectory {
+    /// A new, empty one among the system's temporary files.
+    pub fn new() -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
 
-        let mut random = [0; 8];
+        let mut random = [0; 16];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| std::io::Error::other("no randomness"))?;
-        let name = format!("valgate-{:016x}", u64::from_ne_bytes(random));
-        let copies = Self(std::env::temp_dir().join(name));
-        std::fs::DirBuilder::new().mode(0o700).create(&copies.0)?;
+        let name = format!("valgate-{:032x}", u128::from_ne_bytes(random));
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// With copies of the files of another.
+    fn copy_of(directory: &Path) -> std::io::Result<Self> {
+        let copies = Self::new()?;
         for entry in std::fs::read_dir(directory)? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
@@ -80,7 +93,7 @@ impl Copies {
     }
 }
 
-impl Drop for Copies {
+impl Drop for PrivateDirectory {
     fn drop(&mut self) {
         _ = std::fs::remove_dir_all(&self.0);
     }

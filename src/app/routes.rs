@@ -7,7 +7,10 @@ use http::HeaderValue;
 
 use crate::config::Config;
 use crate::config::settings;
-use crate::gateway::{HostHeader, IdentityHeader, MetricIds, ReservedNames, Route, Routes, TokenSource};
+use crate::gateway::{
+    ExpiryHint, ExpiryHints, HostHeader, IdentityHeader, IdentitySource, MetricIds, ReservedNames, Route,
+    Routes, TokenSource,
+};
 use crate::policy::{Access, ClaimRule, ClaimTest, Policy};
 use crate::route::{Ambiguity, RouteId, RouteTable};
 use crate::telemetry::metrics::Metrics;
@@ -21,7 +24,7 @@ pub fn build(config: &Config) -> Result<Routes> {
         .routes
         .iter()
         .enumerate()
-        .map(|(place, route)| build_route(place, route))
+        .map(|(place, route)| build_route(config, place, route))
         .collect::<Result<_>>()?;
     Ok(Routes::new(table, all))
 }
@@ -54,16 +57,20 @@ pub fn hsts_value(hsts: &settings::Hsts) -> Result<HeaderValue> {
     Ok(HeaderValue::from_str(&value)?)
 }
 
-fn build_route(place: usize, route: &settings::Route) -> Result<Arc<Route>> {
-    let identity = |(header, claim): &(http::HeaderName, settings::ClaimPath)| IdentityHeader {
+fn build_route(config: &Config, place: usize, route: &settings::Route) -> Result<Arc<Route>> {
+    let identity = |(header, source): &(http::HeaderName, settings::IdentitySource)| IdentityHeader {
         header: header.clone(),
-        claim: boxed(&claim.0).into(),
+        source: match source {
+            settings::IdentitySource::Claim(path) => IdentitySource::Claim(boxed(&path.0).into()),
+            settings::IdentitySource::Certificate(fact) => IdentitySource::Certificate(*fact),
+        },
     };
     Ok(Arc::new(Route {
         id: RouteId(u16::try_from(place)?),
         name: route.name.as_str().into(),
         access: match &route.access {
             settings::Access::Public => Access::Public,
+            settings::Access::Certificate(rules) => Access::Certificate(rules.clone()),
             settings::Access::Require(needed) => Access::Require(policy(needed)?),
         },
         token_from: match &route.token_from {
@@ -80,9 +87,28 @@ fn build_route(place: usize, route: &settings::Route) -> Result<Arc<Route>> {
         allow: ambiguities(route.allow),
         allow_override_headers: route.allow_override_headers.clone(),
         max_body: route.max_body,
+        expiry_hints: expiry_hints(config, route)?,
         error_detail: route.error_detail,
+        cors: route.cors.clone().map(Arc::new),
     }))
 }
+
+/// The route's own hint for all of its issuers, or each issuer's.
+fn expiry_hints(config: &Config, route: &settings::Route) -> Result<ExpiryHints> {
+    let settings::Access::Require(needed) = &route.access else { return Ok(ExpiryHints::default()) };
+    let mut hints = Vec::new();
+    for index in &needed.issuers {
+        let of_issuer = config.issuers.get(index.0).and_then(|issuer| issuer.expiry_hint.as_ref());
+        let Some(hint) = route.expiry_hint.as_ref().or(of_issuer) else { continue };
+        let link = hint.renew_at.as_ref().map(|url| format!("<{url}>; rel=\"{RENEW}\""));
+        let link = link.as_deref().map(HeaderValue::from_str).transpose()?;
+        hints.push((IssuerId(u16::try_from(index.0)?), ExpiryHint { within: hint.within, link }));
+    }
+    Ok(hints.into_iter().collect())
+}
+
+/// No relation of this kind is registered, so it is a URI of our own (RFC 8288 section 2.1.2).
+const RENEW: &str = "urn:valgate:rel:renew";
 
 fn policy(needed: &settings::Requirements) -> Result<Policy> {
     let issuers = needed.issuers.iter().map(|index| Ok(IssuerId(u16::try_from(index.0)?)));
@@ -91,6 +117,7 @@ fn policy(needed: &settings::Requirements) -> Result<Policy> {
         all_scopes: boxed(&needed.scopes),
         any_scopes: boxed(&needed.any_scopes),
         rules: needed.claims.iter().map(claim_rule).collect::<Result<_>>()?,
+        client_certificate: needed.client_certificate.clone(),
     })
 }
 

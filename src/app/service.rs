@@ -1,5 +1,6 @@
 //! A gateway that follows its configuration file: by signals, by a watch on the file, and by request.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -194,7 +195,7 @@ impl Service {
     }
 
     fn keep_copy(&self) {
-        last_good::keep(&self.running.blueprint.config, self.running.ground.state_dir.as_deref());
+        last_good::keep(&self.running.blueprint.config, self.running.sources.ground().state_dir.as_deref());
     }
 }
 
@@ -236,7 +237,10 @@ fn listed(changes: &[String]) -> String {
     let mut text = changes.iter().take(MAX_LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
     match changes.len() {
         0 => text.push_str("none"),
-        all if all > MAX_LISTED => text.push_str(&format!(", and {} more", all - MAX_LISTED)),
+        all if all > MAX_LISTED => {
+            // Writing to a text cannot fail.
+            let _ = write!(text, ", and {} more", all - MAX_LISTED);
+        }
         _ => {}
     }
     text

@@ -15,14 +15,17 @@ use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::settings::{self, JwksLocation, MetadataLocation};
 use crate::config::{Config, Identity};
-use crate::feeds::fetch::{FetchSettings, TrustAnchors};
+use crate::feeds::fetch::{ClientCertificate, EgressProxy, FetchSettings, TrustAnchors};
 use crate::feeds::jwks::{KeyFeed, KeyFeedSettings, KeyFeedStats, KeyOrigin, RefreshIntervals};
-use crate::keys::{KeySource, KeySourceSettings};
-use crate::revocation::{FactHasher, FeedState, RevocationPolicies, RevocationPolicy, WhenStale};
+use crate::keys::{KeySource, KeySourceSettings, Unusable};
+use crate::revocation::{
+    FactHasher, FeedState, RevocationPolicies, RevocationPolicy, StatusLists, WhenStale,
+};
 use crate::telemetry::metrics::{Metrics, Registration};
-use crate::token::{Audiences, Expectations, Issuer, IssuerId, Issuers, Profile, Verifier};
+use crate::token::{Audiences, Expectations, Introspection, Issuer, IssuerId, Issuers, Profile, Verifier};
 
 use super::feeds::FeedTask;
+use super::lookups::Lookups;
 
 /// What all sources of a process have in common.
 #[derive(Clone, Debug)]
@@ -33,13 +36,13 @@ pub struct Ground {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sources {
+    ground: Ground,
     keys: Vec<Arc<KeyTask>>,
     feeds: Vec<Arc<FeedTask>>,
     issuers: Vec<TrustedIssuer>,
-    hasher: Option<FactHasher>,
-    _watch: JoinSet<()>,
+    watch: JoinSet<()>,
 }
 
 /// The task that keeps one issuer's keys, until dropped.
@@ -58,6 +61,7 @@ struct TrustedIssuer {
     identity: Identity,
     issuer: Arc<Issuer>,
     policy: RevocationPolicy,
+    lookups: Arc<Lookups>,
 }
 
 /// How often readiness looks at the sources.
@@ -74,13 +78,25 @@ impl Sources {
         issuers.chain(feeds).collect()
     }
 
+    /// No sources yet.
+    pub fn none(ground: Ground) -> Self {
+        let (keys, feeds, issuers) = Default::default();
+        Self { ground, keys, feeds, issuers, watch: JoinSet::new() }
+    }
+
+    /// What they have in common.
+    pub fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
     /// The sources of this configuration: those that run already, and a new task for each other. Keys and feeds need
     /// not be there yet.
     ///
     /// # Errors
     /// A certificate or inline keys that cannot be used. What was newly started ends.
-    pub async fn next(&self, config: &Config, ground: &Ground) -> Result<Self> {
-        let mut next = Self { hasher: Some(ground.hasher.clone()), ..Self::default() };
+    pub async fn next(&self, config: &Config) -> Result<Self> {
+        let ground = &self.ground;
+        let mut next = Self::none(ground.clone());
         for (place, feed) in config.feeds.iter().enumerate() {
             let identity = FeedTask::identity(config, place);
             let running = self.feeds.iter().find(|task| task.identity == identity);
@@ -104,7 +120,14 @@ impl Sources {
                         .with_context(|| format!("issuer {}", settings.name))?,
                 ),
             };
-            next.issuers.push(self.issuer(config, place, settings, &task.source, &next.feeds)?);
+            next.issuers.push(self.issuer(
+                config,
+                place,
+                settings,
+                &task.source,
+                &next.feeds,
+                &ground.clock,
+            )?);
             next.keys.push(task);
         }
         Ok(next)
@@ -115,10 +138,9 @@ impl Sources {
     ///
     /// # Errors
     /// One is not, after so long.
-    pub async fn settle(&self, before: &Self, clock: &Clock, patience: Duration) -> Result<()> {
-        let loaded = before.names_that(|loaded| loaded, clock);
-        let missing =
-            || self.names_that(|loaded| !loaded, clock).into_iter().find(|name| loaded.contains(name));
+    pub async fn settle(&self, before: &Self, patience: Duration) -> Result<()> {
+        let loaded = before.names_that(|loaded| loaded);
+        let missing = || self.names_that(|loaded| !loaded).into_iter().find(|name| loaded.contains(name));
         self.wait(missing, patience).await
     }
 
@@ -126,21 +148,26 @@ impl Sources {
     ///
     /// # Errors
     /// One is not, after so long.
-    pub async fn load(&self, clock: &Clock, patience: Duration) -> Result<()> {
-        self.wait(|| self.names_that(|loaded| !loaded, clock).into_iter().next(), patience).await
+    pub async fn load(&self, patience: Duration) -> Result<()> {
+        self.wait(|| self.names_that(|loaded| !loaded).into_iter().next(), patience).await
     }
 
     /// Has the sources shown by metrics and readiness from now on.
-    pub fn show(&mut self, metrics: &Metrics, readiness: &Readiness, clock: &Clock) {
+    pub fn show(&mut self, metrics: &Metrics, readiness: &Readiness) {
+        let clock = &self.ground.clock;
         for task in &self.keys {
             task.registrations.get_or_init(|| register_keys(task, metrics, clock));
         }
         for task in &self.feeds {
             task.register(metrics, clock);
         }
+        for trusted in &self.issuers {
+            trusted.lookups.register(&trusted.issuer.name, metrics, clock);
+        }
         let keys = self.keys.iter().map(|task| (task.name.clone(), Arc::clone(&task.source))).collect();
-        self._watch = JoinSet::new();
-        self._watch.spawn(watch(readiness.clone(), keys, self.feeds(), clock.clone()));
+        let watching = watch(readiness.clone(), keys, self.feeds(), clock.clone());
+        self.watch = JoinSet::new();
+        self.watch.spawn(watching);
     }
 
     /// What the feeds have brought, at their places in the configuration.
@@ -157,7 +184,7 @@ impl Sources {
     /// Judges verified tokens by the feeds, in the generation of this number.
     pub fn revocation(&self, generation: u64) -> RevocationPolicies {
         let policy = |trusted: &TrustedIssuer| (Arc::clone(&trusted.issuer), trusted.policy.clone());
-        let hasher = self.hasher.clone().unwrap_or_else(FactHasher::random);
+        let hasher = self.ground.hasher.clone();
         RevocationPolicies::new(hasher, generation, self.issuers.iter().map(policy).collect())
     }
 
@@ -169,14 +196,19 @@ impl Sources {
         settings: &settings::Issuer,
         keys: &Arc<KeySource>,
         feeds: &[Arc<FeedTask>],
+        clock: &Clock,
     ) -> Result<TrustedIssuer> {
         let identity = config.document.identity("issuers", place, &[]);
         let same = |old: &&TrustedIssuer| old.identity == identity && Arc::ptr_eq(&old.issuer.keys, keys);
-        let issuer = match self.issuers.get(place).filter(same) {
-            Some(old) => Arc::clone(&old.issuer),
-            None => Arc::new(issuer(place, settings, Arc::clone(keys))?),
+        let (issuer, lookups) = if let Some(old) = self.issuers.get(place).filter(same) {
+            (Arc::clone(&old.issuer), Arc::clone(&old.lookups))
+        } else {
+            let (introspection, lookups) =
+                Lookups::start(settings, keys, clock).with_context(|| format!("issuer {}", settings.name))?;
+            (Arc::new(issuer(place, settings, Arc::clone(keys), introspection)?), Arc::new(lookups))
         };
-        Ok(TrustedIssuer { identity, issuer, policy: revocation_policy(settings, feeds) })
+        let policy = revocation_policy(settings, feeds, lookups.status_lists());
+        Ok(TrustedIssuer { identity, issuer, policy, lookups })
     }
 
     async fn wait(&self, missing: impl Fn() -> Option<String>, patience: Duration) -> Result<()> {
@@ -195,8 +227,8 @@ impl Sources {
         bail!("{name} cannot be loaded: {why}")
     }
 
-    fn names_that(&self, wanted: impl Fn(bool) -> bool, clock: &Clock) -> Vec<String> {
-        let now = clock.monotonic();
+    fn names_that(&self, wanted: impl Fn(bool) -> bool) -> Vec<String> {
+        let now = self.ground.clock.monotonic();
         let keys =
             self.keys.iter().map(|task| (keys_name(&task.name), task.source.current().keys(now).is_some()));
         let feeds = self.feeds.iter().map(|task| (feed_name(task.state.name()), task.state.is_loaded()));
@@ -206,8 +238,10 @@ impl Sources {
 
 impl KeyTask {
     fn start(settings: &settings::Issuer, identity: Identity, ground: &Ground) -> Result<Self> {
-        let feed =
-            KeyFeed::new(key_feed_settings(settings, ground.state_dir.as_deref()), ground.clock.clone())?;
+        let feed = KeyFeed::new(
+            key_feed_settings(settings.name.clone(), settings, &settings.keys, ground.state_dir.as_deref()),
+            ground.clock.clone(),
+        )?;
         let (source, stats) = (feed.source(), feed.stats());
         let mut task = JoinSet::new();
         task.spawn(feed.run());
@@ -224,11 +258,16 @@ fn feed_name(feed: &str) -> String {
     format!("feed {feed}")
 }
 
-fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<&Path>) -> KeyFeedSettings {
-    let keys = &issuer.keys;
+/// How the keys of this name are kept current, which are the issuer's.
+pub fn key_feed_settings(
+    name: String,
+    issuer: &settings::Issuer,
+    keys: &settings::KeySettings,
+    state_dir: Option<&Path>,
+) -> KeyFeedSettings {
     let intervals = RefreshIntervals::default();
     KeyFeedSettings {
-        name: issuer.name.clone(),
+        name,
         issuer: issuer.issuer.clone(),
         origin: match &keys.location {
             JwksLocation::Url(url) => KeyOrigin::JwksUrl(url.clone()),
@@ -241,12 +280,7 @@ fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<&Path>) -> Key
             JwksLocation::File(path) => KeyOrigin::File(path.clone()),
             JwksLocation::Inline(text) => KeyOrigin::Inline(text.clone().into_bytes()),
         },
-        fetch: FetchSettings {
-            ca: keys.ca.clone().map(TrustAnchors::File),
-            timeout: keys.timeout,
-            allow_http: keys.insecure_allow_http,
-            ..FetchSettings::default()
-        },
+        fetch: fetch_settings(&keys.transport),
         algorithms: issuer.algorithms.clone(),
         intervals: RefreshIntervals {
             usual: keys.refresh_interval,
@@ -256,13 +290,37 @@ fn key_feed_settings(issuer: &settings::Issuer, state_dir: Option<&Path>) -> Key
         source: KeySourceSettings {
             max_stale: keys.max_stale,
             cooldown: keys.cooldown,
-            ..KeySourceSettings::default()
+            unknown_kid_ttl: keys.unknown_kid_ttl,
+            wait: keys.wait,
         },
         state_dir: state_dir.map(Path::to_owned),
     }
 }
 
-fn issuer(place: usize, settings: &settings::Issuer, keys: Arc<KeySource>) -> Result<Issuer> {
+/// How the fetch client gets where the configuration says.
+pub fn fetch_settings(transport: &settings::Transport) -> FetchSettings {
+    FetchSettings {
+        ca: transport.ca.clone().map(TrustAnchors::File),
+        client_certificate: transport.client_certificate.as_ref().map(|files| ClientCertificate {
+            certificate: files.certificate.clone(),
+            private_key: files.private_key.clone(),
+        }),
+        proxy: transport
+            .proxy
+            .as_ref()
+            .map(|proxy| EgressProxy { url: proxy.url.clone(), authorization: proxy.authorization.clone() }),
+        timeout: transport.timeout,
+        max_bytes: transport.max_size,
+        allow_http: transport.insecure_allow_http,
+    }
+}
+
+fn issuer(
+    place: usize,
+    settings: &settings::Issuer,
+    keys: Arc<KeySource>,
+    introspection: Option<Introspection>,
+) -> Result<Issuer> {
     let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
     Ok(Issuer {
         id: IssuerId(u16::try_from(place)?),
@@ -278,15 +336,22 @@ fn issuer(place: usize, settings: &settings::Issuer, keys: Arc<KeySource>) -> Re
             max_lifetime: settings.max_lifetime,
             required_claims: boxed(&settings.required_claims),
             profile: settings.profile.map(|settings::Profile::Rfc9068| Profile::Rfc9068),
+            binding: settings.binding,
         },
         keys,
+        introspection,
     })
 }
 
-fn revocation_policy(issuer: &settings::Issuer, feeds: &[Arc<FeedTask>]) -> RevocationPolicy {
+fn revocation_policy(
+    issuer: &settings::Issuer,
+    feeds: &[Arc<FeedTask>],
+    status_lists: Option<Arc<StatusLists>>,
+) -> RevocationPolicy {
     match &issuer.revocation {
         None => RevocationPolicy {
             feeds: Vec::new(),
+            status_lists: None,
             max_staleness: Duration::MAX,
             when_stale: WhenStale::Reject,
         },
@@ -296,6 +361,7 @@ fn revocation_policy(issuer: &settings::Issuer, feeds: &[Arc<FeedTask>]) -> Revo
                 .iter()
                 .filter_map(|index| Some(Arc::clone(&feeds.get(index.0)?.state)))
                 .collect(),
+            status_lists,
             max_staleness: revocation.max_staleness,
             when_stale: match revocation.when_stale {
                 settings::WhenStale::Reject => WhenStale::Reject,
@@ -345,8 +411,9 @@ fn register_keys(task: &KeyTask, metrics: &Metrics, clock: &Clock) -> Vec<Regist
         let stats = Arc::clone(&task.stats);
         metrics.register_counter(name, help, &labels, move || read(&stats))
     };
-    let (source, clock) = (Arc::clone(&task.source), clock.clone());
-    vec![
+    let (source, due) = (Arc::clone(&task.source), Arc::clone(&task.stats));
+    let (clock, due_clock) = (clock.clone(), clock.clone());
+    let mut registrations = vec![
         count("keys_refreshes", "Refreshes of an issuer's keys that succeeded.", |stats| {
             stats.refreshes_ok.load(Ordering::Relaxed)
         }),
@@ -364,16 +431,30 @@ fn register_keys(task: &KeyTask, metrics: &Metrics, clock: &Clock) -> Vec<Regist
             #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
             move || stats.keys.load(Ordering::Relaxed) as f64
         }),
-        metrics.register_gauge("keys_skipped", "Published keys that cannot be used.", &labels, {
-            let stats = Arc::clone(&stats);
-            #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
-            move || stats.skipped_keys.load(Ordering::Relaxed) as f64
-        }),
         metrics.register_gauge(
             "keys_age_seconds",
             "Time since an issuer's keys were last confirmed; absent before the first time.",
             &labels,
             move || stats.last_success().map_or(f64::NAN, |last| last.until(clock.monotonic()).as_secs_f64()),
         ),
-    ]
+        metrics.register_gauge(
+            "keys_next_refresh_seconds",
+            "Time until an issuer's keys are refreshed, if nothing asks for it before; absent during a refresh.",
+            &labels,
+            move || {
+                due.next_refresh().map_or(f64::NAN, |due| due_clock.monotonic().until(due).as_secs_f64())
+            },
+        ),
+    ];
+    registrations.extend(Unusable::NAMES.iter().enumerate().map(|(place, reason)| {
+        let stats = Arc::clone(&task.stats);
+        metrics.register_gauge(
+            "keys_skipped",
+            "Published keys that cannot be used.",
+            &[("issuer", task.name.as_str()), ("reason", reason)],
+            #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
+            move || stats.skipped_keys(place) as f64,
+        )
+    }));
+    registrations
 }

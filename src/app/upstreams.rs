@@ -1,14 +1,15 @@
 //! Upstreams as the data plane has them, made from those of the configuration.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use http::HeaderValue;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use crate::config::settings;
-use crate::upstream::{Endpoint, Protocol, Upstream, UpstreamTimeouts, tls_config};
+use crate::upstream::{Endpoint, OwnCertificate, Protocol, Upstream, UpstreamTimeouts, tls_config};
 
 /// One upstream.
 pub fn build(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
@@ -21,20 +22,17 @@ fn build_one(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
         settings::Protocol::Http1 => Protocol::Http1,
         settings::Protocol::Http2 => Protocol::Http2,
     };
-    let roots = match &upstream.tls.ca {
-        Some(path) => CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .with_context(|| format!("{}", path.display()))?,
-        None => Vec::new(),
-    };
+    let roots = upstream.tls.ca.as_deref().map(certificates).transpose()?.unwrap_or_default();
+    let own = upstream.tls.client_certificate.as_ref().map(own_certificate).transpose()?;
     let needs_tls = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
-    let tls = needs_tls.then(|| tls_config(roots, protocol).map(Arc::new)).transpose()?;
+    let tls = needs_tls.then(|| tls_config(roots, protocol, own).map(Arc::new)).transpose()?;
     let endpoint = |endpoint: &settings::Endpoint| -> Result<Endpoint> {
         let server_name = match &upstream.tls.server_name {
             Some(name) => name.clone(),
             None => ServerName::try_from(endpoint.host.clone())?,
         };
         Ok(Endpoint {
+            socket: endpoint.socket.as_deref().map(Box::from),
             host: endpoint.host.as_str().into(),
             port: endpoint.port,
             authority: HeaderValue::from_str(endpoint.authority.as_str())?,
@@ -52,4 +50,17 @@ fn build_one(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
         protocol,
         max_idle: upstream.max_idle_connections,
     }))
+}
+
+fn own_certificate(pair: &settings::CertifiedKey) -> Result<OwnCertificate> {
+    let key = PrivateKeyDer::from_pem_file(&pair.private_key)
+        .with_context(|| format!("{}", pair.private_key.display()))?;
+    Ok(OwnCertificate { chain: certificates(&pair.certificate)?, key })
+}
+
+/// All certificates of a PEM file.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("{}", path.display()))
 }

@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 use super::generation::Generation;
 use super::sockets::ListenerKey;
 use crate::clock::Clock;
-use crate::gateway::{Authenticator, Core, Gateway, LongLived, SWEEP, SharedVerdicts};
+use crate::gateway::{Authenticator, Core, CoreRefusals, Gateway, LongLived, SWEEP, SharedVerdicts};
 use crate::listener::{Crowd, Drain, ListenerSettings, Manner, serve};
 use crate::telemetry::access_log::CoreLog;
 use crate::telemetry::metrics::CoreMetrics;
@@ -40,6 +40,7 @@ pub struct Equipment {
     pub verdicts: SharedVerdicts,
     pub metrics: CoreMetrics,
     pub log: CoreLog,
+    pub refusals: Option<CoreRefusals>,
 }
 
 /// A generation, and this core's sockets of the listeners that are new in it.
@@ -190,7 +191,7 @@ impl Desk {
 }
 
 fn first_core(equipment: Equipment, generation: &Generation) -> Core {
-    let Equipment { clock, verdicts, metrics, log } = equipment;
+    let Equipment { clock, verdicts, metrics, log, refusals } = equipment;
     let authenticator = Authenticator::new(
         Arc::clone(&generation.verifier),
         Arc::clone(&generation.revocation),
@@ -203,12 +204,15 @@ fn first_core(equipment: Equipment, generation: &Generation) -> Core {
         authenticator,
         upstreams: generation.upstreams.iter().map(client).collect(),
         reserved: Arc::clone(&generation.reserved),
+        trusted_proxies: Arc::clone(&generation.trusted_proxies),
         limits: generation.limits,
         error_detail: generation.error_detail,
         metrics: Rc::new(metrics),
         metric_ids: generation.metric_ids.clone(),
         access_log: Rc::new(RefCell::new(log)),
         long_lived: Rc::new(LongLived::default()),
+        explainer: generation.explainer(&clock),
+        refusals: refusals.map(Rc::new),
         ids: Rc::new(RefCell::new(IdGenerator::new())),
         clock,
     }
@@ -229,12 +233,15 @@ fn next_core(before: &Core, generation: &Generation) -> Core {
             .succeeded_by(Arc::clone(&generation.verifier), Arc::clone(&generation.revocation)),
         upstreams: generation.upstreams.iter().map(client).collect(),
         reserved: Arc::clone(&generation.reserved),
+        trusted_proxies: Arc::clone(&generation.trusted_proxies),
         limits: generation.limits,
         error_detail: generation.error_detail,
         metrics: Rc::clone(&before.metrics),
         metric_ids: generation.metric_ids.clone(),
         access_log: Rc::clone(&before.access_log),
         long_lived: Rc::clone(&before.long_lived),
+        explainer: generation.explainer(&before.clock),
+        refusals: before.refusals.clone(),
         ids: Rc::clone(&before.ids),
     }
 }

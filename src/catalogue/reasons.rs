@@ -132,6 +132,15 @@ reasons! {
     ClaimRule = AccessDenied, "claim_rule", Client,
         "The token's claims do not satisfy a rule of this route.",
         "Ask the owner of the API for access; the gateway's log names the rule.";
+    OriginNotAllowed = AccessDenied, "origin_not_allowed", Client,
+        "A page of this origin may not call this route.",
+        "Call from a page of an allowed origin; the operator can add this one to the route's cors.allow_origins.";
+    CertificateMissing = AccessDenied, "certificate_missing", Client,
+        "This route requires a client certificate, and the connection has none.",
+        "Connect by TLS with a certificate of the authority that this API trusts.";
+    CertificateRule = AccessDenied, "certificate_rule", Client,
+        "The client certificate is not one that this route allows.",
+        "Use the certificate that was issued for this API; the gateway's log names the rule.";
     CrossOrigin = AccessDenied, "cross_origin", Client,
         "A request that changes something came with a cookie from a page of another origin.",
         "Send the request from a page of the same origin, or with an Authorization header in place of the cookie.";

@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod audit;
 pub mod check;
 mod demo;
 mod explain;
@@ -7,6 +8,7 @@ mod inject;
 mod run;
 pub mod schema;
 mod style;
+mod test;
 mod token;
 mod webhook;
 
@@ -41,8 +43,14 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Say what a configuration allows that the best current practice advises against
+    #[command(after_help = audit::AFTER_HELP)]
+    Audit(audit::Options),
     /// Explain an error code: its causes, who must act, and how to fix them
     Explain(explain::Options),
+    /// Run cases of requests and tokens against a configuration
+    #[command(after_help = test::AFTER_HELP)]
+    Test(test::Options),
     /// Show what a token says, or why it is accepted or refused
     #[command(subcommand)]
     Token(token::Command),
@@ -68,7 +76,9 @@ pub fn main() -> ExitCode {
                 Err(error) => fail(&error.into()),
             }
         }
+        Command::Audit(options) => audit::run(&options),
         Command::Explain(options) => explain::explain(&options, &mut io::stdout().lock()),
+        Command::Test(options) => test::run(&options),
         Command::Token(command) => token::run(&command),
         Command::Schema => schema::schema(&mut io::stdout().lock())
             .map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS),

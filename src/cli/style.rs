@@ -15,7 +15,8 @@ impl Style {
         Self { colour: !refused && io::stdout().is_terminal() }
     }
 
-    /// Without colour.
+    /// Without colour, whatever the output is.
+    #[cfg(test)]
     pub const PLAIN: Self = Self { colour: false };
 
     /// What is well.

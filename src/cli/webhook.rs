@@ -39,6 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
             private_key: options.private_key.clone(),
         }],
         min_version: TlsVersion::Tls12,
+        client_certificates: None,
         hsts: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -138,45 +138,41 @@ fn after_each(characters: &[char], text: &str) -> Vec<usize> {
     windows.filter(|(_, window)| *window == text).map(|(start, _)| start + text.len()).collect()
 }
 
-impl Diagnostics {
-    /// The only mistake of a file.
-    pub(super) fn one(file: &str, diagnostic: Diagnostic) -> Self {
-        Self { file: file.to_owned(), list: vec![diagnostic] }
-    }
-
-    fn render(&self, diagnostic: &Diagnostic, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match diagnostic.path.as_str() {
-            "" => writeln!(f, "error: {}", diagnostic.message)?,
-            path => writeln!(f, "error: {path}: {}", diagnostic.message)?,
+impl Diagnostic {
+    /// As a compiler shows it: what it is, where it stands, what would be right.
+    pub(super) fn render(&self, label: &str, file: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => writeln!(f, "{label}: {}", self.message)?,
+            path => writeln!(f, "{label}: {path}: {}", self.message)?,
         }
-        let gutter = diagnostic.line.to_string().len();
-        match diagnostic.line {
-            0 => writeln!(f, " --> {}", self.file)?,
-            line => writeln!(f, "{:gutter$}--> {}:{line}:{}", "", self.file, diagnostic.column)?,
+        let gutter = self.line.to_string().len();
+        match self.line {
+            0 => writeln!(f, " --> {file}")?,
+            line => writeln!(f, "{:gutter$}--> {file}:{line}:{}", "", self.column)?,
         }
-        if let Some(snippet) = &diagnostic.snippet {
+        if let Some(Snippet { text, indent, width }) = &self.snippet {
             writeln!(f, "{:gutter$} |", "")?;
-            writeln!(f, "{} | {}", diagnostic.line, snippet.text)?;
-            writeln!(
-                f,
-                "{:gutter$} | {:indent$}{}",
-                "",
-                "",
-                "^".repeat(snippet.width),
-                indent = snippet.indent
-            )?;
+            writeln!(f, "{} | {text}", self.line)?;
+            writeln!(f, "{:gutter$} | {:indent$}{}", "", "", "^".repeat(*width))?;
         }
-        if let Some(remedy) = &diagnostic.remedy {
+        if let Some(remedy) = &self.remedy {
             writeln!(f, "{:gutter$} = help: {remedy}", "")?;
         }
         Ok(())
     }
 }
 
+impl Diagnostics {
+    /// The only mistake of a file.
+    pub(super) fn one(file: &str, diagnostic: Diagnostic) -> Self {
+        Self { file: file.to_owned(), list: vec![diagnostic] }
+    }
+}
+
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for diagnostic in &self.list {
-            self.render(diagnostic, f)?;
+            diagnostic.render("error", &self.file, f)?;
             writeln!(f)?;
         }
         let count = self.list.len();

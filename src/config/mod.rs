@@ -12,6 +12,7 @@
 //! All mistakes are told at once, each with its place in the file and what would be right. Nothing outside this
 //! folder sees YAML or a raw type. Knows nothing of sockets, requests or tasks.
 
+mod audit;
 mod build;
 mod diagnostic;
 mod document;
@@ -32,6 +33,7 @@ mod tree;
 
 use std::path::Path;
 
+pub use audit::{Audit, Finding, Severity, audit, audit_text};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use document::{Document, Identity, contents};
 pub use reference::reference;
@@ -64,7 +66,7 @@ pub fn parse(
     base_dir: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Diagnostics> {
-    Source { text, name, base_dir, environment, probe_files: false }.parse()
+    Source { text, name, base_dir, environment, probe_files: false }.parse().map(|parsed| parsed.config)
 }
 
 struct Source<'a> {
@@ -75,8 +77,16 @@ struct Source<'a> {
     probe_files: bool,
 }
 
+/// A good configuration, and what it was made from.
+struct Parsed {
+    config: Config,
+    tree: tree::Node,
+    /// Parts of the text that are never shown.
+    secrets: Vec<tree::Span>,
+}
+
 impl Source<'_> {
-    fn parse(&self) -> Result<Config, Diagnostics> {
+    fn parse(&self) -> Result<Parsed, Diagnostics> {
         let (mut root, faults) = tree::parse(self.text).map_err(|fault| self.only(&fault))?;
         let unresolved = substitute::fill_in(&mut root, self.environment);
         let mut mistakes = Mistakes::new(self.text, &root);
@@ -97,12 +107,13 @@ impl Source<'_> {
                 None
             }
         };
-        let shown = shown::document(&root, mistakes.hidden());
+        let secrets = mistakes.hidden().to_vec();
+        let shown = shown::document(&root, &secrets);
         let list = mistakes.into_diagnostics();
         match config {
             Some(config) if list.is_empty() => {
                 let document = Document::new(self.text, json, shown, files.into_references());
-                Ok(Config { document, ..config })
+                Ok(Parsed { config: Config { document, ..config }, tree: root, secrets })
             }
             _ if list.is_empty() => {
                 // Every setting that cannot be made has its mistake told, so this too is a defect of ours.
@@ -124,7 +135,8 @@ fn load_as(path: &Path, base_dir: &Path) -> Result<Config, Diagnostics> {
     let name = path.display().to_string();
     let text = read(path, &name)?;
     let environment = |variable: &str| std::env::var(variable).ok();
-    Source { text: &text, name: &name, base_dir, environment: &environment, probe_files: true }.parse()
+    let source = Source { text: &text, name: &name, base_dir, environment: &environment, probe_files: true };
+    source.parse().map(|parsed| parsed.config)
 }
 
 fn read(path: &Path, name: &str) -> Result<String, Diagnostics> {

@@ -1,12 +1,14 @@
-//! Where an issuer's keys are, by its own metadata: OIDC Discovery 1.0 section 4, else RFC 8414 section 3.
+//! Where an issuer's keys and endpoints are, by its own metadata: OIDC Discovery 1.0 section 4, else RFC 8414 section 3.
 //!
 //! The document must name the very issuer that was configured: else whoever can serve a document under some path of a
 //! shared host could hand us another issuer's keys (RFC 8414 section 6.2). Knows nothing of keys.
 
-use serde::Deserialize;
+use bytes::Bytes;
+use serde_json::Value;
 use url::Url;
 
 use super::fetch::{FetchClient, FetchError, FetchRequest, Fetched, shown};
+use crate::token::json_object;
 
 /// The issuer's metadata documents, in the order in which they are tried.
 #[derive(Clone, Debug)]
@@ -35,16 +37,12 @@ pub enum DiscoveryError {
         "discovery failed: {url} is the metadata of the issuer {found:?}, not of {expected:?}; they must be equal to the letter, trailing slash included"
     )]
     OtherIssuer { url: String, found: String, expected: String },
-    #[error("discovery failed: the jwks_uri in {url} is not an absolute URL")]
-    NoKeysUrl { url: String },
-    #[error("discovery failed: the jwks_uri in {url} is not https; anyone on the way could replace the keys")]
-    Downgrade { url: String },
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    issuer: String,
-    jwks_uri: String,
+    #[error("discovery failed: {url} has no {member} that is an absolute URL")]
+    NoUrl { url: String, member: &'static str },
+    #[error(
+        "discovery failed: the {member} in {url} is not https; anyone on the way could change the answers"
+    )]
+    Downgrade { url: String, member: &'static str },
 }
 
 impl Discovery {
@@ -68,11 +66,25 @@ impl Discovery {
     /// # Errors
     /// See [`DiscoveryError`].
     pub async fn keys_url(&self, client: &FetchClient) -> Result<Url, DiscoveryError> {
+        let (document, body) = self.metadata(client).await?;
+        self.read(document, &body, "jwks_uri")
+    }
+
+    /// Asks the issuer where it answers questions about tokens (RFC 8414 section 2).
+    ///
+    /// # Errors
+    /// See [`DiscoveryError`].
+    pub async fn introspection_url(&self, client: &FetchClient) -> Result<Url, DiscoveryError> {
+        let (document, body) = self.metadata(client).await?;
+        self.read(document, &body, "introspection_endpoint")
+    }
+
+    async fn metadata(&self, client: &FetchClient) -> Result<(&Url, Bytes), DiscoveryError> {
         let mut absent = None;
         for document in &self.documents {
             let request = FetchRequest { accept: "application/json", ..FetchRequest::default() };
             match client.get(document, request).await {
-                Ok(Fetched::Full { body, .. }) => return self.read(document, &body),
+                Ok(Fetched::Full { body, .. }) => return Ok((document, body)),
                 Err(error @ FetchError::Status { .. }) => absent = absent.or(Some(error)),
                 Err(error) => return Err(error.into()),
                 Ok(Fetched::NotModified(_)) => {}
@@ -82,23 +94,25 @@ impl Discovery {
             .map_or_else(|| DiscoveryError::NotDiscoverable { issuer: self.issuer.clone() }, Into::into))
     }
 
-    fn read(&self, document: &Url, body: &[u8]) -> Result<Url, DiscoveryError> {
-        let metadata: Metadata = serde_json::from_slice(body).map_err(|error| {
-            DiscoveryError::NotMetadata { url: shown(document), why: shortened(&error.to_string()) }
-        })?;
-        if metadata.issuer != self.issuer {
+    fn read(&self, document: &Url, body: &[u8], member: &'static str) -> Result<Url, DiscoveryError> {
+        let not_metadata =
+            |why: &str| DiscoveryError::NotMetadata { url: shown(document), why: why.to_owned() };
+        let members = json_object(body).map_err(|why| not_metadata(&why))?;
+        let text = |member: &str| members.get(member).and_then(Value::as_str);
+        let issuer = text("issuer").ok_or_else(|| not_metadata("it names no issuer"))?;
+        if issuer != self.issuer {
             return Err(DiscoveryError::OtherIssuer {
                 url: shown(document),
-                found: shortened(&metadata.issuer),
+                found: shortened(issuer),
                 expected: self.issuer.clone(),
             });
         }
-        let keys_url =
-            Url::parse(&metadata.jwks_uri).map_err(|_| DiscoveryError::NoKeysUrl { url: shown(document) })?;
-        if document.scheme() == "https" && keys_url.scheme() != "https" && !self.allow_http {
-            return Err(DiscoveryError::Downgrade { url: shown(document) });
+        let url = text(member).and_then(|url| Url::parse(url).ok());
+        let url = url.ok_or_else(|| DiscoveryError::NoUrl { url: shown(document), member })?;
+        if document.scheme() == "https" && url.scheme() != "https" && !self.allow_http {
+            return Err(DiscoveryError::Downgrade { url: shown(document), member });
         }
-        Ok(keys_url)
+        Ok(url)
     }
 
     /// The documents that are tried.
@@ -176,7 +190,7 @@ mod tests {
         let discovery = discovery("https://id.example.com/a");
         let read = |issuer: &str, keys: &str| {
             let body = serde_json::json!({ "issuer": issuer, "jwks_uri": keys, "scopes_supported": [] });
-            discovery.read(&discovery.documents[0], body.to_string().as_bytes())
+            discovery.read(&discovery.documents[0], body.to_string().as_bytes(), "jwks_uri")
         };
         let keys = "https://keys.example.net/jwks";
         assert_eq!(read("https://id.example.com/a", keys).unwrap().as_str(), keys);
@@ -190,7 +204,7 @@ mod tests {
                 "{keys}"
             );
         }
-        assert!(matches!(read("https://id.example.com/a", "/jwks"), Err(DiscoveryError::NoKeysUrl { .. })));
+        assert!(matches!(read("https://id.example.com/a", "/jwks"), Err(DiscoveryError::NoUrl { .. })));
     }
 
     #[test]
@@ -201,12 +215,15 @@ mod tests {
             "<html>",
             "[]",
             "{}",
-            r#"{"issuer":"https://id.example.com"}"#,
             r#"{"issuer":1,"jwks_uri":2}"#,
             r#"{"issuer":"https://evil.example","issuer":"https://id.example.com","jwks_uri":"https://e.example/"}"#,
+            r#"{"issuer":"https://id.example.com","jwks_uri":"https://e.example/","jwks_uri":"https://f.example/"}"#,
         ] {
-            let result = discovery.read(&discovery.documents[0], body.as_bytes());
+            let result = discovery.read(&discovery.documents[0], body.as_bytes(), "jwks_uri");
             assert!(matches!(result, Err(DiscoveryError::NotMetadata { .. })), "{body}");
         }
+        let without = r#"{"issuer":"https://id.example.com"}"#;
+        let result = discovery.read(&discovery.documents[0], without.as_bytes(), "introspection_endpoint");
+        assert!(matches!(result, Err(DiscoveryError::NoUrl { member: "introspection_endpoint", .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP client of all sources: one GET, bounded in time and bytes, from one place only.
+//! The HTTP client of all sources: one GET or POST, bounded in time and bytes, from one place only.
 //!
 //! What it refuses is the point: no redirects (they would let a provider's open redirect choose our keys), no plain
 //! HTTP outside this machine, no answer other than 200 and 304, no body beyond the limit, no content coding. Knows
@@ -8,7 +8,9 @@ mod connect;
 mod error;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -18,8 +20,8 @@ use http::header::{
     ACCEPT, AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
     IF_NONE_MATCH, LOCATION, USER_AGENT,
 };
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -27,9 +29,11 @@ use tokio::time::Sleep;
 use url::{Host, Url};
 
 use connect::HttpsConnector;
+pub(super) use connect::client_config;
 use error::Cause;
 pub use error::FetchError;
 pub(super) use error::shown;
+pub use tunnel::EgressProxy;
 
 /// How to reach one source.
 #[derive(Clone, Debug)]
@@ -38,6 +42,8 @@ pub struct FetchSettings {
     pub ca: Option<TrustAnchors>,
     /// The certificate to show when the source asks for one.
     pub client_certificate: Option<ClientCertificate>,
+    /// The way out, where there is no direct one.
+    pub proxy: Option<EgressProxy>,
     /// For the whole exchange, from looking up the name to the last byte of the body.
     pub timeout: Duration,
     /// The largest body to accept.
@@ -69,6 +75,7 @@ impl Default for FetchSettings {
         Self {
             ca: None,
             client_certificate: None,
+            proxy: None,
             timeout: Duration::from_secs(10),
             max_bytes: 1 << 20,
             allow_http: false,
@@ -90,6 +97,21 @@ pub struct FetchRequest<'a> {
     /// How long the server may be silent, before its answer and between the parts of it, where the whole may take
     /// longer: a large answer is worth waiting for, a server that says nothing is not.
     pub silence: Option<Duration>,
+}
+
+/// The body of a POST. Never shown: it may hold tokens and secrets.
+#[derive(Clone)]
+pub struct Payload {
+    /// The value of `Content-Type`.
+    pub media_type: &'static str,
+    /// The body.
+    pub bytes: Bytes,
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({}, {} bytes)", self.media_type, self.bytes.len())
+    }
 }
 
 /// The parts of a response head that sources use.
@@ -137,7 +159,7 @@ pub enum FetchedStream {
 /// A client for one source; keeps its connection alive between requests. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FetchClient {
-    client: Client<HttpsConnector, Empty<Bytes>>,
+    client: Client<HttpsConnector, Full<Bytes>>,
     timeout: Duration,
     max_bytes: u64,
     allow_http: bool,
@@ -172,16 +194,20 @@ impl FetchClient {
     /// # Errors
     /// See [`FetchError`]; none of them contains credentials or the query of the URL.
     pub async fn get(&self, url: &Url, request: FetchRequest<'_>) -> Result<Fetched, FetchError> {
-        match self.get_stream(url, request).await? {
-            FetchedStream::NotModified(head) => Ok(Fetched::NotModified(head)),
-            FetchedStream::Full { head, mut body } => {
-                let mut whole = BytesMut::new();
-                while let Some(chunk) = body.chunk().await? {
-                    whole.extend_from_slice(&chunk);
-                }
-                Ok(Fetched::Full { head, body: whole.freeze() })
-            }
-        }
+        self.exchange(url, request, None).await?.read().await
+    }
+
+    /// Posts `payload` to `url` and reads the answer's body to its end.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn post(
+        &self,
+        url: &Url,
+        request: FetchRequest<'_>,
+        payload: Payload,
+    ) -> Result<Fetched, FetchError> {
+        self.exchange(url, request, Some(payload)).await?.read().await
     }
 
     /// Gets `url` and hands back the body unread, for sources too large to hold in memory twice.
@@ -193,8 +219,17 @@ impl FetchClient {
         url: &Url,
         request: FetchRequest<'_>,
     ) -> Result<FetchedStream, FetchError> {
+        self.exchange(url, request, None).await
+    }
+
+    async fn exchange(
+        &self,
+        url: &Url,
+        request: FetchRequest<'_>,
+        payload: Option<Payload>,
+    ) -> Result<FetchedStream, FetchError> {
         self.permit(url)?;
-        let outgoing = build_request(url, request)?;
+        let outgoing = build_request(url, request, payload)?;
         let timeout = request.timeout.unwrap_or(self.timeout);
         let silence = request.silence.unwrap_or(timeout).min(timeout);
         let deadline = Box::pin(tokio::time::sleep(timeout));
@@ -253,6 +288,21 @@ impl FetchClient {
             return Err(FetchError::TooLarge { url: shown(url), limit: self.max_bytes });
         }
         Ok(())
+    }
+}
+
+impl FetchedStream {
+    async fn read(self) -> Result<Fetched, FetchError> {
+        match self {
+            Self::NotModified(head) => Ok(Fetched::NotModified(head)),
+            Self::Full { head, mut body } => {
+                let mut whole = BytesMut::new();
+                while let Some(chunk) = body.chunk().await? {
+                    whole.extend_from_slice(&chunk);
+                }
+                Ok(Fetched::Full { head, body: whole.freeze() })
+            }
+        }
     }
 }
 
@@ -341,13 +391,22 @@ fn unanswered(url: &Url, error: &hyper_util::client::legacy::Error) -> FetchErro
     }
 }
 
-fn build_request(url: &Url, request: FetchRequest<'_>) -> Result<Request<Empty<Bytes>>, FetchError> {
+fn build_request(
+    url: &Url,
+    request: FetchRequest<'_>,
+    payload: Option<Payload>,
+) -> Result<Request<Full<Bytes>>, FetchError> {
     let illegal = |what: &'static str| FetchError::IllegalRequest { url: shown(url), what };
     let mut bare = url.clone();
     bare.set_fragment(None);
     let uri: Uri = bare.as_str().parse().map_err(|_| illegal("URL"))?;
-    let mut outgoing = Request::new(Empty::new());
+    let mut outgoing = Request::new(Full::default());
     *outgoing.uri_mut() = uri;
+    if let Some(Payload { media_type, bytes }) = payload {
+        *outgoing.method_mut() = Method::POST;
+        outgoing.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        *outgoing.body_mut() = Full::new(bytes);
+    }
     let headers = outgoing.headers_mut();
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("valgate/", env!("CARGO_PKG_VERSION"))));
     if !request.accept.is_empty() {

@@ -23,7 +23,7 @@ use crate::clock::{Clock, Monotonic};
 use crate::feeds::back_off::{Chance, after_failure};
 use crate::keys::{
     Algorithm, JwksError, JwksLimits, KeyFeedHandle, KeySet, KeySource, KeySourceSettings, Kid, ParsedSet,
-    SkippedKey, parse_jwks,
+    SkippedKey, Unusable, parse_jwks,
 };
 pub use origin::KeyOrigin;
 use origin::{Answer, Origin, RefreshError};
@@ -73,9 +73,9 @@ pub struct KeyFeedStats {
     pub refreshes_failed: AtomicU64,
     /// Keys in use, as of the last set.
     pub keys: AtomicU64,
-    /// Keys that were skipped, as of the last set.
-    pub skipped_keys: AtomicU64,
+    skipped_keys: [AtomicU64; Unusable::NAMES.len()],
     last_success_millis: AtomicU64,
+    next_refresh_millis: AtomicU64,
 }
 
 impl Default for KeyFeedStats {
@@ -84,8 +84,9 @@ impl Default for KeyFeedStats {
             refreshes_ok: AtomicU64::new(0),
             refreshes_failed: AtomicU64::new(0),
             keys: AtomicU64::new(0),
-            skipped_keys: AtomicU64::new(0),
+            skipped_keys: Default::default(),
             last_success_millis: AtomicU64::new(NEVER),
+            next_refresh_millis: AtomicU64::new(NEVER),
         }
     }
 }
@@ -95,6 +96,29 @@ impl KeyFeedStats {
     pub fn last_success(&self) -> Option<Monotonic> {
         let millis = self.last_success_millis.load(Ordering::Relaxed);
         (millis != NEVER).then(|| Monotonic(Duration::from_millis(millis)))
+    }
+
+    /// When the next refresh is due; `None` while one is under way, and where there is none.
+    pub fn next_refresh(&self) -> Option<Monotonic> {
+        let millis = self.next_refresh_millis.load(Ordering::Relaxed);
+        (millis != NEVER).then(|| Monotonic(Duration::from_millis(millis)))
+    }
+
+    /// Keys that were skipped as of the last set, by the reason of this place in [`Unusable::NAMES`].
+    pub fn skipped_keys(&self, reason: usize) -> u64 {
+        self.skipped_keys.get(reason).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    fn skipped(&self, skipped: &[SkippedKey]) {
+        for (count, name) in self.skipped_keys.iter().zip(Unusable::NAMES) {
+            let skipped = skipped.iter().filter(|key| key.why.name() == name).count();
+            count.store(skipped as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn due(&self, at: Option<Monotonic>) {
+        let millis = at.and_then(|at| u64::try_from(at.0.as_millis()).ok()).unwrap_or(NEVER);
+        self.next_refresh_millis.store(millis, Ordering::Relaxed);
     }
 
     fn succeeded(&self, now: Monotonic) {
@@ -190,7 +214,9 @@ impl KeyFeed {
             return;
         }
         loop {
+            self.stats.due(None);
             let pause = self.refresh().await;
+            self.stats.due(Some(Monotonic(self.clock.monotonic().0.saturating_add(pause))));
             // An asked refresh stands in for the scheduled one: it is the same refresh, so nothing is put off.
             tokio::select! {
                 biased;
@@ -294,7 +320,7 @@ impl KeyFeed {
     }
 
     fn note_oddities(&mut self, set: &ParsedSet) {
-        self.stats.skipped_keys.store(set.skipped.len() as u64, Ordering::Relaxed);
+        self.stats.skipped(&set.skipped);
         if self.noted.skipped != set.skipped {
             for skipped in &set.skipped {
                 warn!(issuer = self.name, "a key of {} is not used: {skipped}", self.name);

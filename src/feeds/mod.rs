@@ -6,7 +6,13 @@
 mod back_off;
 pub mod discovery;
 pub mod fetch;
+pub mod introspection;
 pub mod jwks;
+mod nats;
+pub mod registry;
 pub mod revocation;
+mod signed;
+pub mod status_list;
 #[cfg(test)]
 mod testing;
+mod valkey;

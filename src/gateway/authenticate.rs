@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::keys::LookAgain;
 use crate::rejection::Rejection;
 use crate::revocation::{Candidate, LiveToken, RevocationPolicies};
-use crate::token::{BearerToken, FailFast, Inputs, IssuerSet, LookedAgain, Need, Verdict, Verifier};
+use crate::token::{Answer, BearerToken, FailFast, Inputs, IssuerSet, LookedAgain, Need, Verdict, Verifier};
 
 /// One core's way from tokens to principals.
 #[derive(Debug)]
@@ -67,6 +67,7 @@ impl Authenticator {
         temperature: &mut Option<Temperature>,
     ) -> Result<LiveToken, Rejection> {
         let candidate = self.verified(token, trusted, temperature).await?;
+        self.revocation.prepare(&candidate).await;
         self.revocation.admit(candidate, &self.clock)
     }
 
@@ -78,33 +79,43 @@ impl Authenticator {
     ) -> Result<Rc<Candidate>, Rejection> {
         let key = self.verdicts.key(token);
         let cached = self.verdicts.get(key);
-        let inputs = self.inputs(trusted, LookedAgain::NotYet);
+        let inputs = self.inputs(trusted, LookedAgain::NotYet, None);
         if let Some(candidate) = cached.filter(|found| self.verifier.still_good(found.token(), inputs)) {
             *temperature = Some(Temperature::Warm);
             return Ok(candidate);
         }
         *temperature = Some(Temperature::Cold);
-        let mut looked_again = LookedAgain::NotYet;
+        let (mut looked_again, mut introspected) = (LookedAgain::NotYet, None);
         loop {
-            match self.verifier.verify(token, self.inputs(trusted, looked_again), &mut FailFast) {
+            let inputs = self.inputs(trusted, looked_again, introspected.as_ref());
+            match self.verifier.verify(token, inputs, &mut FailFast) {
                 Verdict::Verified(verified) => {
-                    let candidate = Rc::new(self.revocation.candidate(verified));
+                    let candidate = Rc::new(self.revocation.candidate(verified)?);
                     self.verdicts.put(key, &candidate);
                     return Ok(candidate);
                 }
                 Verdict::Refused(rejection) => return Err(rejection),
-                // The verifier needs keys only while it has not been told what came of asking for them.
-                Verdict::Needs(Need::Keys(issuer)) => {
-                    looked_again = match issuer.keys.look_again().await {
+                // The verifier needs something only while it has not been told what came of asking for it.
+                Verdict::Needs(Need::Keys(issuer, kid)) => {
+                    looked_again = match issuer.keys.look_again(kid.as_deref()).await {
                         LookAgain::Refreshed => LookedAgain::Refreshed,
                         LookAgain::Failed | LookAgain::TimedOut => LookedAgain::Failed,
                     };
+                }
+                Verdict::Needs(Need::Introspection(issuer)) => {
+                    introspected = Some(issuer.introspect(token).await?);
                 }
             }
         }
     }
 
-    fn inputs<'r>(&self, trusted: &'r IssuerSet, looked_again: LookedAgain) -> Inputs<'r> {
-        Inputs { trusted, now: self.clock.wall(), monotonic: self.clock.monotonic(), looked_again }
+    fn inputs<'r>(
+        &self,
+        trusted: &'r IssuerSet,
+        looked_again: LookedAgain,
+        introspected: Option<&'r Answer>,
+    ) -> Inputs<'r> {
+        let (now, monotonic) = (self.clock.wall(), self.clock.monotonic());
+        Inputs { trusted, now, monotonic, looked_again, introspected }
     }
 }

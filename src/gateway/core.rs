@@ -8,7 +8,10 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::authenticate::Authenticator;
+use super::explain::Explainer;
+use super::forwarded::TrustedProxies;
 use super::long_lived::LongLived;
+use super::refusals::CoreRefusals;
 use super::reserved::ReservedNames;
 use super::route::{Route, Routes};
 use crate::catalogue::Reason;
@@ -33,6 +36,8 @@ pub struct Core {
     pub upstreams: Vec<Rc<Client>>,
     /// The names that no client may send.
     pub reserved: Arc<ReservedNames>,
+    /// Whose word on where requests come from counts.
+    pub trusted_proxies: Arc<TrustedProxies>,
     /// The bounds on requests.
     pub limits: RequestLimits,
     /// How much a client is told that is refused before a route is known.
@@ -45,6 +50,10 @@ pub struct Core {
     pub access_log: Rc<RefCell<CoreLog>>,
     /// This core's long-lived responses.
     pub long_lived: Rc<LongLived>,
+    /// Who says why a token was refused.
+    pub explainer: Explainer,
+    /// This core's part of the refusals that are kept, where they are.
+    pub refusals: Option<Rc<CoreRefusals>>,
     /// Where request ids come from.
     pub ids: Rc<RefCell<IdGenerator>>,
 }

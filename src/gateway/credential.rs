@@ -18,11 +18,20 @@ pub enum TokenSource {
     Cookie(Box<str>),
 }
 
+/// Where a request comes from, as far as that says whether its cookies were meant to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender {
+    /// The client's own connection is secure.
+    pub is_https: bool,
+    /// A page of an origin that the operator lets send cookies along.
+    pub is_trusted_page: bool,
+}
+
 /// The token of a request.
 pub fn extract<'r, B>(
     request: &'r CleanRequest<B>,
     source: &TokenSource,
-    is_tls: bool,
+    from: Sender,
     max_token: usize,
 ) -> Result<BearerToken<'r>, Rejection> {
     let from_header = token_from_header(request.headers())?;
@@ -35,7 +44,7 @@ pub fn extract<'r, B>(
                 ));
             }
             (None, Some(text)) => {
-                check_same_origin(request, is_tls)?;
+                check_same_origin(request, from)?;
                 Some(text)
             }
             (header, None) => header,
@@ -93,14 +102,14 @@ fn from_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>
 
 /// Methods that may change something need proof that a page of this origin asked: `Sec-Fetch-Site` (W3C Fetch
 /// Metadata) or, from older browsers, `Origin` (RFC 6454). Neither is a refusal: fail closed.
-fn check_same_origin<B>(request: &CleanRequest<B>, is_tls: bool) -> Result<(), Rejection> {
+fn check_same_origin<B>(request: &CleanRequest<B>, from: Sender) -> Result<(), Rejection> {
     let headers = request.headers();
     // A WebSocket handshake is a GET that opens the way for anything (CWE-1385).
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if is_safe && !headers.contains_key(http::header::UPGRADE) {
+    if (is_safe && !headers.contains_key(http::header::UPGRADE)) || from.is_trusted_page {
         return Ok(());
     }
-    let scheme = if is_tls { "https://" } else { "http://" };
+    let scheme = if from.is_https { "https://" } else { "http://" };
     let is_ours = |origin: &str| {
         let authority = origin.strip_prefix(scheme);
         authority.is_some_and(|authority| {

@@ -1,7 +1,6 @@
 //! One request from its first byte to the last of its response: what is known of it, and the one place that writes
 //! it down. Whatever becomes of the request, exactly one log line and one set of metrics come of it.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,16 +9,22 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use super::activity::Busy;
 use super::authenticate::Temperature;
 use super::core::Core;
+use super::explain::brief;
+use super::explanation::Refusal;
+use super::forwarded::Provenance;
 use super::long_lived::{Ending, Stream};
 use super::peer::{Inbound, Peer};
+use super::refusals::{Examined, RefusedRequest};
 use super::route::Route;
 use crate::catalogue::Reason;
-use crate::clock::Monotonic;
+use crate::certificate::ClientCertificate;
+use crate::clock::{Monotonic, rfc3339};
+use crate::cors::Sharing;
 use crate::rejection::Rejection;
 use crate::revocation::LiveToken;
 use crate::telemetry::access_log::{Auth, Outcome, Record};
 use crate::telemetry::trace::{RequestId, TraceContext};
-use crate::token::Fingerprint;
+use crate::token::{BearerToken, Fingerprint};
 use crate::upstream::BodyProgress;
 
 /// What is known of one request so far. Dropped without a word of how it ended, it counts as left by its client.
@@ -27,7 +32,6 @@ use crate::upstream::BodyProgress;
 pub struct Exchange {
     core: Rc<Core>,
     started: Monotonic,
-    client: SocketAddr,
     listener: Rc<str>,
     _busy: Busy,
     method: Method,
@@ -40,12 +44,17 @@ pub struct Exchange {
     pub request_id: RequestId,
     /// The W3C trace context that is passed on.
     pub trace: TraceContext,
+    certificate: Option<Rc<ClientCertificate>>,
+    /// Where the request comes from.
+    pub provenance: Provenance,
     /// The route, once it is found.
     pub route: Option<std::sync::Arc<Route>>,
+    /// Who may read the answer, where the route says so.
+    pub sharing: Option<Sharing>,
     /// The token, once it is known to be live.
     pub token: Option<LiveToken>,
-    /// The token's fingerprint, where it was refused.
-    pub fingerprint: Option<Fingerprint>,
+    fingerprint: Option<Fingerprint>,
+    examined: Option<Box<Examined>>,
     /// How the token was judged.
     pub temperature: Option<Temperature>,
     /// Which endpoint of the upstream the request went to.
@@ -73,7 +82,6 @@ impl Exchange {
         Self {
             core: Rc::clone(core),
             started: core.clock.monotonic(),
-            client: peer.address,
             listener: Rc::clone(&peer.listener),
             _busy: peer.activity.busy(&core.clock),
             method: request.method().clone(),
@@ -83,9 +91,13 @@ impl Exchange {
             is_stand_in: inbound.violation().is_some(),
             request_id,
             trace,
+            certificate: peer.tls.as_ref().and_then(|tls| tls.certificate.clone()),
+            provenance: core.trusted_proxies.provenance(peer, headers),
             route: None,
+            sharing: None,
             token: None,
             fingerprint: None,
+            examined: None,
             temperature: None,
             endpoint: None,
             first_byte: None,
@@ -95,6 +107,14 @@ impl Exchange {
             sent: 0,
             is_written: false,
         }
+    }
+
+    /// Notes which token was refused, and why if refusals are kept.
+    pub(super) fn token_refused(&mut self, token: BearerToken<'_>, route: &Route, refused: &Rejection) {
+        self.fingerprint = Some(token.fingerprint());
+        let refusals = self.core.refusals.as_ref();
+        self.examined =
+            refusals.and_then(|refusals| refusals.examine(&self.core.explainer, token, route, refused));
     }
 
     /// Notes what the client is answered.
@@ -146,6 +166,7 @@ impl Exchange {
             Some(Temperature::Cold) => Auth::Cold,
         };
 
+        let examined = self.examined.take();
         let route = self.route.as_deref();
         let token = self.token.as_ref();
         core.count(route, reason, self.status, duration);
@@ -161,8 +182,9 @@ impl Exchange {
         let upstream =
             route.filter(|_| self.endpoint.is_some()).and_then(|route| core.upstream(route.upstream));
         let endpoint = self.endpoint.and_then(|place| upstream?.endpoint(place));
+        let client = self.provenance.client_address;
         let mut record =
-            Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, self.client);
+            Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, client);
         record.trace_id = Some(self.trace.trace_id());
         record.protocol = Some(self.version);
         if !self.is_stand_in {
@@ -183,6 +205,7 @@ impl Exchange {
         record.jti = token.and_then(|token| token.claims().token_id());
         record.kid = token.and_then(|token| token.key_id());
         record.token = fingerprint.as_ref().map(Fingerprint::as_str);
+        record.certificate = self.certificate.as_deref().map(ClientCertificate::principal);
         record.auth = auth;
         record.bytes_in = received;
         record.bytes_out = self.sent;
@@ -190,6 +213,27 @@ impl Exchange {
         record.upstream_ttfb = self.first_byte;
         record.outcome = outcome;
         core.log(&record);
+        self.keep_refusal(&core, &record, examined);
+    }
+
+    fn keep_refusal(&self, core: &Core, record: &Record<'_>, examined: Option<Box<Examined>>) {
+        let (Some(refusals), Some(rejection)) = (&core.refusals, &self.rejection) else { return };
+        let host = record.host.map(|host| brief(&String::from_utf8_lossy(host)));
+        let refused = RefusedRequest {
+            at: rfc3339(record.time),
+            request_id: self.request_id.as_str().to_owned(),
+            client: self.provenance.client_address.to_string(),
+            method: brief(self.method.as_str()),
+            host,
+            path: brief(self.uri.path()),
+            route: record.route.map(str::to_owned),
+            refusal: Refusal::of(rejection),
+            log: rejection.log_text().map(brief),
+            token: record.token.map(str::to_owned),
+            claims: serde_json::Map::new(),
+            checks: Vec::new(),
+        };
+        refusals.keep(refused, examined);
     }
 }
 

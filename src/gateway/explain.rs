@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, Request, Uri};
 use serde_json::Value;
 
 use super::core::RequestLimits;
-use super::credential;
+use super::credential::{self, Sender};
 use super::explanation::{CheckReport, Explanation, Refusal, Report};
 use super::route::{Route, Routes};
 use super::sanitize::CleanRequest;
@@ -19,10 +19,10 @@ use crate::clock::{Clock, UnixSeconds, in_words};
 use crate::keys::LookAgain;
 use crate::policy::{Access, Policy, PolicyCheck};
 use crate::rejection::Rejection;
-use crate::revocation::{Freshness, RevocationPolicies, Survey};
+use crate::revocation::{Candidate, Freshness, RevocationPolicies, Survey};
 use crate::token::{
-    Audiences, BearerToken, Check, Claims, CollectAll, Compact, Expectations, Finding, Inputs, Issuer,
-    IssuerSet, LookedAgain, Need, Profile, Verdict, Verifier,
+    Answer, Audiences, BearerToken, Check, Claims, CollectAll, Compact, Expectations, Finding, Inputs,
+    Issuer, IssuerSet, LookedAgain, Need, Profile, Verdict, Verifier,
 };
 
 /// Explains verdicts. Cheap to clone.
@@ -49,6 +49,14 @@ pub enum Shown<'s> {
     Only(&'s [String]),
 }
 
+/// What must be waited for before all checks can be made.
+enum Lacking {
+    Verdict(Need),
+    StatusList(Box<Candidate>),
+}
+/// What stands for a value that may not be shown.
+pub(super) const NOT_SHOWN: &str = "(not shown)";
+
 /// Longest value that is shown.
 const MAX_SHOWN: usize = 160;
 
@@ -60,20 +68,9 @@ impl Explainer {
         let route = request.and_then(|request| self.find_route(text, request, &mut report));
         let token = BearerToken::new(text).filter(|_| text.len() <= self.limits.token);
         match token {
-            _ if route.as_deref().is_some_and(|route| matches!(route.access, Access::Public)) => {}
+            _ if route.as_deref().is_some_and(|route| !matches!(route.access, Access::Require(_))) => {}
             Some(token) => {
-                let mut looked_again = LookedAgain::NotYet;
-                let checks = loop {
-                    match self.judge(token, route.as_deref(), looked_again, Shown::All) {
-                        Ok(checks) => break checks,
-                        Err(issuer) => {
-                            looked_again = match issuer.keys.look_again().await {
-                                LookAgain::Refreshed => LookedAgain::Refreshed,
-                                LookAgain::Failed | LookAgain::TimedOut => LookedAgain::Failed,
-                            };
-                        }
-                    }
-                };
+                let checks = self.judge_patiently(token, route.as_deref()).await;
                 report.checks.extend(checks.checks);
                 report.first = report.first.or(checks.first);
             }
@@ -90,6 +87,31 @@ impl Explainer {
         }
     }
 
+    /// All checks of the token; waits for what they need as a request does.
+    async fn judge_patiently(&self, token: BearerToken<'_>, route: Option<&Route>) -> Report {
+        let (mut looked_again, mut introspected) = (LookedAgain::NotYet, None);
+        loop {
+            match self.judge(token, route, looked_again, introspected.as_ref(), Shown::All) {
+                Ok(report) => return report,
+                Err(Lacking::Verdict(Need::Keys(issuer, kid))) => {
+                    looked_again = match issuer.keys.look_again(kid.as_deref()).await {
+                        LookAgain::Refreshed => LookedAgain::Refreshed,
+                        LookAgain::Failed | LookAgain::TimedOut => LookedAgain::Failed,
+                    };
+                }
+                Err(Lacking::Verdict(Need::Introspection(issuer))) => match issuer.introspect(token).await {
+                    Ok(answer) => introspected = Some(answer),
+                    Err(unavailable) => {
+                        let mut report = Report::default();
+                        report.note(Check::Introspection.name(), Err(&unavailable), (None, None));
+                        return report;
+                    }
+                },
+                Err(Lacking::StatusList(candidate)) => self.revocation.prepare(&candidate).await,
+            }
+        }
+    }
+
     /// The checks of a token that was just refused, without waiting for anything.
     pub(super) fn explain_refused(
         &self,
@@ -102,7 +124,8 @@ impl Explainer {
             Reason::KeysUnreachable => LookedAgain::Failed,
             _ => LookedAgain::Refreshed,
         };
-        self.judge(token, Some(route), looked_again, shown).map(|report| report.checks).unwrap_or_default()
+        let report = self.judge(token, Some(route), looked_again, None, shown);
+        report.map(|report| report.checks).unwrap_or_default()
     }
 
     /// The steps before the token itself is looked at.
@@ -113,11 +136,13 @@ impl Explainer {
         report: &mut Report,
     ) -> Option<Arc<Route>> {
         let asked = format!("{method} {uri}");
-        let is_tls = uri.scheme_str() == Some("https");
+        let is_https = uri.scheme_str() == Some("https");
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        if let Ok(value) = HeaderValue::from_str(&format!("Bearer {text}")) {
+        if !text.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&format!("Bearer {text}"))
+        {
             request.headers_mut().insert(AUTHORIZATION, value);
         }
         let clean = CleanRequest::sanitize(request, self.limits);
@@ -126,12 +151,19 @@ impl Explainer {
         let found = self.routes.find(&clean);
         let name = found.as_ref().ok().map(|route| match route.access {
             Access::Public => format!("{} (public: no token is asked for)", route.name),
+            Access::Certificate(_) => {
+                format!("{} (a client certificate is asked for, and no token)", route.name)
+            }
+            Access::Require(Policy { client_certificate: Some(_), .. }) => {
+                format!("{} (a client certificate is asked for besides)", route.name)
+            }
             Access::Require(_) => route.name.to_string(),
         });
         report.note("route", found.as_ref().map(|_| ()), (name, None));
         let route = found.ok()?;
         if matches!(route.access, Access::Require(_)) {
-            let token = credential::extract(&clean, &route.token_from, is_tls, self.limits.token);
+            let from = Sender { is_https, is_trusted_page: false };
+            let token = credential::extract(&clean, &route.token_from, from, self.limits.token);
             let size = format!("a bearer token of {} bytes", text.len());
             let most = format!("at most {} bytes", self.limits.token);
             report.note("credential", token.as_ref().map(|_| ()), (Some(size), Some(most)));
@@ -152,17 +184,18 @@ impl Explainer {
         report.note("credential", Err(&reason.into()), (Some(size), None));
     }
 
-    /// All checks of the token, or the issuer whose keys must be looked at again first.
+    /// All checks of the token, or what must be waited for first.
     fn judge(
         &self,
         token: BearerToken<'_>,
         route: Option<&Route>,
         looked_again: LookedAgain,
+        introspected: Option<&Answer>,
         shown: Shown<'_>,
-    ) -> Result<Report, Arc<Issuer>> {
+    ) -> Result<Report, Lacking> {
         let policy = route.and_then(|route| match &route.access {
             Access::Require(policy) => Some(policy),
-            Access::Public => None,
+            Access::Public | Access::Certificate(_) => None,
         });
         let everyone: IssuerSet;
         let trusted = if let Some(policy) = policy {
@@ -173,16 +206,26 @@ impl Explainer {
         };
         let (now, monotonic) = (self.clock.wall(), self.clock.monotonic());
         let mut all = CollectAll::default();
-        let inputs = Inputs { trusted, now, monotonic, looked_again };
+        let inputs = Inputs { trusted, now, monotonic, looked_again, introspected };
         let verdict = self.verifier.verify(token, inputs, &mut all);
         let verified = match verdict {
-            Verdict::Needs(Need::Keys(issuer)) => return Err(issuer),
-            Verdict::Verified(verified) => Some(verified),
+            Verdict::Needs(need) => return Err(Lacking::Verdict(need)),
+            Verdict::Verified(verified) => {
+                let candidate = self.revocation.candidate(verified.clone()).ok();
+                if let Some(candidate) = candidate.filter(|candidate| !candidate.is_ready()) {
+                    return Err(Lacking::StatusList(Box::new(candidate)));
+                }
+                Some(verified)
+            }
             Verdict::Refused(_) => None,
         };
 
         let compact = Compact::parse(token.expose()).ok();
-        let claims = compact.as_ref().and_then(|compact| compact.claims().ok()).map(Claims::new);
+        // Those of an opaque token are with its issuer.
+        let claims = match &verified {
+            Some(verified) => Some(verified.claims().clone()),
+            None => compact.as_ref().and_then(|compact| compact.claims().ok()).map(Claims::new),
+        };
         let url = claims.as_ref().and_then(|claims| claims.issuer().ok().flatten());
         let issuer = url.and_then(|url| self.verifier.issuers().find(url));
         let words = Words {
@@ -201,22 +244,27 @@ impl Explainer {
             report.note(check.name(), outcome, (words.found(*check), words.expected(*check)));
         }
         for check in Check::ALL {
+            // A verified token needed no other check: an opaque one has no header, and most issuers are not asked.
+            let is_asked = issuer.is_some_and(|issuer| issuer.introspection.is_some());
+            if verified.is_some() || (check == Check::Introspection && !is_asked) {
+                continue;
+            }
             if !all.findings.iter().any(|finding| finding.check == check) {
                 report.not_made(check.name(), "Not made, since an earlier check failed.");
             }
         }
         let (Some(claims), Some(issuer)) = (&claims, issuer) else { return Ok(report) };
         let kid = match &verified {
-            Some(verified) => verified.key().kid(),
+            Some(verified) => verified.key().and_then(|key| key.kid()),
             None => compact.as_ref().and_then(|compact| compact.header.key_id.as_deref()),
         };
         let survey = self.revocation.survey(issuer, claims, kid, &self.clock);
         let found = told(&survey);
-        report.note("revocation", survey.outcome.as_ref().map(|()| ()), (Some(found), None));
+        report.note("revocation", survey.outcome.as_ref().copied(), (Some(found), None));
         match policy {
             Some(policy) => words.policy(policy, claims, &mut report),
             None => {
-                report.not_made("scopes and rules", "Not made, since no URL was given to find a route by.")
+                report.not_made("scopes and rules", "Not made, since no URL was given to find a route by.");
             }
         }
         Ok(report)
@@ -247,16 +295,18 @@ impl Words<'_> {
             Check::Issuer => Some(self.claim("iss")),
             Check::Audience => Some(self.claim("aud")),
             Check::Time => self.claims.map(|claims| self.times(claims)),
-            Check::Claims => self.issuer.map(|issuer| {
-                let there = |name: &&str| self.claims.is_some_and(|claims| claims.has(name));
-                let there: Vec<_> = required(&issuer.expectations).into_iter().filter(there).collect();
-                if there.is_empty() { "none of them".to_owned() } else { there.join(", ") }
-            }),
+            Check::Claims => {
+                self.issuer.filter(|issuer| !required(&issuer.expectations).is_empty()).map(|issuer| {
+                    let there = |name: &&str| self.claims.is_some_and(|claims| claims.has(name));
+                    let there: Vec<_> = required(&issuer.expectations).into_iter().filter(there).collect();
+                    if there.is_empty() { "none of them".to_owned() } else { there.join(", ") }
+                })
+            }
             Check::Key => header.map(|header| match &header.key_id {
                 Some(kid) => format!("kid {}", brief(kid)),
                 None => "no kid".to_owned(),
             }),
-            Check::Signature => None,
+            Check::Signature | Check::Introspection => None,
         }
     }
 
@@ -265,6 +315,7 @@ impl Words<'_> {
         let expected = &issuer.expectations;
         match check {
             Check::Form | Check::Signature => None,
+            Check::Introspection => Some(format!("{} calls it active", issuer.name)),
             Check::Algorithm => Some(list(expected.algorithms.iter().map(|algorithm| algorithm.name()))),
             Check::Type => Some(match expected.profile {
                 Some(Profile::Rfc9068) => "at+jwt".to_owned(),
@@ -319,7 +370,7 @@ impl Words<'_> {
     fn times(&self, claims: &Claims) -> String {
         let now = self.explainer.clock.wall();
         let part = |name: &str, value: Option<UnixSeconds>| {
-            value.map(|at| format!("{name} {at} ({})", relative(at, now)))
+            value.filter(|_| self.may_show(name)).map(|at| format!("{name} {at} ({})", relative(at, now)))
         };
         let read = |value: Result<Option<UnixSeconds>, _>| value.ok().flatten();
         let parts = [
@@ -333,10 +384,11 @@ impl Words<'_> {
 
     fn policy(&self, policy: &Policy, claims: &Claims, report: &mut Report) {
         for (check, outcome) in policy.checks(claims) {
-            let outcome = outcome.as_ref().map(|()| ());
+            let outcome = outcome.as_ref().copied();
             match check {
                 PolicyCheck::Scopes => {
                     let held = match claims.scopes() {
+                        _ if !self.may_show("scope") => NOT_SHOWN.to_owned(),
                         [] => "none".to_owned(),
                         scopes => brief(&scopes.join(" ")),
                     };
@@ -359,13 +411,18 @@ impl Words<'_> {
     }
 
     fn value(&self, claim: &str, value: Option<&Value>) -> String {
-        match (value, self.shown) {
-            (None, _) => "absent".to_owned(),
-            (Some(_), Shown::Only(names)) if !names.iter().any(|name| name == claim) => {
-                "(not shown)".to_owned()
-            }
-            (Some(Value::String(text)), _) => brief(text),
-            (Some(value), _) => brief(&value.to_string()),
+        match value {
+            None => "absent".to_owned(),
+            Some(_) if !self.may_show(claim) => NOT_SHOWN.to_owned(),
+            Some(Value::String(text)) => brief(text),
+            Some(value) => brief(&value.to_string()),
+        }
+    }
+
+    fn may_show(&self, claim: &str) -> bool {
+        match self.shown {
+            Shown::All => true,
+            Shown::Only(names) => names.iter().any(|name| name == claim),
         }
     }
 }
@@ -426,7 +483,7 @@ fn list<'t>(words: impl Iterator<Item = &'t str>) -> String {
 }
 
 /// Short, and without characters that would move a terminal's cursor.
-fn brief(text: &str) -> String {
+pub(super) fn brief(text: &str) -> String {
     let mut brief: String = text
         .chars()
         .take(MAX_SHOWN)

@@ -25,10 +25,6 @@ use crate::policy::Permit;
 use crate::rejection::Rejection;
 use crate::upstream::{BodyLimits, RequestBody};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context. A valid one is passed on as it came, since no span of ours is exported that could be a parent;
 /// else one is begun, by which the API's traces and our log lines find each other.
@@ -133,20 +129,16 @@ fn edit_request(
     join_cookies(headers);
 
     headers.insert(HOST, authority.clone());
-    headers.insert(X_FORWARDED_HOST, authority.clone());
-    headers.insert(X_FORWARDED_PROTO, peer.scheme());
-    headers.insert(X_FORWARDED_FOR, peer.forwarded_for());
-    headers.insert(FORWARDED, forwarded(peer, authority)?);
+    exchange.provenance.tell(headers, peer, authority)?;
     headers.insert(X_REQUEST_ID, exchange.request_id.header_value());
     if !exchange.trace.continued() {
         headers.insert(TRACEPARENT, exchange.trace.header_value());
         headers.remove(TRACESTATE);
     }
-    if let Some(token) = permit.token() {
-        for identity in &route.identity_headers {
-            if let Some(value) = identity.value(token.claims())? {
-                headers.insert(identity.header.clone(), value);
-            }
+    let claims = permit.token().map(|token| token.claims());
+    for identity in &route.identity_headers {
+        if let Some(value) = identity.value(claims, peer.certificate())? {
+            headers.insert(identity.header.clone(), value);
         }
     }
 
@@ -191,12 +183,4 @@ fn join_cookies(headers: &mut HeaderMap) {
     {
         headers.insert(COOKIE, joined);
     }
-}
-
-/// RFC 7239 section 4. The client's own address only: nobody before us is trusted to name others.
-fn forwarded(peer: &Peer, authority: &HeaderValue) -> Result<HeaderValue, Rejection> {
-    let scheme: &[u8] = if peer.is_tls() { b"https" } else { b"http" };
-    let node = peer.forwarded_node().as_bytes();
-    let parts = [b"for=", node, b";host=\"", authority.as_bytes(), b"\";proto=", scheme];
-    HeaderValue::from_maybe_shared(Bytes::from(parts.concat())).map_err(|_| Reason::IllegalTarget.into())
 }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::body::ResponseBody;
 use super::core::Core;
-use super::credential;
+use super::credential::{self, Sender};
 use super::exchange::Exchange;
 use super::forward::{Served, forward};
 use super::peer::{Inbound, Peer};
@@ -19,6 +19,7 @@ use super::respond::{Form, refuse};
 use super::route::Route;
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
+use crate::cors::{AnsweredBy, Cors, Preflight, Sharing};
 use crate::policy::{Access, Permit};
 use crate::rejection::Rejection;
 use crate::telemetry::metrics::Protocol;
@@ -99,8 +100,13 @@ fn answer(
     outcome: Result<Response<ResponseBody>, Rejection>,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
+    let is_of_api = outcome.is_ok() && exchange.first_byte.is_some();
     let mut response = match outcome {
-        Ok(response) => {
+        Ok(mut response) => {
+            if let (Some(route), Some(token)) = (&exchange.route, &exchange.token) {
+                let headers = response.headers_mut();
+                route.expiry_hints.put(headers, token.issuer().id, token.expires(), &core.clock);
+            }
             exchange.answered(response.status(), None);
             response
         }
@@ -113,6 +119,9 @@ fn answer(
     };
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, exchange.request_id.header_value());
+    if let Some(sharing) = &exchange.sharing {
+        sharing.tell(headers, is_of_api);
+    }
     if let Some(hsts) = &peer.hsts {
         headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
@@ -141,14 +150,48 @@ async fn serve(
 ) -> Result<Served, Rejection> {
     let request = CleanRequest::sanitize(request, core.limits)?;
     check_direction(core, peer, &request)?;
+    if let Some((preflight, route, cors)) = preflight(core, &request) {
+        let sharing = cors.judge(request.headers());
+        exchange.route = Some(Arc::clone(route));
+        exchange.sharing = Some(sharing.clone());
+        return match cors.preflights_answered_by() {
+            AnsweredBy::Gateway => answer_preflight(&sharing),
+            AnsweredBy::Api => {
+                let permit = Permit::preflight(&preflight);
+                forward(core, route, permit, request.without_credentials(), peer, inbound, exchange).await
+            }
+        };
+    }
     let route = core.routes.find(&request)?;
     exchange.route = Some(Arc::clone(route));
+    exchange.sharing = route.cors.as_ref().map(|cors| cors.judge(request.headers()));
     let permit = permit(core, peer, route, &request, exchange).await?;
     forward(core, route, permit, request, peer, inbound, exchange).await
 }
 
-/// Leave to be forwarded: by the operator's word for a public route, by a live token that the policy accepts for
-/// any other.
+/// A browser's question on behalf of a page, if the route that it asks about has an answer to it. Browsers send it
+/// without a token.
+fn preflight<'c>(
+    core: &'c Core,
+    request: &CleanRequest,
+) -> Option<(Preflight, &'c Arc<Route>, &'c Arc<Cors>)> {
+    let preflight = Preflight::of(request.method(), request.headers(), request.has_body())?;
+    let route = core.routes.find_for(request, &preflight.method).ok()?;
+    Some((preflight, route, route.cors.as_ref()?))
+}
+
+fn answer_preflight(sharing: &Sharing) -> Result<Served, Rejection> {
+    if !sharing.is_allowed() {
+        return Err(Reason::OriginNotAllowed.into());
+    }
+    let mut response = Response::new(ResponseBody::full(Bytes::new()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    sharing.answer_preflight(response.headers_mut());
+    Ok(Served { response, websocket: None })
+}
+
+/// Leave to be forwarded: by the operator's word for a public route, by a client certificate or by a live token that
+/// the policy accepts for any other.
 async fn permit(
     core: &Core,
     peer: &Peer,
@@ -160,14 +203,21 @@ async fn permit(
         Access::Public => {
             return Permit::public(&route.access).ok_or_else(|| Reason::Internal.into());
         }
+        Access::Certificate(rules) => return rules.admit(peer.certificate()).map(Permit::certificate),
         Access::Require(policy) => policy,
     };
-    let token = credential::extract(request, &route.token_from, peer.is_tls(), core.limits.token)
+    let from = Sender {
+        is_https: exchange.provenance.is_https,
+        is_trusted_page: exchange.sharing.as_ref().is_some_and(Sharing::is_allowed_credentials),
+    };
+    let token = credential::extract(request, &route.token_from, from, core.limits.token)
         .map_err(|rejection| with_scope(rejection, policy))?;
     let live = core.authenticator.authenticate(token, &policy.issuers, &mut exchange.temperature).await;
-    let live = live.inspect_err(|_| exchange.fingerprint = Some(token.fingerprint()))?;
+    let live = live.inspect_err(|refused| exchange.token_refused(token, route, refused))?;
     exchange.token = Some(live.clone());
-    policy.authorize(live)
+    policy
+        .authorize(live, peer.certificate())
+        .inspect_err(|refused| exchange.token_refused(token, route, refused))
 }
 
 /// Who sent no token is told which scope to ask for (RFC 6750 section 3).

@@ -1,4 +1,6 @@
-//! Identity headers: claims of the verified token, told to the API.
+//! Identity headers: claims of the verified token, and what the client certificate says, told to the API.
+
+use std::fmt;
 
 use std::borrow::Cow;
 
@@ -7,36 +9,61 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::catalogue::Reason;
+use crate::certificate::{CertificateFact, ClientCertificate};
 use crate::rejection::Rejection;
 use crate::token::{Claims, scalar_text};
 
-/// A header and the claim that it tells.
+/// A header and what it tells.
 #[derive(Clone, Debug)]
 pub struct IdentityHeader {
     /// The header's name.
     pub header: HeaderName,
-    /// Where the claim is, one name a level.
-    pub claim: Box<[Box<str>]>,
+    /// Where its value comes from.
+    pub source: IdentitySource,
+}
+
+/// Where an identity header's value comes from.
+#[derive(Clone, Debug)]
+pub enum IdentitySource {
+    /// The claim at this path, one name a level.
+    Claim(Box<[Box<str>]>),
+    /// A part of the client certificate.
+    Certificate(CertificateFact),
 }
 
 /// Non-ASCII is percent-encoded as UTF-8, and so is `%`, so that decoding gives back exactly the claim.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 impl IdentityHeader {
-    /// The header's value: arrays joined by spaces, an absent claim no header. A value that no header can carry
+    /// The header's value: arrays joined by spaces, what is absent no header. A value that no header can carry
     /// refuses the request, since the API must not decide without it.
-    pub fn value(&self, claims: &Claims) -> Result<Option<HeaderValue>, Rejection> {
-        match claims.at(&self.claim) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => self.render(value).map(Some),
+    pub fn value(
+        &self,
+        claims: Option<&Claims>,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Option<HeaderValue>, Rejection> {
+        match &self.source {
+            IdentitySource::Claim(path) => match claims.and_then(|claims| claims.at(path)) {
+                None | Some(Value::Null) => Ok(None),
+                Some(value) => self.render(value, &format_args!("claim {}", path.join("."))).map(Some),
+            },
+            IdentitySource::Certificate(fact) => {
+                let texts = certificate.map(|certificate| certificate.texts(*fact)).unwrap_or_default();
+                let value = match <[String; 1]>::try_from(texts) {
+                    Ok([text]) => Value::from(text),
+                    Err(texts) if texts.is_empty() => return Ok(None),
+                    Err(texts) => Value::from(texts),
+                };
+                self.render(&value, &format_args!("{} of the certificate", fact.name())).map(Some)
+            }
         }
     }
 
-    fn render(&self, value: &Value) -> Result<HeaderValue, Rejection> {
+    fn render(&self, value: &Value, what: &dyn fmt::Display) -> Result<HeaderValue, Rejection> {
         let refused = || {
             Rejection::new(Reason::ClaimInvalid)
-                .hint("A claim of the token cannot be passed on to the API.")
-                .log(format!("claim {} cannot be the value of header {}", self.claim.join("."), self.header))
+                .hint("What the token or certificate says of its bearer cannot be passed on to the API.")
+                .log(format!("{what} cannot be the value of header {}", self.header))
         };
         let text = match value {
             Value::String(text) => plain(text).ok_or_else(refused)?,
@@ -68,16 +95,16 @@ fn plain(text: &str) -> Option<Cow<'_, str>> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::IdentityHeader;
+    use super::{IdentityHeader, IdentitySource};
     use crate::token::Claims;
 
     fn told(claim: &Value) -> Result<Option<String>, ()> {
         let header = IdentityHeader {
             header: "x-auth".parse().unwrap(),
-            claim: Box::new(["realm".into(), "value".into()]),
+            source: IdentitySource::Claim(Box::new(["realm".into(), "value".into()])),
         };
         let Value::Object(members) = json!({ "realm": { "value": claim } }) else { unreachable!() };
-        let value = header.value(&Claims::new(members)).map_err(|_| ())?;
+        let value = header.value(Some(&Claims::new(members)), None).map_err(|_| ())?;
         Ok(value.map(|value| value.to_str().unwrap().to_owned()))
     }
 

@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use super::activity::Activity;
 use crate::catalogue::Reason;
+use crate::certificate::ClientCertificate;
 use crate::http1::{Turn, Violation};
 use crate::rejection::Rejection;
 
@@ -32,6 +33,8 @@ pub struct Peer {
 pub struct PeerTls {
     /// The name that the client asked for (RFC 6066 section 3), in lower case.
     pub server_name: Option<Box<str>>,
+    /// The client's certificate, verified.
+    pub certificate: Option<Rc<ClientCertificate>>,
 }
 
 impl Peer {
@@ -46,7 +49,7 @@ impl Peer {
         let ip = address.ip().to_canonical().to_string();
         let forwarded_for =
             HeaderValue::from_str(&ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        let forwarded_node = match address.ip() {
+        let forwarded_node = match address.ip().to_canonical() {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("\"[{address}]\""),
         };
@@ -59,9 +62,9 @@ impl Peer {
         self.tls.is_some()
     }
 
-    /// The scheme as `X-Forwarded-Proto` names it.
-    pub(super) fn scheme(&self) -> HeaderValue {
-        HeaderValue::from_static(if self.is_tls() { "https" } else { "http" })
+    /// The client's certificate, if it has shown one.
+    pub fn certificate(&self) -> Option<&ClientCertificate> {
+        self.tls.as_ref()?.certificate.as_deref()
     }
 
     /// The address as `X-Forwarded-For` names it.

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, TRAILER};
 
 /// Names that are removed from every request on every route unless a route lets them pass.
-const ALWAYS: [&str; 33] = [
+const ALWAYS: [&str; 46] = [
     // Said by the gateway.
     "forwarded",
     "x-forwarded-for",
@@ -35,6 +35,19 @@ const ALWAYS: [&str; 33] = [
     "front-end-https",
     "client-cert",
     "client-cert-chain",
+    "x-client-cert",
+    "x-client-certificate",
+    "x-ssl-cert",
+    "x-ssl-client-cert",
+    "x-ssl-client-verify",
+    "x-ssl-client-dn",
+    "x-ssl-client-s-dn",
+    "ssl-client-cert",
+    "ssl-client-verify",
+    "x-forwarded-tls-client-cert",
+    "x-forwarded-tls-client-cert-info",
+    "x-arr-clientcert",
+    "x-amzn-mtls-clientcert",
     "x-request-id",
     // They change what a request means behind the rules that judged it.
     "x-http-method-override",

@@ -2,6 +2,7 @@
 //! better: a page for a browser, trailers-only for gRPC.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -102,13 +103,19 @@ pub fn refuse(
     if let Some(allow) = rejection.allow_text() {
         put(headers, ALLOW, allow);
     }
-    if let Some(wait) = rejection.wait() {
+    if let Some(wait) = rejection.wait().or_else(|| usual_wait(reason)) {
         put(headers, RETRY_AFTER, &wait.as_secs().max(1).to_string());
     }
     if form == Form::Grpc {
         grpc::put_status(headers, reason, sentence.as_deref());
     }
     response
+}
+
+/// Where waiting helps and nobody knows for how long.
+fn usual_wait(reason: Reason) -> Option<Duration> {
+    let helps = matches!(reason.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+    helps.then_some(Duration::from_secs(5))
 }
 
 trait InStatus {
@@ -239,6 +246,20 @@ mod tests {
         assert_eq!(challenge, "Bearer realm=\"valgate\", error=\"invalid_token\"");
         let body = super::problem(&rejection, None, ErrorDetail::CodeOnly, "id");
         assert!(!body.contains("revoked") && body.contains("VAL-020"), "{body}");
+    }
+
+    #[test]
+    fn waiting_is_advised_where_it_helps() {
+        let wait = |rejection: Rejection| {
+            let response = refuse(&rejection, Form::Problem, ErrorDetail::Full, "id");
+            response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned())
+        };
+        for reason in Reason::ALL.iter().filter(|reason| reason.status() == 503) {
+            assert!(wait((*reason).into()).is_some(), "{reason:?}");
+        }
+        let known = Rejection::new(Reason::NotYetValid).retry_after(std::time::Duration::from_secs(7));
+        assert_eq!(wait(known).as_deref(), Some("7"));
+        assert_eq!(wait(Reason::Expired.into()), None);
     }
 
     #[test]

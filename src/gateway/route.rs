@@ -5,10 +5,12 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 
 use super::credential::TokenSource;
+use super::expiry_hint::ExpiryHints;
 use super::identity::IdentityHeader;
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
 use crate::config::settings::ErrorDetail;
+use crate::cors::Cors;
 use crate::policy::Access;
 use crate::rejection::Rejection;
 use crate::route::{Ambiguity, Found, RequestPath, RouteId, RouteTable};
@@ -38,8 +40,12 @@ pub struct Route {
     pub allow_override_headers: Vec<HeaderName>,
     /// The largest request body in bytes; `None` for no bound.
     pub max_body: Option<u64>,
+    /// Who is told that a token ends soon.
+    pub expiry_hints: ExpiryHints,
     /// How much a refused client is told.
     pub error_detail: ErrorDetail,
+    /// Which pages of other origins may call.
+    pub cors: Option<Arc<Cors>>,
 }
 
 /// The `Host` that an upstream sees.
@@ -71,9 +77,18 @@ impl Routes {
 
     /// The route of a request.
     pub(super) fn find<B>(&self, request: &CleanRequest<B>) -> Result<&Arc<Route>, Rejection> {
+        self.find_for(request, request.method())
+    }
+
+    /// The route that the request would have with this method.
+    pub(super) fn find_for<B>(
+        &self,
+        request: &CleanRequest<B>,
+        method: &Method,
+    ) -> Result<&Arc<Route>, Rejection> {
         let path = RequestPath::check(request.path())
             .map_err(|refused| Rejection::new(Reason::AmbiguousPath).hint(refused.0))?;
-        let found = self.table.find(request.host(), &path, request.method());
+        let found = self.table.find(request.host(), &path, method);
         let route = match &found {
             Found::Route(id) => self.all.get(usize::from(id.0)),
             _ => None,

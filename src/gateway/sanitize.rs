@@ -4,9 +4,10 @@
 //! host and the headers whose meaning must be single. What only the gateway may say is removed by [`super::forward`],
 //! which works from [`CleanRequest`] alone.
 
-use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 
 use super::core::RequestLimits;
@@ -69,9 +70,24 @@ impl<B> CleanRequest<B> {
         &self.parts.headers
     }
 
+    /// The request without what could say who sends it.
+    #[must_use]
+    pub fn without_credentials(mut self) -> Self {
+        self.parts.headers.remove(AUTHORIZATION);
+        self.parts.headers.remove(COOKIE);
+        self
+    }
+
     /// Takes the request apart for forwarding: head, authority, body.
     pub fn into_parts(self) -> (Parts, HeaderValue, B) {
         (self.parts, self.authority, self.body)
+    }
+}
+
+impl<B: Body> CleanRequest<B> {
+    /// Whether a body follows.
+    pub fn has_body(&self) -> bool {
+        !self.body.is_end_stream()
     }
 }
 
@@ -150,7 +166,7 @@ fn authority(parts: &Parts) -> Result<HeaderValue, Rejection> {
 
 /// The host in lower case and without port, if the authority is one (RFC 3986 section 3.2.2) without user
 /// information.
-fn host_of(authority: &HeaderValue) -> Result<Box<str>, Rejection> {
+pub(super) fn host_of(authority: &HeaderValue) -> Result<Box<str>, Rejection> {
     let refuse = || {
         Rejection::new(Reason::IllegalTarget)
             .hint("The Host header is not a host name with an optional port.")

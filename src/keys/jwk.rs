@@ -125,6 +125,37 @@ pub enum Unusable {
     AmbiguousKid,
 }
 
+impl Unusable {
+    /// The names of [`Self::name`], for metrics.
+    pub const NAMES: [&'static str; 7] =
+        ["malformed", "symmetric", "unsupported", "not_accepted", "other_use", "weak", "ambiguous_kid"];
+
+    /// What is wrong in a word, of a small set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NotAnObject
+            | Self::DuplicateMember(_)
+            | Self::NotAString(_)
+            | Self::KidTooLong
+            | Self::KeyOperationsNotAnArray
+            | Self::NotBase64(_)
+            | Self::CoordinateLength { .. }
+            | Self::AlgorithmDoesNotFit
+            | Self::NotAKey => "malformed",
+            Self::Symmetric => "symmetric",
+            Self::Type(_) | Self::Curve(_) | Self::Algorithm(_) => "unsupported",
+            Self::AlgorithmNotAccepted => "not_accepted",
+            Self::NotForSignatures | Self::NotForVerification => "other_use",
+            Self::ModulusTooSmall { .. }
+            | Self::ModulusTooLarge { .. }
+            | Self::WeakExponent
+            | Self::NotOnCurve
+            | Self::WeakPoint => "weak",
+            Self::AmbiguousKid => "ambiguous_kid",
+        }
+    }
+}
+
 /// Reads a JWK set, keeping the keys that can serve one of the `accepted` algorithms.
 ///
 /// Keys that share a `kid` stay if no algorithm is common to them, or if they are the same key; otherwise a token

@@ -9,6 +9,7 @@ mod set;
 mod source;
 #[cfg(test)]
 pub(crate) mod testing;
+mod unknown;
 
 pub use algorithm::Algorithm;
 pub use jwk::{JwksError, JwksLimits, ParsedSet, SkippedKey, Unusable, parse_jwks};

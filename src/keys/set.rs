@@ -56,6 +56,11 @@ impl KeySet {
         named.iter().find(|key| key.algorithms().contains(&algorithm)).ok_or(KeyMiss::AlgorithmMismatch)
     }
 
+    /// Whether a key of the set has this `kid`.
+    pub fn has_kid(&self, kid: &str) -> bool {
+        self.by_kid.contains_key(kid)
+    }
+
     /// Whether the set holds this very key, under whatever name.
     pub fn contains_thumbprint(&self, thumbprint: Thumbprint) -> bool {
         self.keys.iter().any(|key| key.thumbprint() == thumbprint)

@@ -3,14 +3,15 @@
 //! Readers take a snapshot without a lock; a reader that misses a key may ask for one more look, which all of them
 //! share. Knows neither HTTP nor where keys come from.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Notify, watch};
 
 use super::KeySet;
+use super::unknown::UnknownKids;
 use crate::clock::{Clock, Monotonic};
 
 /// The time limits of one issuer's keys.
@@ -20,6 +21,8 @@ pub struct KeySourceSettings {
     pub max_stale: Duration,
     /// Between two refreshes that unknown keys ask for: a flood of bogus ones must not reach the provider.
     pub cooldown: Duration,
+    /// How long a key that the provider was just found not to have is not asked for again.
+    pub unknown_kid_ttl: Duration,
     /// How long a request waits for a refresh.
     pub wait: Duration,
 }
@@ -29,6 +32,7 @@ impl Default for KeySourceSettings {
         Self {
             max_stale: Duration::from_secs(24 * 60 * 60),
             cooldown: Duration::from_secs(5),
+            unknown_kid_ttl: Duration::from_secs(30),
             wait: Duration::from_secs(3),
         }
     }
@@ -87,6 +91,8 @@ pub struct KeySource {
     progress: watch::Sender<Progress>,
     asked: Notify,
     asks: AtomicU64,
+    /// Held for a look-up at a time, and only by those who miss a key.
+    unknown: Mutex<UnknownKids>,
 }
 
 /// How far refreshing has come.
@@ -116,6 +122,7 @@ impl KeySource {
             progress: watch::Sender::new(Progress::default()),
             asked: Notify::new(),
             asks: AtomicU64::new(0),
+            unknown: Mutex::new(UnknownKids::new(settings.unknown_kid_ttl)),
         });
         (Arc::clone(&source), KeyFeedHandle(source))
     }
@@ -127,12 +134,16 @@ impl KeySource {
 
     /// Asks for a refresh because a token names a key that is not known, or no keys are there, and waits for its
     /// end. All askers share one refresh, and there is at most one per cooldown: within it, the outcome of the last
-    /// refresh answers at once. A refresh that is already under way is joined.
-    pub async fn look_again(&self) -> LookAgain {
+    /// refresh answers at once, and so it is for longer with the very `kid` that it did not bring. A refresh that is
+    /// already under way is joined.
+    pub async fn look_again(&self, kid: Option<&str>) -> LookAgain {
         self.asks.fetch_add(1, Ordering::Relaxed);
         let mut progress = self.progress.subscribe();
         let before = *progress.borrow();
         let now = self.clock.monotonic();
+        if before.good == Some(true) && kid.is_some_and(|kid| self.unknown_kids().contains(kid, now)) {
+            return LookAgain::Refreshed;
+        }
         if !before.pending {
             if before.closed || self.cooling_down(before, now) {
                 return before.verdict();
@@ -141,10 +152,25 @@ impl KeySource {
         }
         let ended = progress.wait_for(|now| now.completed != before.completed || now.closed);
         match tokio::time::timeout(self.settings.wait, ended).await {
-            Ok(Ok(after)) => after.verdict(),
+            Ok(Ok(after)) => {
+                self.note_unknown(kid, *after);
+                after.verdict()
+            }
             Ok(Err(_)) => LookAgain::Failed,
             Err(_) => LookAgain::TimedOut,
         }
+    }
+
+    fn note_unknown(&self, kid: Option<&str>, after: Progress) {
+        let now = self.clock.monotonic();
+        let has = |kid: &str| self.current().keys(now).is_none_or(|keys| keys.has_kid(kid));
+        if let Some(kid) = kid.filter(|kid| after.good == Some(true) && !has(kid)) {
+            self.unknown_kids().insert(kid, now);
+        }
+    }
+
+    fn unknown_kids(&self) -> MutexGuard<'_, UnknownKids> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long ago the keys were last fetched or confirmed; `None` before the first time.
@@ -266,6 +292,10 @@ impl KeyFeedHandle {
             state.expires = expires;
             state.last_error = None;
         });
+        if changed {
+            // A provider that has begun to rotate may publish the next key any moment.
+            source.unknown_kids().clear();
+        }
         changed
     }
 }
@@ -300,7 +330,7 @@ mod tests {
     /// Asks in the background; returns once the ask is waiting.
     async fn asking(source: &Arc<KeySource>) -> tokio::task::JoinHandle<LookAgain> {
         let source = Arc::clone(source);
-        let task = tokio::spawn(async move { source.look_again().await });
+        let task = tokio::spawn(async move { source.look_again(None).await });
         tokio::task::yield_now().await;
         task
     }
@@ -391,10 +421,10 @@ mod tests {
             }
             assert_eq!(ask.await.unwrap(), expected);
             for _ in 0..100 {
-                assert_eq!(source.look_again().await, expected);
+                assert_eq!(source.look_again(None).await, expected);
             }
             hand.advance(SECOND * 4);
-            assert_eq!(source.look_again().await, expected);
+            assert_eq!(source.look_again(None).await, expected);
             assert!(!was_asked(&handle));
             hand.advance(SECOND);
         }
@@ -443,6 +473,6 @@ mod tests {
         let (source, handle, _) = self::source();
         handle.publish(set(&Signer::p256()));
         drop(handle);
-        assert_eq!(source.look_again().await, LookAgain::Refreshed, "fixed keys are all there are");
+        assert_eq!(source.look_again(None).await, LookAgain::Refreshed, "fixed keys are all there are");
     }
 }

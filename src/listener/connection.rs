@@ -1,6 +1,7 @@
 //! One connection: TLS, the choice of HTTP version, and requests until it ends.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -11,7 +12,8 @@ use http::{HeaderValue, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use ipnet::IpNet;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -19,7 +21,9 @@ use super::crowd::Member;
 use super::drain::DrainSignal;
 use super::linger::Linger;
 use super::protocol::begins_with_http2_preface;
+use super::proxy_protocol;
 use super::serve::{ListenerSettings, Role};
+use crate::certificate::{self, ClientCertificate};
 use crate::gateway::{Gateway, Inbound, Peer, PeerTls, ResponseBody};
 use crate::http1::{Guard, GuardLimits};
 use crate::telemetry::metrics::{Protocol, ProtocolError, TlsResult};
@@ -68,6 +72,7 @@ impl Connection {
         if stream.set_nodelay(true).is_err() {
             return;
         }
+        let Some(stream) = self.client_behind_load_balancer(stream, &drain).await else { return };
         match self.settings.role.clone() {
             Role::Tls(config) => {
                 let handshake = self.handshake(TlsAcceptor::from(config), stream, &drain);
@@ -75,12 +80,46 @@ impl Connection {
                 let (_, session) = tls.get_ref();
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
                 let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
+                let Ok(certificate) = client_certificate(session) else {
+                    tracing::info!(client = %self.address, "connection refused: its certificate cannot be read");
+                    return;
+                };
                 // Boxed: the state of a connection holds a stream once for each layer that it is handed through.
-                self.speak(Box::new(tls), is_http2, Some(PeerTls { server_name }), drain).await;
+                self.speak(Box::new(tls), is_http2, Some(PeerTls { server_name, certificate }), drain).await;
             }
             Role::Plaintext | Role::RedirectToHttps(_) => {
                 let Some(is_http2) = self.choose(&stream, &drain).await else { return };
                 self.speak(stream, is_http2, None, drain).await;
+            }
+        }
+    }
+
+    /// Takes the client's address from the PROXY protocol where it is expected; `None` if it does not come as it
+    /// should, or is not waited for.
+    async fn client_behind_load_balancer(
+        &mut self,
+        mut stream: TcpStream,
+        drain: &DrainSignal,
+    ) -> Option<TcpStream> {
+        let Some(networks) = &self.settings.proxy_protocol else { return Some(stream) };
+        let reading = read_proxy_header(&mut stream, self.address, networks);
+        let in_time = tokio::time::timeout(self.settings.handshake, reading);
+        let outcome = tokio::select! {
+            biased;
+            () = self.member.asked_to_leave() => return None,
+            outcome = in_time => outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            _ = drain.begun() => return None,
+        };
+        match outcome {
+            Ok(client) => {
+                self.address = client.unwrap_or(self.address);
+                Some(stream)
+            }
+            Err(error) => {
+                self.gateway.core().metrics.protocol_error(ProtocolError::ProxyHeader);
+                let (peer, listener) = (self.address, &self.settings.name);
+                tracing::info!(%peer, %listener, %error, "connection refused: no valid PROXY protocol header");
+                None
             }
         }
     }
@@ -261,6 +300,37 @@ impl Connection {
     }
 }
 
+/// What the client's certificate says, if there is one.
+fn client_certificate(
+    session: &rustls::ServerConnection,
+) -> Result<Option<Rc<ClientCertificate>>, certificate::Unreadable> {
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    leaf.map(|der| ClientCertificate::from_der(der).map(Rc::new)).transpose()
+}
+
+/// The client that the load balancer at `peer` speaks for; `None` if it speaks for itself.
+async fn read_proxy_header(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    networks: &[IpNet],
+) -> io::Result<Option<SocketAddr>> {
+    if !networks.iter().any(|network| network.contains(&peer.ip().to_canonical())) {
+        return Err(io::Error::other("the address is none of proxy_protocol.from"));
+    }
+    let mut bytes = Vec::new();
+    loop {
+        match proxy_protocol::parse(&bytes).map_err(io::Error::other)? {
+            proxy_protocol::Header::Complete { client, .. } => return Ok(client),
+            proxy_protocol::Header::Incomplete(more) => {
+                let more = u64::try_from(more).unwrap_or(u64::MAX);
+                if (&mut *stream).take(more).read_to_end(&mut bytes).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    }
+}
+
 /// The response as the connection's last: it says so, and hyper then closes.
 fn last(mut response: http::Response<ResponseBody>) -> http::Response<ResponseBody> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -286,7 +356,9 @@ fn tls_failure(error: &std::io::Error) -> TlsResult {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     match cause {
         Some(rustls::Error::AlertReceived(_)) => TlsResult::ClientAlert,
-        Some(rustls::Error::NoCertificatesPresented) => TlsResult::UnknownName,
+        Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_)) => {
+            TlsResult::ClientCertificate
+        }
         Some(_) => TlsResult::Protocol,
         None => TlsResult::ClientClosed,
     }

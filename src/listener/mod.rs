@@ -9,11 +9,15 @@ mod crowd;
 mod drain;
 mod linger;
 mod protocol;
+mod proxy_protocol;
 mod serve;
 mod tls;
 
 pub use bind::{BindError, BoundListener, Port, bind, take_over};
 pub use crowd::Crowd;
 pub use drain::{Drain, DrainSignal};
+pub use proxy_protocol::{
+    Header as ProxyHeader, HeaderError as ProxyHeaderError, parse as parse_proxy_header,
+};
 pub use serve::{ListenerSettings, Manner, Role, serve};
 pub use tls::{TlsError, server_config};

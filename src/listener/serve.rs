@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -24,6 +25,8 @@ pub struct ListenerSettings {
     pub name: Arc<str>,
     /// Where its connections are counted.
     pub metric: ListenerId,
+    /// The load balancers whose connections begin with the PROXY protocol; none: no connection does.
+    pub proxy_protocol: Option<Vec<IpNet>>,
     /// What it is for.
     pub role: Role,
     /// `Strict-Transport-Security`.

@@ -7,11 +7,15 @@ use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoClientAuth, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+    VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, ServerConfig, SupportedProtocolVersion};
+use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use crate::config::settings::{Tls, TlsVersion};
+use crate::config::settings::{ClientCertificates, Tls, TlsVersion};
 
 /// A certificate or key that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +38,14 @@ pub enum TlsError {
         /// What the TLS library said.
         cause: rustls::Error,
     },
+    /// The authorities of client certificates are none.
+    #[error("{}: {cause}", path.display())]
+    Authorities {
+        /// Which file.
+        path: PathBuf,
+        /// What the TLS library said.
+        cause: VerifierBuilderError,
+    },
     /// The TLS library refused the settings.
     #[error("TLS settings: {0}")]
     Settings(#[from] rustls::Error),
@@ -47,12 +59,21 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
         .iter()
         .map(|pair| certified_key(&pair.certificate, &pair.private_key, &provider))
         .collect::<Result<Vec<_>, _>>()?;
+    let verifier =
+        tls.client_certificates.as_ref().map(|asked| client_verifier(asked, &provider)).transpose()?;
+    let asks_for_certificates = verifier.is_some();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(tls.min_version))?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier.unwrap_or_else(|| Arc::new(NoClientAuth)))
         .with_cert_resolver(Arc::new(ByServerName(keys)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    if asks_for_certificates {
+        // A resumed session would bring a certificate along that is not verified again: it may have expired.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    } else {
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    }
     config.ignore_client_order = true;
     Ok(Arc::new(config))
 }
@@ -64,6 +85,20 @@ fn provider() -> CryptoProvider {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     provider
+}
+
+fn client_verifier(
+    asked: &ClientCertificates,
+    provider: &Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let unusable = |cause: VerifierBuilderError| TlsError::Authorities { path: asked.ca.clone(), cause };
+    let mut roots = RootCertStore::empty();
+    for root in chain(&asked.ca)? {
+        roots.add(root)?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let builder = if asked.required { builder } else { builder.allow_unauthenticated() };
+    builder.build().map_err(unusable)
 }
 
 fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
@@ -80,21 +115,23 @@ fn certified_key(
     key: &Path,
     provider: &rustls::crypto::CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, TlsError> {
-    let unreadable = |path: &Path| {
-        let path = path.to_owned();
-        move |cause| TlsError::File { path, cause }
-    };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(unreadable(certificate))?;
-    if chain.is_empty() {
-        let cause = rustls::pki_types::pem::Error::NoItemsFound;
-        return Err(TlsError::File { path: certificate.to_owned(), cause });
-    }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(|cause| TlsError::File { path: key.to_owned(), cause })?;
     let mismatch =
         |cause| TlsError::Mismatch { certificate: certificate.to_owned(), key: key.to_owned(), cause };
-    CertifiedKey::from_der(chain, private, provider).map(Arc::new).map_err(mismatch)
+    CertifiedKey::from_der(chain(certificate)?, private, provider).map(Arc::new).map_err(mismatch)
+}
+
+/// All certificates of a file; at least one.
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unreadable = |cause| TlsError::File { path: path.to_owned(), cause };
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(unreadable)?;
+    if chain.is_empty() {
+        return Err(unreadable(rustls::pki_types::pem::Error::NoItemsFound));
+    }
+    Ok(chain)
 }
 
 /// Presents the first certificate that is valid for the name that the client asked for, or the first of all.
@@ -116,7 +153,7 @@ fn bears(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
+    use rustls::{ClientConfig, ClientConnection, ServerConnection};
     use tempfile::TempDir;
 
     use super::*;
@@ -138,7 +175,7 @@ mod tests {
             roots.add(made.cert.der().clone()).unwrap();
             pairs.push(settings::CertifiedKey { certificate, private_key });
         }
-        (Tls { certificates: pairs, min_version, hsts: None }, roots)
+        (Tls { certificates: pairs, min_version, client_certificates: None, hsts: None }, roots)
     }
 
     /// The certificate that a client is shown who asks for this name, or why there is no connection.

@@ -7,17 +7,22 @@ use std::time::Duration;
 
 use crate::catalogue::Reason;
 use crate::clock::{Clock, UnixSeconds};
+use crate::rejection::Rejection;
 
 use super::facts::FactKeys;
 use super::freshness::{FeedState, Freshness};
 use super::index::Hit;
+use super::live::FEED_RETRY;
+use super::status::{Status, StatusLists, StatusRef};
 
 /// How the tokens of one issuer are checked.
 #[derive(Clone, Debug)]
 pub struct RevocationPolicy {
-    /// The feeds that speak for the issuer; each of them can revoke. None at all: nothing is ever revoked.
+    /// The feeds that speak for the issuer; each of them can revoke.
     pub feeds: Vec<Arc<FeedState>>,
-    /// How long a feed may be silent.
+    /// The lists that its tokens refer to; `None`: what they refer to is not looked at.
+    pub status_lists: Option<Arc<StatusLists>>,
+    /// How long a feed, or the list of a token, may be silent.
     pub max_staleness: Duration,
     /// What happens when one has been silent for longer.
     pub when_stale: WhenStale,
@@ -63,7 +68,7 @@ impl RevocationPolicy {
     /// Whether a token with these facts is live. What is known to be revoked is refused however old the knowledge.
     pub fn check(&self, keys: &FactKeys, iat: Option<UnixSeconds>, clock: &Clock) -> RevocationVerdict {
         if self.feeds.is_empty() {
-            return RevocationVerdict::Live { generation: 0, stale_accepted: false };
+            return RevocationVerdict::Live { generation: self.generation(), stale_accepted: false };
         }
         // Before the look-up: a change that the look-up misses then shows as another generation.
         let generation = self.generation();
@@ -80,10 +85,39 @@ impl RevocationPolicy {
         }
     }
 
-    /// Changes whenever one of the feeds changed. Comparable only within one policy: another one, as after a reload,
+    /// What the list says that the token refers to. To be asked after [`Self::check`], whose generation covers it.
+    pub fn check_status(
+        &self,
+        status: &StatusRef,
+        iat: Option<UnixSeconds>,
+        clock: &Clock,
+    ) -> Result<(), Rejection> {
+        let unavailable = |why: Unavailable| {
+            if self.accepts_stale(iat, clock.wall()) {
+                return Ok(());
+            }
+            Err(Rejection::new(why.reason())
+                .log(format!("status list {}", status.list.uri()))
+                .retry_after(FEED_RETRY))
+        };
+        match status.list.status(status.index, clock, self.max_staleness) {
+            Status::Valid => Ok(()),
+            Status::NotValid(value) => {
+                Err(Rejection::new(Reason::Revoked).log(format!("its status list says {value}")))
+            }
+            Status::Stale => unavailable(Unavailable::Stale),
+            Status::NotLoaded => unavailable(Unavailable::NotLoaded),
+            Status::OutOfRange => Err(Rejection::new(Reason::ClaimInvalid).hint(
+                "The token's place in its status list (status.status_list.idx) is beyond the list's end.",
+            )),
+        }
+    }
+
+    /// Changes whenever one of the feeds or lists changed. Comparable only within one policy: another one, as after a reload,
     /// calls for a new check.
     pub fn generation(&self) -> u64 {
-        self.feeds.iter().fold(0, |sum, feed| sum.wrapping_add(feed.index().generation()))
+        let lists = self.status_lists.as_ref().map_or(0, |lists| lists.generation());
+        self.feeds.iter().fold(lists, |sum, feed| sum.wrapping_add(feed.index().generation()))
     }
 
     /// What is wrong with the feeds, if anything; the worst of them.
@@ -136,6 +170,7 @@ mod tests {
     fn policy(feeds: &[&Arc<FeedState>], when_stale: WhenStale) -> RevocationPolicy {
         RevocationPolicy {
             feeds: feeds.iter().map(|feed| Arc::clone(feed)).collect(),
+            status_lists: None,
             max_staleness: Duration::from_secs(60),
             when_stale,
         }

@@ -8,25 +8,32 @@ use super::facts::{FactHasher, FactKeys, TokenFacts};
 use super::freshness::{FeedState, Freshness};
 use super::guard::{RevocationPolicy, RevocationVerdict};
 use super::index::Hit;
+use super::status::StatusRef;
 use crate::catalogue::Reason;
 use crate::clock::{Clock, UnixSeconds};
 use crate::rejection::Rejection;
 use crate::token::{Claims, Issuer, VerifiedToken};
 
 /// What a client is told to wait for a feed that cannot be relied on.
-const FEED_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+pub(super) const FEED_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A verified token, not yet checked for revocation, with its facts hashed once and for all.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     token: VerifiedToken,
     facts: FactKeys,
+    status: Option<StatusRef>,
 }
 
 impl Candidate {
     /// The token.
     pub fn token(&self) -> &VerifiedToken {
         &self.token
+    }
+
+    /// Whether there is nothing that must be looked up first: see [`RevocationPolicies::prepare`].
+    pub fn is_ready(&self) -> bool {
+        self.status.as_ref().is_none_or(|status| status.list.was_tried())
     }
 }
 
@@ -44,9 +51,9 @@ impl LiveToken {
         self.generation
     }
 
-    /// The id of the key that signed the token.
+    /// The id of the key that signed the token; an opaque one has none.
     pub fn key_id(&self) -> Option<&str> {
-        self.candidate.token.key().kid()
+        self.candidate.token.key()?.kid()
     }
 }
 
@@ -94,10 +101,29 @@ impl RevocationPolicies {
     }
 
     /// Gets a verified token ready for checks.
-    pub fn candidate(&self, token: VerifiedToken) -> Candidate {
-        let facts = facts(token.issuer(), token.claims(), token.key().kid(), token.issued_at());
+    ///
+    /// # Errors
+    /// The token refers to a status list that cannot be asked: see [`StatusLists::resolve`](super::StatusLists::resolve).
+    pub fn candidate(&self, token: VerifiedToken) -> Result<Candidate, Rejection> {
+        let policy = self.policy(token.issuer())?;
+        let status = match &policy.status_lists {
+            Some(lists) => lists.resolve(&token)?,
+            None => None,
+        };
+        let kid = token.key().and_then(|key| key.kid());
+        let facts = facts(token.issuer(), token.claims(), kid, token.issued_at());
         let facts = self.hasher.keys(&facts);
-        Candidate { token, facts }
+        Ok(Candidate { token, facts, status })
+    }
+
+    /// Waits until what the token needs was looked up at least once. Immediately ready but for the first token of a
+    /// status list.
+    pub async fn prepare(&self, candidate: &Candidate) {
+        let Some(status) = candidate.status.as_ref().filter(|_| !candidate.is_ready()) else { return };
+        let policy = self.policy(candidate.token.issuer()).ok();
+        if let Some(lists) = policy.and_then(|policy| policy.status_lists.as_ref()) {
+            status.list.first_try(lists.wait()).await;
+        }
     }
 
     /// The token as a live one, unless it was revoked or that cannot be told.
@@ -105,6 +131,9 @@ impl RevocationPolicies {
         let policy = self.policy(candidate.token.issuer())?;
         let verdict = policy.check(&candidate.facts, candidate.token.issued_at(), clock);
         let generation = self.stamp(generation(verdict)?);
+        if let Some(status) = &candidate.status {
+            policy.check_status(status, candidate.token.issued_at(), clock)?;
+        }
         Ok(LiveToken { candidate, generation })
     }
 
@@ -122,7 +151,12 @@ impl RevocationPolicies {
             freshness: feed.freshness(clock.monotonic(), policy.max_staleness),
             hit: feed.index().check(&facts, iat, clock.wall()),
         });
-        let outcome = generation(policy.check(&facts, iat, clock)).map(|_| ());
+        let outcome = generation(policy.check(&facts, iat, clock)).and_then(|_| {
+            match policy.status_lists.as_ref().map(|lists| lists.known(claims)).transpose()?.flatten() {
+                Some(status) => policy.check_status(&status, iat, clock),
+                None => Ok(()),
+            }
+        });
         Survey { feeds: feeds.collect(), outcome }
     }
 
@@ -136,7 +170,17 @@ impl RevocationPolicies {
             return Ok(generation);
         }
         match policy.check(&token.candidate.facts, token.issued_at(), clock) {
-            RevocationVerdict::Live { generation, .. } => Ok(self.stamp(generation)),
+            RevocationVerdict::Live { generation, .. } => {
+                // Looked up anew: after a reload other lists may be followed.
+                let lists = policy.status_lists.as_ref();
+                let status = lists.and_then(|lists| lists.resolve(token).ok().flatten());
+                let refused =
+                    status.and_then(|status| policy.check_status(&status, token.issued_at(), clock).err());
+                match refused {
+                    Some(refused) if refused.reason() == Reason::Revoked => Err(None),
+                    _ => Ok(self.stamp(generation)),
+                }
+            }
             RevocationVerdict::Revoked(hit) => Err(Some(hit)),
             RevocationVerdict::Unavailable(_) => Ok(generation),
         }

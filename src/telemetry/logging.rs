@@ -121,10 +121,14 @@ fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
     if let Some(word) = level.split(',').find(no_level) {
         return Err(LoggingError::UnknownLevel(word.to_owned()));
     }
+    // It calls each failed attempt an error; what matters of that, the feeds say themselves.
+    let quiet = if level.contains(NATS_CLIENT) { "" } else { ",async_nats=off" };
     EnvFilter::builder()
-        .parse(level)
+        .parse(format!("{level}{quiet}"))
         .map_err(|source| LoggingError::Level { level: level.to_owned(), source })
 }
+
+const NATS_CLIENT: &str = "async_nats";
 
 fn wants_colour() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

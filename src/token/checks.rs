@@ -28,11 +28,13 @@ pub enum Check {
     Key,
     /// The signature is that key's.
     Signature,
+    /// The issuer, asked about the token, calls it active.
+    Introspection,
 }
 
 impl Check {
     /// All of them, in their order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Form,
         Self::Algorithm,
         Self::Type,
@@ -42,6 +44,7 @@ impl Check {
         Self::Claims,
         Self::Key,
         Self::Signature,
+        Self::Introspection,
     ];
 
     /// The name that people see.
@@ -56,6 +59,7 @@ impl Check {
             Self::Claims => "claims",
             Self::Key => "key",
             Self::Signature => "signature",
+            Self::Introspection => "introspection",
         }
     }
 }
@@ -127,6 +131,11 @@ impl<'e, E: Examiner> Run<'e, E> {
     pub fn value<T>(&mut self, check: Check, outcome: Result<T, Rejection>) -> Result<T, Rejection> {
         self.examiner.saw(check, outcome.as_ref().err());
         outcome.map_err(|failure| self.first.get_or_insert(failure).clone())
+    }
+
+    /// Whether a check has failed already, so that nothing need be asked of others any more.
+    pub fn has_failed(&self) -> bool {
+        self.first.is_some()
     }
 
     /// As [`Self::value`], where other checks come before the value is needed: the outer error ends the run, the

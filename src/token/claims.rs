@@ -226,9 +226,9 @@ mod tests {
     #[test]
     fn scopes_come_from_scope_and_scp() {
         let both = claims(json!({ "scope": "b a", "scp": ["c", "a"] }));
-        assert_eq!(both.scopes(), ["a".into(), "b".into(), "c".into()]);
+        assert_eq!(both.scopes(), ["a", "b", "c"].map(Box::<str>::from));
         let entra = claims(json!({ "scp": "x y" }));
-        assert_eq!(entra.scopes(), ["x".into(), "y".into()]);
+        assert_eq!(entra.scopes(), ["x", "y"].map(Box::<str>::from));
         assert!(claims(json!({ "scope": ["a"] })).scopes().is_empty());
     }
 

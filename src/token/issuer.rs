@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bearer::BearerToken;
+use super::introspection::{Answer, IntrospectedTokens, Introspection, unavailable};
 use crate::keys::{Algorithm, KeySource};
+use crate::rejection::Rejection;
 
 /// A trusted issuer: its identity, what its tokens must look like, and its keys, which are its alone.
 #[derive(Debug)]
@@ -19,6 +22,21 @@ pub struct Issuer {
     pub expectations: Expectations,
     /// Its keys as last published.
     pub keys: Arc<KeySource>,
+    /// How it is asked about tokens, if it is.
+    pub introspection: Option<Introspection>,
+}
+
+impl Issuer {
+    /// What the issuer says of the token.
+    ///
+    /// # Errors
+    /// See [`Introspector::ask`](super::Introspector::ask); one that is not configured to be asked cannot be.
+    pub async fn introspect(&self, token: BearerToken<'_>) -> Result<Answer, Rejection> {
+        match &self.introspection {
+            Some(introspection) => introspection.port.ask(token).await,
+            None => Err(unavailable("the issuer has no introspection endpoint")),
+        }
+    }
 }
 
 /// The rules for an issuer's tokens.
@@ -36,6 +54,20 @@ pub struct Expectations {
     pub required_claims: Vec<Box<str>>,
     /// A stricter shape.
     pub profile: Option<Profile>,
+    /// What becomes of tokens that are bound to a client certificate.
+    pub binding: Binding,
+}
+
+/// What becomes of tokens that are bound to a client certificate (RFC 8705), and of those that are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Binding {
+    /// A bound token needs its certificate; others need none.
+    #[default]
+    IfBound,
+    /// Every token must be bound, and needs its certificate.
+    Certificate,
+    /// Nobody looks, by the operator's loud word.
+    InsecureIgnore,
 }
 
 /// Whom tokens must be meant for.
@@ -116,6 +148,14 @@ impl Issuers {
     /// The issuer of exactly this `iss`.
     pub fn find(&self, url: &str) -> Option<&Arc<Issuer>> {
         self.by_url.get(url)
+    }
+
+    /// The issuer of these that is asked about opaque tokens; the configuration has made sure that a route trusts one
+    /// such issuer at the most.
+    pub(super) fn of_opaque(&self, trusted: &IssuerSet) -> Option<(&Arc<Issuer>, &Introspection)> {
+        let trusted = self.all.iter().filter(|issuer| trusted.contains(issuer.id));
+        let mut asked = trusted.filter_map(|issuer| Some((issuer, issuer.introspection.as_ref()?)));
+        asked.find(|(_, how)| how.tokens != IntrospectedTokens::Jwt)
     }
 
     /// Whether this very issuer is one of them: not another that came in its place, by other rules or other keys.

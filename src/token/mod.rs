@@ -1,7 +1,7 @@
 //! Bearer tokens: from bytes that a stranger sent to claims that an issuer stands behind.
 //!
-//! Sans-I/O: [`Verifier::verify`] answers *verified*, *refused*, or *needs* (this issuer's keys, freshly), and the
-//! caller does the waiting. `jsonwebtoken` and `aws-lc-rs` check signatures; every claim check is ours, total and
+//! Sans-I/O: [`Verifier::verify`] answers *verified*, *refused*, or *needs* (this issuer's keys, freshly, or its word
+//! on this token), and the caller does the waiting. `jsonwebtoken` and `aws-lc-rs` check signatures; every claim check is ours, total and
 //! strictly typed, since libraries tend to take an absent or oddly typed claim for a passed one. Knows nothing of
 //! HTTP, of revocation, of routes.
 
@@ -10,8 +10,10 @@ mod checks;
 mod claims;
 mod compact;
 mod header;
+mod introspection;
 mod issuer;
 mod json;
+mod opaque;
 #[cfg(test)]
 mod tests;
 mod verified;
@@ -22,6 +24,10 @@ pub use checks::{Check, CollectAll, Examiner, FailFast, Finding};
 pub use claims::{Claims, scalar_text};
 pub use compact::Compact;
 pub use header::Header;
-pub use issuer::{Audiences, Expectations, Issuer, IssuerId, IssuerSet, Issuers, Profile};
+pub use introspection::{
+    ActiveToken, Answer, Ask, Asks, IntrospectedTokens, Introspection, Introspector, TokenText, unavailable,
+};
+pub use issuer::{Audiences, Binding, Expectations, Issuer, IssuerId, IssuerSet, Issuers, Profile};
+pub use json::object as json_object;
 pub use verified::VerifiedToken;
 pub use verify::{Inputs, LookedAgain, Need, Verdict, Verifier};

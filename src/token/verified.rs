@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::bearer::Fingerprint;
 use super::claims::Claims;
 use super::issuer::Issuer;
-use crate::clock::UnixSeconds;
+use crate::clock::{Monotonic, UnixSeconds};
 use crate::keys::{Algorithm, VerificationKey};
 
 /// Proof that an issuer stands behind these claims. It says nothing of revocation or of rights, and its times must
@@ -20,8 +20,17 @@ struct Verified {
     expires: UnixSeconds,
     not_before: Option<UnixSeconds>,
     issued_at: Option<UnixSeconds>,
-    signed_by: SignedBy,
+    evidence: Evidence,
     fingerprint: Fingerprint,
+}
+
+/// Why the issuer is believed to stand behind a token.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    /// Its signature; an opaque token has none.
+    pub signed_by: Option<SignedBy>,
+    /// How long its word holds, where it was asked.
+    pub confirmed_until: Option<Monotonic>,
 }
 
 /// How a token was found to be signed, so that it can be told later whether it still would be.
@@ -47,11 +56,11 @@ impl VerifiedToken {
         issuer: Arc<Issuer>,
         claims: Claims,
         times: &Times,
-        signed_by: SignedBy,
+        evidence: Evidence,
         fingerprint: Fingerprint,
     ) -> Self {
         let &Times { expires, not_before, issued_at } = times;
-        Self(Arc::new(Verified { issuer, claims, expires, not_before, issued_at, signed_by, fingerprint }))
+        Self(Arc::new(Verified { issuer, claims, expires, not_before, issued_at, evidence, fingerprint }))
     }
 
     /// Who issued it.
@@ -74,9 +83,9 @@ impl VerifiedToken {
         self.0.issued_at
     }
 
-    /// The key that signed it.
-    pub fn key(&self) -> &Arc<VerificationKey> {
-        &self.0.signed_by.key
+    /// The key that signed it; none for an opaque token.
+    pub fn key(&self) -> Option<&Arc<VerificationKey>> {
+        self.0.evidence.signed_by.as_ref().map(|signed_by| &signed_by.key)
     }
 
     /// What stands for it in logs.
@@ -84,8 +93,8 @@ impl VerifiedToken {
         self.0.fingerprint
     }
 
-    pub(super) fn signed_by(&self) -> &SignedBy {
-        &self.0.signed_by
+    pub(super) fn evidence(&self) -> &Evidence {
+        &self.0.evidence
     }
 
     pub(super) fn times(&self) -> Times {

@@ -9,8 +9,10 @@ use super::checks::{Check, Examiner, Run};
 use super::claims::{Claims, WrongType};
 use super::compact::Compact;
 use super::header::Header;
+use super::introspection::{Answer, IntrospectedTokens};
 use super::issuer::{Audiences, Expectations, Issuer, IssuerSet, Issuers, Profile};
-use super::verified::{SignedBy, Times, VerifiedToken};
+use super::opaque;
+use super::verified::{Evidence, SignedBy, Times, VerifiedToken};
 use crate::catalogue::Reason;
 use crate::clock::{Monotonic, UnixSeconds, in_words};
 use crate::keys::{Algorithm, KeyMiss, KeyState, VerificationKey};
@@ -33,6 +35,8 @@ pub struct Inputs<'r> {
     pub monotonic: Monotonic,
     /// What came of asking the issuer for its keys again, if that was done for this token.
     pub looked_again: LookedAgain,
+    /// What the issuer says of this token, if it was asked.
+    pub introspected: Option<&'r Answer>,
 }
 
 /// Whether the issuer was asked for its keys on behalf of this token, and how that went.
@@ -60,8 +64,10 @@ pub enum Verdict {
 /// What the verifier lacks to judge a token.
 #[derive(Debug)]
 pub enum Need {
-    /// This issuer's keys, freshly.
-    Keys(Arc<Issuer>),
+    /// This issuer's keys, freshly, for the key of this `kid`.
+    Keys(Arc<Issuer>, Option<String>),
+    /// This issuer's word on the token.
+    Introspection(Arc<Issuer>),
 }
 
 impl Verifier {
@@ -94,6 +100,11 @@ impl Verifier {
         inputs: Inputs<'_>,
         mut run: Run<'_, E>,
     ) -> Result<Verdict, Rejection> {
+        if opaque::is_opaque(token)
+            && let Some((issuer, introspection)) = self.issuers.of_opaque(inputs.trusted)
+        {
+            return opaque::examine(issuer, introspection, token, inputs, run);
+        }
         let (compact, claims) = run.value(Check::Form, form(token))?;
         let issuer = claims.issuer().ok().flatten().and_then(|url| self.issuers.find(url));
 
@@ -112,38 +123,57 @@ impl Verifier {
         let key = match find_key(&state, &compact.header, algorithm, inputs) {
             KeyAnswer::Found(key) => run.value(Check::Key, Ok(key))?,
             KeyAnswer::Refused(rejection) => run.value(Check::Key, Err(rejection))?,
-            KeyAnswer::LookAgain => return Ok(Verdict::Needs(Need::Keys(Arc::clone(issuer)))),
+            KeyAnswer::LookAgain => {
+                return Ok(Verdict::Needs(Need::Keys(Arc::clone(issuer), compact.header.key_id)));
+            }
         };
         let signed = key.verify(algorithm, compact.signing_input, &compact.signature);
         // Without a kid, a rotated key shows as a signature that does not match: look once more before saying so.
         if !signed && compact.header.key_id.is_none() && inputs.looked_again == LookedAgain::NotYet {
-            return Ok(Verdict::Needs(Need::Keys(Arc::clone(issuer))));
+            return Ok(Verdict::Needs(Need::Keys(Arc::clone(issuer), compact.header.key_id)));
         }
         go_on(
             run.check(Check::Signature, if signed { Ok(()) } else { Err(Reason::SignatureMismatch.into()) }),
         )?;
 
+        let asks = |issuer: &Issuer| {
+            issuer.introspection.as_ref().is_some_and(|how| how.tokens != IntrospectedTokens::Opaque)
+        };
+        let active = match inputs.introspected {
+            _ if !asks(issuer) => None,
+            Some(answer) => {
+                Some(run.value(Check::Introspection, opaque::confirmed(answer, &claims, issuer))?)
+            }
+            None if run.has_failed() => None,
+            None => return Ok(Verdict::Needs(Need::Introspection(Arc::clone(issuer)))),
+        };
         if let Some(failure) = run.first_failure() {
             return Err(failure);
         }
         let generation = state.generation(inputs.monotonic);
         let signed_by = SignedBy { key, algorithm, key_id: compact.header.key_id, generation };
+        let evidence =
+            Evidence { signed_by: Some(signed_by), confirmed_until: active.map(|active| active.good_until) };
         let issuer = Arc::clone(issuer);
-        Ok(Verdict::Verified(VerifiedToken::new(issuer, claims, &times?, signed_by, token.fingerprint())))
+        Ok(Verdict::Verified(VerifiedToken::new(issuer, claims, &times?, evidence, token.fingerprint())))
     }
 
     /// Whether a token verified before would be verified now: the route trusts the issuer, the times still hold, and
-    /// the key is still the one that the issuer publishes for it. A cached verdict is used only after this.
+    /// the key is still the one that the issuer publishes for it, and its word on the token is recent enough. A cached
+    /// verdict is used only after this.
     pub fn still_good(&self, token: &VerifiedToken, inputs: Inputs<'_>) -> bool {
         let issuer = token.issuer();
         self.issuers.has(issuer)
             && inputs.trusted.contains(issuer.id)
             && check_times(&token.times(), &issuer.expectations, inputs.now).is_ok()
-            && is_still_published(token.signed_by(), &issuer.keys.current(), inputs.monotonic)
+            && token.evidence().confirmed_until.is_none_or(|until| inputs.monotonic < until)
+            && token.evidence().signed_by.as_ref().is_none_or(|signed_by| {
+                is_still_published(signed_by, &issuer.keys.current(), inputs.monotonic)
+            })
     }
 }
 
-fn go_on(flow: ControlFlow<Rejection>) -> Result<(), Rejection> {
+pub(super) fn go_on(flow: ControlFlow<Rejection>) -> Result<(), Rejection> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(rejection) => Err(rejection),
@@ -185,7 +215,7 @@ fn trusted(claims: &Claims, issuer: Option<&Arc<Issuer>>, trusted: &IssuerSet) -
     if is_trusted { Ok(()) } else { Err(Reason::IssuerNotTrusted.into()) }
 }
 
-fn audience(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
+pub(super) fn audience(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
     let audiences = claims.audiences().map_err(wrong_type)?;
     match &expected.audiences {
         Audiences::InsecureAny => Ok(()),
@@ -197,7 +227,7 @@ fn audience(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
     }
 }
 
-fn times(claims: &Claims, expected: &Expectations, now: UnixSeconds) -> Result<Times, Rejection> {
+pub(super) fn times(claims: &Claims, expected: &Expectations, now: UnixSeconds) -> Result<Times, Rejection> {
     let times = Times {
         expires: claims.expires().map_err(wrong_type)?.ok_or_else(|| missing("exp"))?,
         not_before: claims.not_before().map_err(wrong_type)?,
@@ -224,14 +254,16 @@ fn check_times(times: &Times, expected: &Expectations, now: UnixSeconds) -> Resu
     for (claim, start) in [("nbf", times.not_before), ("iat", times.issued_at)] {
         if let Some(start) = start.filter(|start| *start > earliest) {
             let ahead = in_words(start.0.saturating_sub(now.0));
+            let wait = u64::try_from(start.0.saturating_sub(earliest.0)).unwrap_or_default();
             return Err(Rejection::new(Reason::NotYetValid)
-                .hint(format!("The token becomes valid in {ahead} (claim {claim}).")));
+                .hint(format!("The token becomes valid in {ahead} (claim {claim})."))
+                .retry_after(Duration::from_secs(wait)));
         }
     }
     Ok(())
 }
 
-fn required(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
+pub(super) fn required(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
     claims.check_types().map_err(wrong_type)?;
     let profile = expected.profile.map(Profile::required_claims).unwrap_or_default();
     let configured = expected.required_claims.iter().map(|claim| &**claim);
@@ -296,6 +328,6 @@ fn missing(claim: &str) -> Rejection {
     Rejection::new(Reason::ClaimMissing).hint(format!("The token lacks the claim {claim}."))
 }
 
-fn wrong_type(WrongType { claim, expected }: WrongType) -> Rejection {
+pub(super) fn wrong_type(WrongType { claim, expected }: WrongType) -> Rejection {
     Rejection::new(Reason::ClaimInvalid).hint(format!("The token's claim {claim} is not {expected}."))
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -35,6 +35,10 @@ pub(super) async fn connect(
 
 async fn attempt(endpoint: &Endpoint, protocol: Protocol) -> Result<Connected, UpstreamError> {
     let failed = |cause| UpstreamError::Connect { endpoint: name(endpoint), cause };
+    if let Some(socket) = &endpoint.socket {
+        let stream = UnixStream::connect(socket).await.map_err(failed)?;
+        return handshake(Stream::Unix(stream), protocol == Protocol::Http2).await;
+    }
     let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
     let (stream, negotiated_http2) = match &endpoint.tls {
@@ -50,8 +54,12 @@ async fn attempt(endpoint: &Endpoint, protocol: Protocol) -> Result<Connected, U
             (Stream::Tls(Box::new(tls)), http2)
         }
     };
+    handshake(stream, protocol == Protocol::Http2 || negotiated_http2).await
+}
+
+async fn handshake(stream: Stream, is_http2: bool) -> Result<Connected, UpstreamError> {
     let io = TokioIo::new(stream);
-    if protocol == Protocol::Http2 || negotiated_http2 {
+    if is_http2 {
         let (sender, connection) = http2::Builder::new(CoreExecutor)
             .timer(TokioTimer::new())
             .adaptive_window(true)
@@ -67,12 +75,16 @@ async fn attempt(endpoint: &Endpoint, protocol: Protocol) -> Result<Connected, U
 }
 
 fn name(endpoint: &Endpoint) -> String {
-    format!("{}:{}", endpoint.host, endpoint.port)
+    match &endpoint.socket {
+        Some(socket) => format!("unix:{}", socket.display()),
+        None => format!("{}:{}", endpoint.host, endpoint.port),
+    }
 }
 
-/// Plain or TLS, without the cost of a boxed trait object on each read.
+/// TCP, a Unix socket or TLS, without the cost of a boxed trait object on each read.
 enum Stream {
     Plain(TcpStream),
+    Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -80,6 +92,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -89,6 +102,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, data),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, data),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, data),
         }
     }
@@ -100,6 +114,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, data),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, data),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, data),
         }
     }
@@ -107,6 +122,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
@@ -114,6 +130,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -121,6 +138,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -13,7 +13,7 @@ mod settings;
 pub use body::{BodyLimits, BodyProgress, RequestBody, UpstreamBody};
 pub use client::Client;
 pub use error::UpstreamError;
-pub use settings::{Endpoint, Protocol, Upstream, UpstreamTimeouts, tls_config};
+pub use settings::{Endpoint, OwnCertificate, Protocol, Upstream, UpstreamTimeouts, tls_config};
 
 /// Runs hyper's background futures on the current core.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,11 @@
 //! What is configured of an upstream; shared by all cores, never changed.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
 /// A named backend service.
@@ -25,6 +26,8 @@ pub struct Upstream {
 /// One address of an upstream.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
+    /// The Unix socket to connect to, in place of host and port.
+    pub socket: Option<Box<Path>>,
     /// Host name or address to connect to, without brackets.
     pub host: Box<str>,
     /// Port to connect to.
@@ -57,11 +60,21 @@ pub enum Protocol {
     Http2,
 }
 
+/// The gateway's own certificate, for upstreams that ask for one.
+#[derive(Debug)]
+pub struct OwnCertificate {
+    /// The certificate and the intermediate ones behind it.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its private key.
+    pub key: PrivateKeyDer<'static>,
+}
+
 /// A TLS client configuration that trusts `roots`, or what the operating system trusts if there are none, and
-/// negotiates the HTTP version that `protocol` says (RFC 7301).
+/// negotiates the HTTP version that `protocol` says (RFC 7301). Shows `own` to who asks for a certificate.
 pub fn tls_config(
     roots: Vec<CertificateDer<'static>>,
     protocol: Protocol,
+    own: Option<OwnCertificate>,
 ) -> Result<ClientConfig, rustls::Error> {
     let mut store = RootCertStore::empty();
     if roots.is_empty() {
@@ -72,10 +85,13 @@ pub fn tls_config(
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(store)
-        .with_no_client_auth();
+        .with_root_certificates(store);
+    let mut config = match own {
+        Some(OwnCertificate { chain, key }) => config.with_client_auth_cert(chain, key)?,
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = match protocol {
         Protocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         Protocol::Http1 => vec![b"http/1.1".to_vec()],

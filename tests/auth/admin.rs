@@ -1,5 +1,8 @@
 //! The admin listener: what it tells, whom it lets in, and that no secret is in it.
 
+use std::path::Path;
+use std::process::Command;
+
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,7 +87,7 @@ async fn what_is_asked_wrongly_is_refused_in_words() {
         ("DELETE", "/status", "", 405, "GET, HEAD"),
         ("GET", "/status?verbose=1", "", 400, "verbose"),
         // In a test the log is not this process's to set.
-        ("PUT", "/log-level", "{\"level\":\"debug\"}", 501, "cannot be set"),
+        ("PUT", "/log-level", "{\"level\":\"debug\"}", 409, "not the gateway's"),
     ] {
         let reply = sent(&gateway, method, path, body).await;
         assert_eq!((reply.status, reply.header("content-type")), (status, Some("application/problem+json")));
@@ -136,4 +139,48 @@ async fn with_a_client_ca_only_its_certificates_get_in() {
     connection.write("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(connection.reply().await.is_none(), "no certificate was shown");
     assert_eq!(asked(&gateway, "/livez", &[]).await.status, 0, "without TLS there is no answer");
+}
+
+/// `BLESS=1 cargo test --test auth -- admin` writes docs/admin-openapi.json anew.
+#[tokio::test]
+async fn the_description_is_in_the_documents() {
+    let gateway = gateway("{ address: 127.0.0.1:0 }").await;
+    let served = asked(&gateway, "/openapi.json", &[]).await.text();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/admin-openapi.json");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &served).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap_or_default(),
+        served,
+        "docs/admin-openapi.json is out of date"
+    );
+}
+
+/// Schemathesis sends what the description allows and what it does not, and holds the answers to it.
+#[tokio::test]
+async fn the_listener_does_what_its_description_says() {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/venv/bin/schemathesis");
+    assert!(program.exists(), "{} is missing; ./check installs it", program.display());
+    // Without feeds, so that it is ready.
+    let gateway = TestGateway::start(
+        "
+admin: { address: 127.0.0.1:0 }
+routes: [{ match: { path: /status }, public: true, upstream: api }]
+",
+    )
+    .await;
+    let url = format!("http://{}/openapi.json", gateway.admin());
+    let run = tokio::task::spawn_blocking(move || {
+        Command::new(program)
+            .args(["run", &url, "--seed", "1", "--max-examples", "10", "--no-color"])
+            // What is text by its description may still be no URL and no method.
+            .args(["--exclude-checks", "positive_data_acceptance"])
+            .current_dir(std::env::temp_dir())
+            .output()
+            .unwrap()
+    });
+    let output = run.await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -129,6 +129,8 @@ async fn no_bad_answer_replaces_good_keys() {
         ("304 that nobody asked for", Answer::Status(304, Vec::new(), Vec::new())),
         ("a redirect", redirect),
         ("an HTML page", Answer::body("text/html", "<html>maintenance</html>")),
+        ("a set in a page", Answer::body("text/html", set_of(&[&good, &evil]).to_string())),
+        ("a set in a picture", Answer::body("image/png", set_of(&[&good, &evil]).to_string())),
         ("nothing", Answer::body("application/json", "")),
         ("an empty object", json(json!({}))),
         ("no keys", json(json!({ "keys": [] }))),
@@ -184,7 +186,11 @@ async fn one_bad_key_in_the_set_costs_that_key_alone() {
     let provider = provider(&json!({ "keys": keys })).await;
     let gateway = TestGateway::start(&yaml(&format!("jwks_url: \"{}\"", provider.url("/jwks")))).await;
     assert_eq!(try_key(&gateway, &good).await, "200");
-    assert_eq!(gateway.metric("valgate_keys_skipped{issuer=\"main\"}").await, 7);
+    for (reason, count) in [("malformed", 5), ("unsupported", 1), ("weak", 1), ("symmetric", 0)] {
+        let series = format!("valgate_keys_skipped{{issuer=\"main\",reason=\"{reason}\"}}");
+        assert_eq!(gateway.metric(&series).await, count, "{reason}");
+    }
+    assert!(gateway.metric("valgate_keys_next_refresh_seconds{issuer=\"main\"}").await > 100);
     assert_eq!(gateway.metric("valgate_keys{issuer=\"main\"}").await, 1);
 }
 

@@ -15,12 +15,16 @@ mod support;
 
 mod admin;
 mod bench;
+mod certificates;
 mod credentials;
+mod explain;
 mod identity;
+mod introspection;
 mod issuers;
 mod keys;
 mod operation;
 mod policy;
 mod refusals;
 mod revocation;
+mod status_list;
 mod tokens;

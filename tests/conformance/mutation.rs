@@ -121,8 +121,16 @@ impl Fixture {
             max_lifetime: None,
             required_claims: Vec::new(),
             profile: None,
+            binding: valgate::token::Binding::default(),
         };
-        let issuer = Issuer { id: IssuerId(0), name: "main".into(), url: ISSUER.into(), expectations, keys };
+        let issuer = Issuer {
+            id: IssuerId(0),
+            name: "main".into(),
+            url: ISSUER.into(),
+            expectations,
+            keys,
+            introspection: None,
+        };
         let tokens = ["alice", "bob"].map(|subject| {
             let header = json!({ "alg": algorithm.name(), "kid": "k", "typ": "at+jwt" });
             let claims =
@@ -142,6 +150,7 @@ impl Fixture {
             now: self.clock.wall(),
             monotonic: self.clock.monotonic(),
             looked_again: LookedAgain::Refreshed,
+            introspected: None,
         };
         BearerToken::new(token).is_some_and(|token| {
             matches!(self.verifier.verify(token, inputs, &mut FailFast), Verdict::Verified(_))

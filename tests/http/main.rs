@@ -13,6 +13,7 @@ mod upstream;
 mod wire;
 
 mod bodies;
+mod cors;
 mod floods;
 mod framing;
 mod h2wire;
@@ -21,4 +22,5 @@ mod http2;
 mod limits;
 mod paths;
 mod process;
+mod provenance;
 mod routing;

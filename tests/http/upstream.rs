@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::h2wire::{H2, get};
@@ -319,13 +322,18 @@ async fn an_early_response_to_an_unfinished_upload_arrives() {
 
 /// A TLS server with the tests' certificate that answers one way, over HTTP/1.1 or HTTP/2.
 async fn tls_server(alpn: &'static [u8]) -> SocketAddr {
+    tls_server_asking(alpn, Arc::new(rustls::server::NoClientAuth)).await
+}
+
+/// The same, which asks for client certificates.
+async fn tls_server_asking(alpn: &'static [u8], clients: Arc<dyn ClientCertVerifier>) -> SocketAddr {
     let chain = vec![CertificateDer::from_pem_slice(CERTIFICATES.certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(CERTIFICATES.key.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)
         .unwrap();
     config.alpn_protocols = vec![alpn.to_vec()];
@@ -370,6 +378,56 @@ async fn an_upstream_over_tls_is_verified_against_the_private_authority_and_its_
             refused(&gateway.get("/a", "").await, 502, "VAL-060", "tls");
         }
     }
+}
+
+#[tokio::test]
+async fn an_upstream_that_asks_for_a_certificate_gets_the_gateways() {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CERTIFICATES.ca.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+    for alpn in [&b"http/1.1"[..], b"h2"] {
+        let address = tls_server_asking(alpn, Arc::<dyn ClientCertVerifier>::clone(&clients)).await;
+        let url = format!("https://localhost:{}", address.port());
+        let own = "client_certificate: { certificate: tls.crt, private_key: tls.key }";
+        let gateway = in_front_of(&url, &format!(", tls: {{ ca: ca.pem, {own} }}")).await;
+        assert_eq!(gateway.get("/a", "").await.status, 200);
+        let nameless = in_front_of(&url, ", tls: { ca: ca.pem }").await;
+        let answer = nameless.get("/a", "").await;
+        assert_eq!((answer.status, answer.problem()["code"].as_str()), (502, Some("VAL-060")), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_may_listen_on_a_unix_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let (seen, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = vec![0; 4096];
+            let count = stream.read(&mut head).await.unwrap();
+            seen.send(String::from_utf8_lossy(&head[..count]).into_owned()).unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+                .await
+                .unwrap();
+        }
+    });
+    let url = format!("unix:{}", path.display());
+    let gateway = in_front_of(&url, "").await;
+    for _ in 0..2 {
+        let answer = gateway.get("/a", "").await;
+        assert_eq!((answer.status, &*answer.body), (200, &b"ok"[..]));
+        let request = requests.recv().await.unwrap();
+        assert!(
+            request.starts_with("GET /a HTTP/1.1\r\n") && request.contains("host: localhost"),
+            "{request}"
+        );
+    }
+    let nobody = in_front_of(&format!("{url}.none"), "").await;
+    refused(&nobody.get("/a", "").await, 502, "VAL-060", "connect");
 }
 
 #[tokio::test]

@@ -81,6 +81,20 @@ pub fn refused(answer: &Answer, status: u16, code: &str, reason: &str) {
     assert_eq!(problem["request_id"].as_str(), answer.header("x-request-id"));
 }
 
+/// TLS that trusts `ca` and offers `alpn`.
+pub fn client_config(ca: &CertificateDer<'static>, alpn: &[u8]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Arc::new(config)
+}
+
 impl Wire {
     pub async fn plain(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
@@ -90,19 +104,11 @@ impl Wire {
 
     /// TLS that trusts `ca`, asks for `name` and offers `alpn`.
     pub async fn tls(address: SocketAddr, ca: &CertificateDer<'static>, name: &str, alpn: &[u8]) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![alpn.to_vec()];
+        let config = client_config(ca, alpn);
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        let stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn));
         Self { stream: Box::new(stream), buffer: Vec::new() }
     }

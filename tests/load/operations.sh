@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 export OPERATIONS_RELOADS=${1:-100} OPERATIONS_RESTARTS=${2:-20}
-time cargo test --locked --test operations -- load:: --nocapture --test-threads 1
+time cargo test --locked --test operations -- load::no_ --nocapture --test-threads 1

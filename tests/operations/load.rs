@@ -68,6 +68,13 @@ routes:
     }
 }
 
+/// Memory that a process has in use, in KiB.
+fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 fn rounds(variable: &str, usual: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
@@ -78,6 +85,8 @@ async fn no_request_is_lost_while_the_configuration_changes() {
     let stage = Stage::new().await;
     let process = stage.process().await;
     let traffic = stage.traffic(&process);
+    traffic.more(BETWEEN).await;
+    println!("{} KiB resident before", resident(process.id()));
     for round in 1..=reloads {
         traffic.more(BETWEEN).await;
         stage.change(round);
@@ -85,9 +94,9 @@ async fn no_request_is_lost_while_the_configuration_changes() {
     }
     traffic.more(BETWEEN).await;
     let good = traffic.stop().await;
-    assert_eq!(process.metric("valgate_config_generation").await as usize, reloads + 1);
+    assert_eq!(usize::try_from(process.metric("valgate_config_generation").await), Ok(reloads + 1));
     assert_eq!(process.metric("valgate_config_failures_total").await, 0);
-    println!("{reloads} reloads, {good} requests");
+    println!("{reloads} reloads, {good} requests, {} KiB resident at the end", resident(process.id()));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "these are tests"
 )]
 #![allow(missing_docs, reason = "the names of tests say what they are")]

@@ -95,9 +95,8 @@ impl Process {
     /// Waits until a line with this text was logged so often.
     pub async fn wait_for_lines(&self, text: &str, count: usize) {
         let waiting = eventually(text, || async { self.lines(text) >= count });
-        if tokio::time::timeout(PATIENCE / 2, waiting).await.is_err() {
-            panic!("no {count} lines with {text:?} in:\n{}", self.log());
-        }
+        let outcome = tokio::time::timeout(PATIENCE / 2, waiting).await;
+        assert!(outcome.is_ok(), "no {count} lines with {text:?} in:\n{}", self.log());
     }
 
     /// The address in the first line with this text.

@@ -9,6 +9,7 @@
 )]
 #![allow(missing_docs, reason = "the names of tests say what they are")]
 
+mod lookups;
 #[path = "../support/recorder.rs"]
 mod recorder;
 #[path = "../support/mod.rs"]

@@ -84,6 +84,11 @@ impl TestGateway {
         Arc::clone(&self.dir)
     }
 
+    /// The authority of its certificate, in PEM.
+    pub fn ca(&self) -> &str {
+        &self.ca
+    }
+
     /// A connection without TLS.
     pub async fn connect(&self) -> Connection {
         Connection::open(self.plain).await

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unused_imports, reason = "no binary uses all of it")]
 
+pub mod engines;
 mod gateway;
 mod reply;
 mod signer;
@@ -17,7 +18,7 @@ use std::time::Duration;
 pub use gateway::{TestGateway, write_certificates};
 pub use reply::{Reply, refused, verdict};
 pub use signer::Signer;
-pub use stub::{Answer, Stub};
+pub use stub::{Answer, Asked, Stub};
 pub use token::{ISSUER, Token, base64url, jws, now};
 pub use wire::{Connection, Duplex, get, http2, send};
 

@@ -37,10 +37,23 @@ impl Answer {
     }
 }
 
+/// A request as it came.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Path and query.
+    pub target: String,
+    /// Request line and headers.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
 #[derive(Default)]
 struct State {
     answers: HashMap<String, Answer>,
-    requests: Vec<String>,
+    /// By path and a text that stands in the body.
+    answers_to: Vec<(String, String, Answer)>,
+    requests: Vec<Asked>,
 }
 
 /// A running server; dropping it closes its socket and its connections.
@@ -76,10 +89,22 @@ impl Stub {
         self.state.lock().unwrap().answers.insert(path.to_owned(), answer);
     }
 
+    /// What the path answers from now on to requests with this text in their body; the first text that fits decides.
+    pub fn set_to(&self, path: &str, text: &str, answer: Answer) {
+        let mut state = self.state.lock().unwrap();
+        state.answers_to.retain(|(known, fits, _)| (known.as_str(), fits.as_str()) != (path, text));
+        state.answers_to.push((path.to_owned(), text.to_owned(), answer));
+    }
+
+    /// The requests for the path (without query), in their order.
+    pub fn asked(&self, path: &str) -> Vec<Asked> {
+        let is = |asked: &&Asked| asked.target.split('?').next() == Some(path);
+        self.state.lock().unwrap().requests.iter().filter(is).cloned().collect()
+    }
+
     /// How often the path (without query) was asked for.
     pub fn hits(&self, path: &str) -> usize {
-        let is = |target: &&String| target.split('?').next() == Some(path);
-        self.state.lock().unwrap().requests.iter().filter(is).count()
+        self.asked(path).len()
     }
 }
 
@@ -98,19 +123,35 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
 
 /// One request a connection.
 async fn answer(mut stream: TcpStream, state: Arc<Mutex<State>>) {
-    let mut head = Vec::new();
-    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
-        if !matches!(stream.read_buf(&mut head).await, Ok(1..)) {
+    let mut bytes = Vec::new();
+    let end = loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
+            return;
+        }
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
+    });
+    while bytes.len() < end + length.unwrap_or(0) {
+        if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
             return;
         }
     }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    let body = String::from_utf8_lossy(&bytes[end..]).into_owned();
     let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let path = target.split('?').next().unwrap_or_default().to_owned();
     let answer = {
         let mut state = state.lock().unwrap();
-        state.requests.push(target);
-        state.answers.get(&path).cloned().unwrap_or_else(|| Answer::error(404))
+        let fits = |(known, text, _): &&(String, String, Answer)| *known == path && body.contains(text);
+        let answer = state.answers_to.iter().find(fits).map(|(_, _, answer)| answer.clone());
+        let answer = answer.or_else(|| state.answers.get(&path).cloned());
+        state.requests.push(Asked { target, head, body });
+        answer.unwrap_or_else(|| Answer::error(404))
     };
     let (status, headers, body) = match answer {
         Answer::Status(status, headers, body) => (status, headers, body),

@@ -35,6 +35,11 @@ impl Connection {
         Self { stream: Box::new(stream), read: Vec::new() }
     }
 
+    /// Over a stream that there is already.
+    pub fn over(stream: impl Duplex + 'static) -> Self {
+        Self { stream: Box::new(stream), read: Vec::new() }
+    }
+
     /// With TLS, for a name (SNI) and a protocol (ALPN), trusting this authority in PEM.
     pub async fn open_tls(address: SocketAddr, name: &str, ca: &str, alpn: &[u8]) -> Self {
         let mut roots = RootCertStore::empty();

@@ -49,22 +49,25 @@ impl Endpoint for LogLevel {
     }
 
     fn operations(&self) -> Vec<Operation> {
-        let gone = "The log of this process cannot be set.";
+        let gone = "The log of this process is not the gateway's to set.";
         vec![
-            Operation::get::<Level>("What is logged.").refuses(StatusCode::NOT_IMPLEMENTED, gone),
+            Operation::get::<Level>("What is logged.").refuses(StatusCode::CONFLICT, gone),
             Operation::new(
                 Method::PUT,
                 "Sets what is logged, until it is set again or the gateway restarts.",
             )
             .takes::<Level>()
             .answers::<Level>(StatusCode::OK, "As it is now.")
-            .refuses(StatusCode::NOT_IMPLEMENTED, gone),
+            .refuses(StatusCode::CONFLICT, gone),
         ]
     }
 
     fn answer<'c>(&'c self, call: &'c Call) -> Reply<'c> {
         let Some(handle) = &self.0 else {
-            return now(problem(StatusCode::NOT_IMPLEMENTED, "The log of this process cannot be set."));
+            return now(problem(
+                StatusCode::CONFLICT,
+                "The log of this process is not the gateway's to set.",
+            ));
         };
         now(if call.method == Method::PUT { set(handle, &call.body) } else { tell(handle) })
     }
@@ -73,7 +76,7 @@ impl Endpoint for LogLevel {
 fn tell(handle: &LevelHandle) -> Answer {
     match handle.current() {
         Ok(level) => json(StatusCode::OK, &Level { level: LevelText(level) }),
-        Err(error) => problem(StatusCode::NOT_IMPLEMENTED, &error.to_string()),
+        Err(error) => problem(StatusCode::CONFLICT, &error.to_string()),
     }
 }
 

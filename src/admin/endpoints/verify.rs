@@ -21,23 +21,16 @@ pub struct Question {
     pub token: String,
     /// The absolute URL of a request; without it nothing is said of routes, scopes and rules.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._/-]*$"))]
     pub url: Option<String>,
-    /// The method of the request; `GET` if absent.
+    /// The method of the request at `url`; `GET` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = "^[A-Z]{1,20}$"))]
     pub method: Option<String>,
 }
 
 impl Question {
     /// The request that the token is for, or what is wrong with it in words.
     pub fn request(&self) -> Result<Option<(Method, Uri)>, String> {
-        let Some(url) = &self.url else {
-            return match self.method {
-                Some(_) => Err("A method needs a URL beside it.".to_owned()),
-                None => Ok(None),
-            };
-        };
+        let Some(url) = &self.url else { return Ok(None) };
         let uri: Uri = url.parse().map_err(|_| format!("'{}' is not a URL.", url.escape_debug()))?;
         if uri.authority().is_none() || !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err("The URL must be absolute, such as https://api.example.com/orders/7.".to_owned());

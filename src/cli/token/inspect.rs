@@ -11,8 +11,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::REFUSED;
 use super::input::Source;
+use super::{REFUSED, time};
 use crate::cli::fail;
 use crate::cli::style::Style;
 use crate::clock::{Clock, UnixSeconds, in_words};
@@ -27,6 +27,9 @@ pub const AFTER_HELP: &str = "Exit codes: 0 decoded, whatever the warnings; 1 th
 pub struct Options {
     #[command(flatten)]
     source: Source,
+    /// Time to judge at, such as 2026-01-31T12:00:00Z, instead of now
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<UnixSeconds>,
     /// As JSON, for programs
     #[arg(long)]
     json: bool,
@@ -38,7 +41,7 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(token) => token,
         Err(error) => return fail(&error),
     };
-    let inspection = Inspection::of(&token, Clock::system().wall());
+    let inspection = Inspection::of(&token, options.at.unwrap_or_else(|| Clock::system().wall()));
     let text = if options.json {
         serde_json::to_string_pretty(&inspection).unwrap_or_default() + "\n"
     } else {

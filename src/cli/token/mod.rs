@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-pub use verify::render;
+use crate::clock::UnixSeconds;
 
 /// The commands on tokens. A token is never an argument: `ps` and the shell's history would keep it.
 #[derive(Debug, Subcommand)]
@@ -28,6 +28,12 @@ pub fn run(command: &Command) -> ExitCode {
         Command::Inspect(options) => inspect::run(options),
         Command::Verify(options) => verify::run(options),
     }
+}
+
+/// A time on the command line.
+fn time(text: &str) -> Result<UnixSeconds, String> {
+    let at: jiff::Timestamp = text.parse().map_err(|_| "write it as 2026-01-31T12:00:00Z".to_owned())?;
+    Ok(UnixSeconds(at.as_second()))
 }
 
 /// The exit code for a token that is refused, or is none.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::runtime;
 
 use super::input::Source;
-use super::{REFUSED, live};
+use super::{REFUSED, live, time};
 use crate::admin::endpoints::Question;
 use crate::app::Offline;
 use crate::cli::style::Style;
@@ -44,8 +44,8 @@ pub struct Options {
     #[arg(long, requires = "url", default_value = "GET", hide_default_value = true)]
     method: String,
     /// Time to judge at, such as 2026-01-31T12:00:00Z, instead of now
-    #[arg(long, value_name = "TIME", conflicts_with = "live")]
-    at: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "live")]
+    at: Option<UnixSeconds>,
     /// As JSON, for programs
     #[arg(long)]
     json: bool,
@@ -80,15 +80,7 @@ fn verdict(options: &Options, config: Option<config::Config>) -> Result<Explanat
     let method = options.url.as_ref().map(|_| options.method.clone());
     let mut question = Question { token: String::new(), url: options.url.clone(), method };
     let request = question.request().map_err(|why| anyhow!("{why}"))?;
-    let clock = match &options.at {
-        None => Clock::system(),
-        Some(text) => {
-            let at: jiff::Timestamp = text
-                .parse()
-                .with_context(|| format!("'{text}' is not a time such as 2026-01-31T12:00:00Z"))?;
-            Clock::manual(UnixSeconds(at.as_second())).0
-        }
-    };
+    let clock = options.at.map_or_else(Clock::system, |at| Clock::manual(at).0);
     question.token = options.source.read()?;
     let runtime =
         runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;

@@ -8,11 +8,23 @@ use crate::config::settings::{Feed, FeedSource, HttpFeed};
 
 impl Build<'_, '_> {
     pub(super) fn feed(&mut self, raw: &raw::Feed, place: &Place) -> Option<Feed> {
-        let one = self.exactly_one(place, &[("http", raw.http.is_some()), ("file", raw.file.is_some())]);
+        let one = self.exactly_one(
+            place,
+            &[
+                ("http", raw.http.is_some()),
+                ("file", raw.file.is_some()),
+                ("valkey", raw.valkey.is_some()),
+                ("nats", raw.nats.is_some()),
+            ],
+        );
         let http = self.optional(raw.http.as_ref(), |build, raw| build.http_feed(raw, &place.field("http")));
         let file = self.optional(raw.file.as_ref(), |build, raw| build.file_feed(raw, &place.field("file")));
+        let valkey =
+            self.optional(raw.valkey.as_ref(), |build, raw| build.valkey_feed(raw, &place.field("valkey")));
+        let nats = self.optional(raw.nats.as_ref(), |build, raw| build.nats_feed(raw, &place.field("nats")));
         one?;
-        Some(Feed { name: raw.name.clone(), source: http?.map(FeedSource::Http).or(file?)? })
+        let source = http?.map(FeedSource::Http).or(file?).or(valkey?).or(nats?)?;
+        Some(Feed { name: raw.name.clone(), source })
     }
 
     fn http_feed(&mut self, raw: &raw::HttpFeed, place: &Place) -> Option<HttpFeed> {

@@ -5,19 +5,22 @@ use std::time::Duration;
 use url::Url;
 
 use super::names::Names;
+use super::transport::Given;
 use super::values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, is_loopback};
 use super::{Build, all, each};
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::settings::{
-    Audiences, FeedIndex, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
+    Audiences, ExpiryHint, FeedIndex, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Registry,
+    Revocation, WhenStale,
 };
 use crate::keys::Algorithm;
+use crate::token::Binding;
 
 impl Build<'_, '_> {
     pub(super) fn issuer(&mut self, raw: &raw::Issuer, feeds: &Names, place: &Place) -> Option<Issuer> {
         let issuer = self.issuer_url(raw, &place.field("issuer"));
-        let keys = self.keys(raw, &place.field("keys"));
+        let keys = self.keys(&raw.keys, &raw.issuer, &place.field("keys"));
         let audiences = self.audiences(raw, place);
         let algorithms = self.algorithms(&raw.algorithms, &place.field("algorithms"));
         let leeway = self.duration(&raw.leeway, &place.field("leeway"), Duration::ZERO, 5 * MINUTE);
@@ -31,8 +34,17 @@ impl Build<'_, '_> {
                 self.mistakes.add(&claims.index(index), "the name is empty", "write the name of a claim");
             }
         }
-        let revocation = self.optional(raw.revocation.as_ref(), |build, raw| {
-            build.revocation(raw, feeds, &place.field("revocation"))
+        let revocation = self.optional(raw.revocation.as_ref(), |build, revocation| {
+            build.revocation(revocation, raw, feeds, &place.field("revocation"))
+        });
+        let introspection = self.optional(raw.introspection.as_ref(), |build, introspection| {
+            build.introspection(introspection, &raw.issuer, &place.field("introspection"))
+        });
+        let expiry_hint = self.optional(raw.expiry_hint.as_ref(), |build, raw| {
+            build.expiry_hint(raw, &place.field("expiry_hint"))
+        });
+        let registry = self.optional(raw.registry.as_ref(), |build, registry| {
+            build.registry(registry, raw.introspection.is_some(), &place.field("registry"))
         });
         Some(Issuer {
             name: raw.name.clone(),
@@ -44,8 +56,40 @@ impl Build<'_, '_> {
             max_lifetime: max_lifetime?,
             required_claims: raw.required_claims.clone(),
             profile: raw.profile.map(|raw::Profile::Rfc9068| Profile::Rfc9068),
+            binding: match raw.binding {
+                raw::Binding::IfBound => Binding::IfBound,
+                raw::Binding::Certificate => Binding::Certificate,
+                raw::Binding::InsecureIgnore => Binding::InsecureIgnore,
+            },
             revocation: revocation?,
+            introspection: introspection?,
+            expiry_hint: expiry_hint?,
+            registry: registry?,
         })
+    }
+
+    pub(super) fn expiry_hint(&mut self, raw: &raw::ExpiryHint, place: &Place) -> Option<ExpiryHint> {
+        let within = self.duration(&raw.within, &place.field("within"), SECOND, DAY);
+        let renew_at =
+            self.optional(raw.renew_at.as_deref(), |build, url| build.url(url, &place.field("renew_at")));
+        Some(ExpiryHint { within: within?, renew_at: renew_at? })
+    }
+
+    fn registry(&mut self, raw: &raw::Registry, is_introspected: bool, place: &Place) -> Option<Registry> {
+        let valkey = self.valkey(&raw.valkey, "valgate:issued", &place.field("valkey"));
+        let cache = self.duration(&raw.cache, &place.field("cache"), Duration::ZERO, DAY);
+        if is_introspected {
+            let remedy = "keep one; `introspection: { tokens: all }` asks about JWTs too";
+            self.mistakes.add(
+                place,
+                "the issuer is already asked about its tokens (`introspection`)",
+                remedy,
+            );
+            return None;
+        }
+        let (valkey, prefix) = valkey?;
+        let accept_when_unavailable = matches!(raw.when_unavailable, raw::WhenUnavailable::Accept);
+        Some(Registry { valkey, prefix, cache: cache?, accept_when_unavailable })
     }
 
     /// One `iss` with two key sets would make it a matter of luck by which a token is judged.
@@ -103,8 +147,7 @@ impl Build<'_, '_> {
         Some(algorithms.to_vec())
     }
 
-    fn keys(&mut self, issuer: &raw::Issuer, place: &Place) -> Option<KeySettings> {
-        let raw = &issuer.keys;
+    pub(super) fn keys(&mut self, raw: &raw::Keys, issuer: &str, place: &Place) -> Option<KeySettings> {
         let one = self.exactly_one(
             place,
             &[
@@ -114,13 +157,25 @@ impl Build<'_, '_> {
                 ("inline", raw.inline.is_some()),
             ],
         );
-        let location = one.and_then(|()| self.jwks_location(issuer, place));
+        let location = one.and_then(|()| self.jwks_location(raw, issuer, place));
         let refresh_interval =
             self.duration(&raw.refresh_interval, &place.field("refresh_interval"), 100 * MILLISECOND, DAY);
         let max_stale = self.duration(&raw.max_stale, &place.field("max_stale"), Duration::ZERO, 365 * DAY);
         let cooldown = self.duration(&raw.cooldown, &place.field("cooldown"), 100 * MILLISECOND, HOUR);
-        let timeout = self.duration(&raw.timeout, &place.field("timeout"), 10 * MILLISECOND, 5 * MINUTE);
-        let ca = self.optional(raw.ca.as_deref(), |build, path| build.file(path, &place.field("ca")));
+        let unknown_kid_ttl =
+            self.duration(&raw.unknown_kid_ttl, &place.field("unknown_kid_ttl"), Duration::ZERO, HOUR);
+        let wait = self.duration(&raw.wait, &place.field("wait"), MILLISECOND, MINUTE);
+        let transport = self.transport(
+            &Given {
+                timeout: &raw.timeout,
+                max_size: &raw.max_size,
+                ca: raw.ca.as_deref(),
+                client_certificate: raw.client_certificate.as_ref(),
+                proxy: raw.proxy.as_ref(),
+                insecure_allow_http: raw.insecure_allow_http,
+            },
+            place,
+        );
         if let (Some(refresh_interval), Some(max_stale)) = (refresh_interval, max_stale)
             && max_stale < refresh_interval
         {
@@ -132,14 +187,13 @@ impl Build<'_, '_> {
             refresh_interval: refresh_interval?,
             max_stale: max_stale?,
             cooldown: cooldown?,
-            timeout: timeout?,
-            ca: ca?,
-            insecure_allow_http: raw.insecure_allow_http,
+            unknown_kid_ttl: unknown_kid_ttl?,
+            wait: wait?,
+            transport: transport?,
         })
     }
 
-    fn jwks_location(&mut self, issuer: &raw::Issuer, place: &Place) -> Option<JwksLocation> {
-        let raw = &issuer.keys;
+    fn jwks_location(&mut self, raw: &raw::Keys, issuer: &str, place: &Place) -> Option<JwksLocation> {
         if let Some(url) = &raw.jwks_url {
             let url = self.source_url(url, &place.field("jwks_url"), raw.insecure_allow_http)?;
             return Some(JwksLocation::Url(url));
@@ -158,7 +212,7 @@ impl Build<'_, '_> {
             }
             raw::Discovery::Enabled(true) => {
                 // Whether it is a URL at all is told where the issuer stands.
-                let url = Url::parse(&issuer.issuer).ok()?;
+                let url = Url::parse(issuer).ok()?;
                 if url.query().is_some() || url.fragment().is_some() {
                     let message = "an issuer with a query or fragment has no metadata (RFC 8414 section 2)";
                     self.mistakes.add(
@@ -188,9 +242,24 @@ impl Build<'_, '_> {
         Some(JwksLocation::Inline(set.to_string()))
     }
 
-    fn revocation(&mut self, raw: &raw::Revocation, feeds: &Names, place: &Place) -> Option<Revocation> {
+    fn revocation(
+        &mut self,
+        raw: &raw::Revocation,
+        issuer: &raw::Issuer,
+        feeds: &Names,
+        place: &Place,
+    ) -> Option<Revocation> {
+        let some = if raw.feeds.is_empty() && raw.status_list.is_none() {
+            let remedy = "name at least one of `feeds`, add `status_list`, or remove `revocation`";
+            self.mistakes.add(place, "has no source of revocations", remedy);
+            None
+        } else {
+            Some(())
+        };
+        let status_list = self.optional(raw.status_list.as_ref(), |build, raw| {
+            build.status_list(raw, issuer, &place.field("status_list"))
+        });
         let here = place.field("feeds");
-        let some = self.not_empty(&raw.feeds, &here, "or remove `revocation`");
         let repeats = self.no_repeats(&raw.feeds, &here);
         let feeds =
             each(&raw.feeds, &here, |name, place| feeds.find(name, place, self.mistakes).map(FeedIndex));
@@ -206,6 +275,11 @@ impl Build<'_, '_> {
             }
         };
         some.and(repeats)?;
-        Some(Revocation { feeds: all(feeds)?, max_staleness: max_staleness?, when_stale: when_stale? })
+        Some(Revocation {
+            feeds: all(feeds)?,
+            status_list: status_list?,
+            max_staleness: max_staleness?,
+            when_stale: when_stale?,
+        })
     }
 }

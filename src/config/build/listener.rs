@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
+
 use super::values::DAY;
 use super::{Build, all, each};
 use crate::config::place::Place;
 use crate::config::raw;
-use crate::config::settings::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
+use crate::config::settings::{ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 
 impl Build<'_, '_> {
     pub(super) fn listeners(&mut self, raw: &[raw::Listener], place: &Place) -> Vec<Option<Listener>> {
@@ -56,28 +58,42 @@ impl Build<'_, '_> {
         }
         let hsts = self.optional(raw.hsts.as_ref(), |build, raw| build.hsts(raw, &place.field("hsts")));
         let tls = self.optional(raw.tls.as_ref(), |build, raw| build.tls(raw, &place.field("tls")));
+        let proxy_protocol = self.optional(raw.proxy_protocol.as_ref(), |build, raw| {
+            build.load_balancers(raw, &place.field("proxy_protocol"))
+        });
         let kind = match (one, tls?) {
             (Some(()), Some(tls)) => ListenerKind::Tls(Tls { hsts: hsts?, ..tls }),
             (Some(()), None) if raw.plaintext => ListenerKind::Plaintext,
             (Some(()), None) => ListenerKind::RedirectToHttps,
             (None, _) => return None,
         };
-        Some(Listener { address: address?, kind })
+        Some(Listener { address: address?, kind, proxy_protocol: proxy_protocol? })
+    }
+
+    fn load_balancers(&mut self, raw: &raw::ProxyProtocol, place: &Place) -> Option<Vec<IpNet>> {
+        let place = place.field("from");
+        self.not_empty(&raw.from, &place, "only connections from networks that are named here are served")?;
+        self.networks(&raw.from, &place)
     }
 
     fn tls(&mut self, raw: &raw::Tls, place: &Place) -> Option<Tls> {
         let here = place.field("certificates");
         self.not_empty(&raw.certificates, &here, "TLS needs a certificate");
-        let certificates = each(&raw.certificates, &here, |raw, place| {
-            let certificate = self.file(&raw.certificate, &place.field("certificate"));
-            let private_key = self.file(&raw.private_key, &place.field("private_key"));
-            Some(CertifiedKey { certificate: certificate?, private_key: private_key? })
+        let certificates = each(&raw.certificates, &here, |raw, place| self.certified_key(raw, place));
+        let client_certificates = self.optional(raw.client_certificates.as_ref(), |build, raw| {
+            let ca = build.file(&raw.ca, &place.field("client_certificates").field("ca"));
+            Some(ClientCertificates { ca: ca?, required: raw.required })
         });
         let min_version = match raw.min_version {
             raw::TlsVersion::Tls12 => TlsVersion::Tls12,
             raw::TlsVersion::Tls13 => TlsVersion::Tls13,
         };
-        Some(Tls { certificates: all(certificates)?, min_version, hsts: None })
+        Some(Tls {
+            certificates: all(certificates)?,
+            min_version,
+            client_certificates: client_certificates?,
+            hsts: None,
+        })
     }
 
     fn hsts(&mut self, raw: &raw::Hsts, place: &Place) -> Option<Hsts> {

@@ -6,11 +6,16 @@
 #![allow(clippy::option_option, reason = "what is left out and what is wrong are different things")]
 
 mod admin;
+mod certificate;
 mod claims;
 mod conflicts;
+mod cors;
+mod engine;
 mod feed;
 mod files;
+mod forwarded;
 mod http_names;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
@@ -18,6 +23,8 @@ mod names;
 mod observe;
 mod reload;
 mod route;
+mod status_list;
+mod transport;
 mod units;
 mod upstream;
 mod values;
@@ -25,6 +32,7 @@ mod values;
 use std::num::NonZeroUsize;
 
 pub(super) use files::Files;
+pub(super) use values::is_loopback;
 
 use super::document::Document;
 use super::mistakes::Mistakes;
@@ -65,13 +73,7 @@ impl Build<'_, '_> {
             &root.field("routes"),
             "what no route matches is refused, so all would be",
         );
-        if !raw.forwarded.trusted_proxies.is_empty() {
-            self.mistakes.add(
-                &root.field("forwarded").field("trusted_proxies"),
-                "is reserved and not available in this version",
-                "remove it: the client's address is that of the connection",
-            );
-        }
+        let forwarded = self.forwarded(&raw.forwarded, &root.field("forwarded"));
 
         let feed_names =
             Names::collect("feed", &raw.feeds, |feed| &feed.name, &root.field("feeds"), self.mistakes);
@@ -95,6 +97,7 @@ impl Build<'_, '_> {
             self.optional(raw.health.as_ref(), |build, raw| build.health(raw, &root.field("health")));
         let admin = self.optional(raw.admin.as_ref(), |build, raw| build.admin(raw, &root.field("admin")));
         self.distinct_addresses(raw);
+        self.somebody_asks_for_certificates(raw);
         let access_log = self.access_log(&raw.access_log, &root.field("access_log"));
         let feeds = each(&raw.feeds, &root.field("feeds"), |raw, place| self.feed(raw, place));
         let issuers =
@@ -109,6 +112,7 @@ impl Build<'_, '_> {
             error_detail: error_detail(raw.error_detail),
             max_body: limits.and_then(|limits| limits.body),
             issuers: &issuer_names,
+            introspecting: raw.issuers.iter().map(|issuer| issuer.introspection.is_some()).collect(),
             upstreams: &upstream_names,
         };
         let routes = each(&raw.routes, &root.field("routes"), |raw, place| self.route(raw, &defaults, place));
@@ -129,6 +133,7 @@ impl Build<'_, '_> {
             routes: all(routes)?,
             limits: limits?,
             timeouts: timeouts?,
+            forwarded: forwarded?,
             reload: reload?,
             document: Document::default(),
         })

@@ -5,10 +5,11 @@ use http::HeaderName;
 use super::http_names::{self, HeaderFault};
 use super::names::{self, Names};
 use super::{Build, all, each, error_detail};
+use crate::certificate::CertificateFact;
 use crate::config::place::Place;
 use crate::config::raw::{self, PathSpelling};
 use crate::config::settings::{
-    Access, AllowedSpellings, ClaimPath, ErrorDetail, IssuerIndex, Requirements, Route, TokenFrom,
+    Access, AllowedSpellings, ErrorDetail, IdentitySource, IssuerIndex, Requirements, Route, TokenFrom,
     UpstreamHost, UpstreamIndex,
 };
 use crate::route::{HostPattern, MethodSet, PathPattern, RouteMatch};
@@ -18,6 +19,8 @@ pub(super) struct Defaults<'a> {
     pub(super) error_detail: ErrorDetail,
     pub(super) max_body: Option<u64>,
     pub(super) issuers: &'a Names,
+    /// Which issuers are asked about opaque tokens, in their order.
+    pub(super) introspecting: Vec<bool>,
     pub(super) upstreams: &'a Names,
 }
 
@@ -41,7 +44,16 @@ impl Build<'_, '_> {
         });
         let overrides =
             self.override_headers(&raw.allow_override_headers, &place.field("allow_override_headers"));
+        let cors = self.optional(raw.cors.as_ref(), |build, raw| {
+            build.cors(raw, matches.as_ref().map(|matches| &matches.methods), &place.field("cors"))
+        });
         let matches = matches?;
+        let here = place.field("expiry_hint");
+        if raw.public && raw.expiry_hint.is_some() {
+            let remedy = "remove it: on a public route no token is looked at";
+            self.mistakes.add_at_key(&here, "not possible on a public route", remedy);
+        }
+        let expiry_hint = self.optional(raw.expiry_hint.as_ref(), |build, raw| build.expiry_hint(raw, &here));
         Some(Route {
             name: raw.name.clone().unwrap_or_else(|| matches.to_string()),
             matches,
@@ -50,6 +62,7 @@ impl Build<'_, '_> {
             identity_headers: identity_headers?,
             forward_token: raw.forward_token,
             token_from: token_from?,
+            expiry_hint: expiry_hint?,
             error_detail: raw.error_detail.map_or(defaults.error_detail, error_detail),
             host: match raw.host {
                 raw::UpstreamHost::Preserve => UpstreamHost::Preserve,
@@ -62,6 +75,7 @@ impl Build<'_, '_> {
                 path_parameters: raw.allow.contains(&PathSpelling::PathParameters),
             },
             allow_override_headers: overrides?,
+            cors: cors?,
         })
     }
 
@@ -96,7 +110,7 @@ impl Build<'_, '_> {
         None
     }
 
-    fn methods(&mut self, raw: Option<&[String]>, place: &Place) -> Option<MethodSet> {
+    pub(super) fn methods(&mut self, raw: Option<&[String]>, place: &Place) -> Option<MethodSet> {
         let Some(raw) = raw else { return Some(MethodSet::Any) };
         self.not_empty(raw, place, "or leave `methods` out for all of them")?;
         self.no_repeats(raw, place);
@@ -120,31 +134,85 @@ impl Build<'_, '_> {
             build.requirements(raw, defaults, &place.field("require"))
         });
         one?;
-        Some(requirements?.map_or(Access::Public, Access::Require))
+        Some(requirements?.unwrap_or(Access::Public))
     }
 
-    fn requirements(
-        &mut self,
-        raw: &raw::Require,
-        defaults: &Defaults<'_>,
-        place: &Place,
-    ) -> Option<Requirements> {
+    fn requirements(&mut self, raw: &raw::Require, defaults: &Defaults<'_>, place: &Place) -> Option<Access> {
+        let certificate = self.optional(raw.client_certificate.as_ref(), |build, raw| {
+            build.required_certificate(raw, &place.field("client_certificate"))
+        });
+        let Some(names) = &raw.issuers else {
+            return self.without_token(raw, place).and(certificate?).map(Access::Certificate);
+        };
         let here = place.field("issuers");
-        let some = self.not_empty(&raw.issuers, &here, "only tokens of issuers that are named here pass");
-        self.no_repeats(&raw.issuers, &here);
-        let issuers = each(&raw.issuers, &here, |name, place| {
+        let some = self.not_empty(names, &here, "only tokens of issuers that are named here pass");
+        self.no_repeats(names, &here);
+        let issuers = each(names, &here, |name, place| {
             defaults.issuers.find(name, place, self.mistakes).map(IssuerIndex)
         });
+        self.one_for_opaque_tokens(&issuers, defaults, raw, &here);
         self.scopes(&raw.scopes, &place.field("scopes"));
         self.scopes(&raw.any_scopes, &place.field("any_scopes"));
         let claims = self.claim_rules(&raw.claims, &place.field("claims"));
         some?;
-        Some(Requirements {
+        Some(Access::Require(Requirements {
             issuers: all(issuers)?,
             scopes: raw.scopes.clone(),
             any_scopes: raw.any_scopes.clone(),
             claims: claims?,
-        })
+            client_certificate: certificate?,
+        }))
+    }
+
+    /// Without issuers there must be a certificate, and nothing can be said of a token.
+    fn without_token(&mut self, raw: &raw::Require, place: &Place) -> Option<()> {
+        if self.mistakes.is_replaced(&place.field("issuers")) {
+            return None;
+        }
+        if raw.client_certificate.is_none() {
+            let remedy = "name the `issuers` whose tokens pass, or require a `client_certificate`";
+            self.mistakes.add(place, "requires neither a token nor a certificate", remedy);
+            return None;
+        }
+        let of_tokens = [
+            ("scopes", !raw.scopes.is_empty()),
+            ("any_scopes", !raw.any_scopes.is_empty()),
+            ("claims", !raw.claims.is_empty()),
+        ];
+        for (field, _) in of_tokens.into_iter().filter(|(_, given)| *given) {
+            let remedy = "name the `issuers` whose tokens pass, or remove it";
+            self.mistakes.add(&place.field(field), "says something of a token, and none is required", remedy);
+        }
+        Some(())
+    }
+
+    /// An opaque token does not say whose it is: it must be clear whom to ask.
+    fn one_for_opaque_tokens(
+        &mut self,
+        issuers: &[Option<IssuerIndex>],
+        defaults: &Defaults<'_>,
+        raw: &raw::Require,
+        place: &Place,
+    ) {
+        let asked = |issuer: &Option<IssuerIndex>| {
+            issuer.is_some_and(|index| defaults.introspecting.get(index.0) == Some(&true))
+        };
+        let mut asked =
+            issuers.iter().enumerate().filter(|(_, issuer)| asked(issuer)).map(|(place, _)| place);
+        if let (Some(first), Some(second)) = (asked.next(), asked.next()) {
+            let names = raw.issuers.as_deref().unwrap_or_default();
+            let name = |place: usize| names.get(place).map_or("", String::as_str);
+            let message = format!(
+                "`{}` and `{}` both have `introspection`: an opaque token does not say which of them to ask",
+                name(first),
+                name(second)
+            );
+            self.mistakes.add(
+                &place.index(second),
+                message,
+                "keep one of them, or give each a route of its own",
+            );
+        }
     }
 
     fn scopes(&mut self, scopes: &[String], place: &Place) {
@@ -158,26 +226,58 @@ impl Build<'_, '_> {
         }
     }
 
-    fn identity_headers(&mut self, raw: &raw::Route, place: &Place) -> Option<Vec<(HeaderName, ClaimPath)>> {
+    fn identity_headers(
+        &mut self,
+        raw: &raw::Route,
+        place: &Place,
+    ) -> Option<Vec<(HeaderName, IdentitySource)>> {
         if raw.public && !raw.identity_headers.is_empty() {
             let remedy = "remove them, or `require` a token: on a public route nobody is known";
             self.mistakes.add(place, "not possible on a public route", remedy);
         }
-        let mut headers: Vec<Option<(HeaderName, ClaimPath)>> = Vec::new();
-        for (name, claim) in &raw.identity_headers {
+        let mut headers: Vec<Option<(HeaderName, IdentitySource)>> = Vec::new();
+        for (name, source) in &raw.identity_headers {
             let here = place.field(name);
-            let claim = self.claim_path(claim, &here);
+            let source = self.identity_source(raw, source, &here);
             let header = self.identity_header(name, &here);
-            let taken = |other: &Option<(HeaderName, ClaimPath)>| {
+            let taken = |other: &Option<(HeaderName, IdentitySource)>| {
                 other.as_ref().map(|(other, _)| other) == header.as_ref() && header.is_some()
             };
             if headers.iter().any(taken) {
                 let remedy = "keep one of the two: case makes no difference";
                 self.mistakes.add_at_key(&here, format!("the header `{name}` stands here twice"), remedy);
             }
-            headers.push(header.zip(claim));
+            headers.push(header.zip(source));
         }
         all(headers)
+    }
+
+    fn identity_source(
+        &mut self,
+        route: &raw::Route,
+        raw: &raw::IdentitySource,
+        place: &Place,
+    ) -> Option<IdentitySource> {
+        match raw {
+            raw::IdentitySource::Claim(claim) => {
+                if route.require.as_ref().is_some_and(|require| require.issuers.is_none()) {
+                    let remedy = "name the `issuers` whose tokens pass, or write `{ certificate: san_uri }`";
+                    self.mistakes.add(place, "is a claim of a token, and none is required", remedy);
+                }
+                self.claim_path(claim, place).map(IdentitySource::Claim)
+            }
+            raw::IdentitySource::Certificate(source) => {
+                Some(IdentitySource::Certificate(match source.certificate {
+                    raw::CertificateFact::Subject => CertificateFact::Subject,
+                    raw::CertificateFact::CommonName => CertificateFact::CommonName,
+                    raw::CertificateFact::SanDns => CertificateFact::SanDns,
+                    raw::CertificateFact::SanUri => CertificateFact::SanUri,
+                    raw::CertificateFact::SanEmail => CertificateFact::SanEmail,
+                    raw::CertificateFact::Thumbprint => CertificateFact::Thumbprint,
+                    raw::CertificateFact::Rfc9440 => CertificateFact::Rfc9440,
+                }))
+            }
+        }
     }
 
     fn identity_header(&mut self, name: &str, place: &Place) -> Option<HeaderName> {

@@ -62,6 +62,9 @@ impl Build<'_, '_> {
     }
 
     fn endpoint(&mut self, text: &str, place: &Place) -> Option<Endpoint> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return self.socket(path, place);
+        }
         let url = self.url(text, place)?;
         let credentials = !url.username().is_empty() || url.password().is_some();
         if credentials || url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
@@ -91,7 +94,23 @@ impl Build<'_, '_> {
             self.mistakes.add(place, "the port is 0", "write the port on which the API listens");
             return None;
         };
-        Some(Endpoint { tls: url.scheme() == "https", host, port, authority })
+        Some(Endpoint { socket: None, tls: url.scheme() == "https", host, port, authority })
+    }
+
+    /// An endpoint on this host that is no place in the network: its `Host` is `localhost`.
+    fn socket(&mut self, path: &str, place: &Place) -> Option<Endpoint> {
+        if !path.starts_with('/') || path.ends_with('/') {
+            let remedy = "write its absolute path: `unix:/run/orders.sock`";
+            self.mistakes.add(place, format!("`{path}` is not the path of a Unix socket"), remedy);
+            return None;
+        }
+        Some(Endpoint {
+            socket: Some(path.into()),
+            tls: false,
+            host: "localhost".to_owned(),
+            port: 0,
+            authority: Authority::from_static("localhost"),
+        })
     }
 
     fn upstream_tls(&mut self, raw: &raw::UpstreamTls, place: &Place) -> Option<UpstreamTls> {
@@ -108,6 +127,9 @@ impl Build<'_, '_> {
             }
             parsed
         });
-        Some(UpstreamTls { ca: ca?, server_name: server_name? })
+        let client_certificate = self.optional(raw.client_certificate.as_ref(), |build, raw| {
+            build.certified_key(raw, &place.field("client_certificate"))
+        });
+        Some(UpstreamTls { ca: ca?, server_name: server_name?, client_certificate: client_certificate? })
     }
 }

@@ -170,28 +170,14 @@ impl Build<'_, '_> {
         }
     }
 
-    /// The value of a header, from the file itself or, after `file:`, from another one. Never shown.
+    /// The value of a header that is a secret.
     pub(super) fn secret_header(&mut self, secret: &SecretText, place: &Place) -> Option<HeaderValue> {
         self.secret(secret, place, "write scheme and credentials on one line: `Bearer ${FEED_TOKEN}`")
     }
 
     /// As [`Self::secret_header`], with the remedy for what cannot be in a header.
     pub(super) fn secret(&mut self, secret: &SecretText, place: &Place, remedy: &str) -> Option<HeaderValue> {
-        let text = match secret.0.strip_prefix("file:") {
-            None => secret.0.clone(),
-            Some(path) => match self.files.read_secret(path, place) {
-                Ok(text) => text,
-                Err(error) => {
-                    let remedy = "write `file:` and the path of a readable text file";
-                    self.mistakes.add(
-                        place,
-                        format!("the file of the secret cannot be read: {error}"),
-                        remedy,
-                    );
-                    return None;
-                }
-            },
-        };
+        let text = self.secret_text(secret, place)?;
         let value = HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty());
         let Some(mut value) = value else {
             self.mistakes.add(place, "the secret is empty or cannot be the value of a header", remedy);
@@ -199,6 +185,19 @@ impl Build<'_, '_> {
         };
         value.set_sensitive(true);
         Some(value)
+    }
+
+    /// A secret of any characters, from the file itself or, after `file:`, from another one. Never shown.
+    pub(super) fn secret_text(&mut self, secret: &SecretText, place: &Place) -> Option<String> {
+        let Some(path) = secret.0.strip_prefix("file:") else { return Some(secret.0.clone()) };
+        match self.files.read_secret(path, place) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let remedy = "write `file:` and the path of a readable text file";
+                self.mistakes.add(place, format!("the file of the secret cannot be read: {error}"), remedy);
+                None
+            }
+        }
     }
 
     /// Tells elements that stand in a list twice.
@@ -219,7 +218,7 @@ impl Build<'_, '_> {
 }
 
 /// Whether the URL's host is literally a loopback address. `localhost` is a name, and names can be redirected.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub(in super::super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
         Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),

@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DurationText, Reserved, SecretText};
+use super::{DurationText, NatsFeed, Reserved, SecretText, Valkey};
 
-/// Where revocations come from. Exactly one of `http` and `file`.
+/// Where revocations come from. Exactly one of `http`, `file`, `valkey` and `nats`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Feed {
@@ -15,20 +15,16 @@ pub struct Feed {
     pub http: Option<HttpFeed>,
     /// A file in the same format.
     pub file: Option<FileFeed>,
-    /// A Valkey or Redis stream.
-    pub valkey: Option<Reserved>,
-    /// A Redis stream.
-    pub redis: Option<Reserved>,
-    /// A NATS `JetStream`.
-    pub nats: Option<Reserved>,
+    /// Valkey or Redis, as docs/revocation-valkey.md describes.
+    pub valkey: Option<Valkey>,
+    /// NATS `JetStream`, as docs/revocation-nats.md describes.
+    pub nats: Option<NatsFeed>,
     /// Security Event Tokens by push (RFC 8935).
     pub set_push: Option<Reserved>,
     /// Security Event Tokens by poll (RFC 8936).
     pub set_poll: Option<Reserved>,
     /// `OpenID` Connect back-channel logout.
     pub backchannel_logout: Option<Reserved>,
-    /// The IETF Token Status List.
-    pub status_list: Option<Reserved>,
 }
 
 /// A feed by HTTP.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{DurationText, Reserved};
+use super::{ClientCertificate, DurationText, Introspection, Proxy, SizeText, StatusList, Valkey};
 use crate::keys::Algorithm;
 
 /// Who may issue tokens, for whom, and how that is verified. Exactly one of `audiences` and
@@ -44,10 +44,52 @@ pub struct Issuer {
     pub profile: Option<Profile>,
     /// How revoked tokens are recognized. Without it a token is good until it expires.
     pub revocation: Option<Revocation>,
-    /// Asking the issuer about opaque tokens (RFC 7662).
-    pub introspection: Option<Reserved>,
-    /// Tokens bound to a key of the client (RFC 9449) or to its certificate (RFC 8705).
-    pub binding: Option<Reserved>,
+    /// Telling clients that their token is about to expire. Without it they learn it by a refusal.
+    pub expiry_hint: Option<ExpiryHint>,
+    /// Asking the issuer about tokens (RFC 7662): those that only it can read, or all.
+    pub introspection: Option<Introspection>,
+    /// A register of issued tokens: one that is not on it is refused, however well signed. Not beside
+    /// `introspection`.
+    pub registry: Option<Registry>,
+    /// Tokens bound to the client's certificate by the claim `cnf` (RFC 8705). `if_bound`: a token that is bound is
+    /// refused without its certificate. `certificate`: tokens that are not bound are refused too.
+    /// `insecure_ignore`: bound tokens pass without their certificate, as if they were not.
+    #[serde(default)]
+    pub binding: Binding,
+}
+
+/// What becomes of tokens that are bound to a certificate, and of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Binding {
+    #[default]
+    IfBound,
+    Certificate,
+    InsecureIgnore,
+}
+
+/// A register of issued tokens, as docs/issued-tokens.md describes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// The Valkey or Redis that holds it.
+    pub valkey: Valkey,
+    /// How long a token that was found is not looked up again. A token that is removed stops within this time.
+    #[serde(default = "default_registry_cache")]
+    pub cache: DurationText,
+    /// What happens while the register cannot be asked. `reject`: no token passes that is not known from before
+    /// (VAL-052). `accept`: all pass that are otherwise good.
+    #[serde(default)]
+    pub when_unavailable: WhenUnavailable,
+}
+
+/// What happens while a register cannot be asked.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenUnavailable {
+    #[default]
+    Reject,
+    Accept,
 }
 
 /// Where signature keys come from. Exactly one of `jwks_url`, `discovery`, `file` and `inline`.
@@ -73,11 +115,24 @@ pub struct Keys {
     /// Shortest time between two fetches for unknown key ids, so that bogus tokens cannot flood the provider.
     #[serde(default = "default_cooldown")]
     pub cooldown: DurationText,
+    /// How long the provider is not asked again for a key id that it was just found not to have.
+    #[serde(default = "default_unknown_kid_ttl")]
+    pub unknown_kid_ttl: DurationText,
+    /// How long a request waits for keys that are being fetched for its sake.
+    #[serde(default = "default_wait")]
+    pub wait: DurationText,
     /// Longest time that one fetch may take.
     #[serde(default = "default_timeout")]
     pub timeout: DurationText,
-    /// PEM file with certificate authorities to trust for this provider, beside the system's.
+    /// Largest key set that is read.
+    #[serde(default = "default_max_size")]
+    pub max_size: SizeText,
+    /// PEM file with certificate authorities to trust for this provider, instead of the system's.
     pub ca: Option<String>,
+    /// Certificate to show to the provider.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Proxy on the way to the provider.
+    pub proxy: Option<Proxy>,
     /// Fetch by `http://` from addresses other than loopback. Whoever is on the way can then issue tokens.
     #[serde(default)]
     pub insecure_allow_http: bool,
@@ -100,18 +155,33 @@ pub enum Profile {
     Rfc9068,
 }
 
-/// How revoked tokens are recognized.
+/// How revoked tokens are recognized: by `feeds`, by `status_list`, or both.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Revocation {
     /// Names of the feeds that may revoke this issuer's tokens.
+    #[serde(default)]
     pub feeds: Vec<String>,
-    /// How old the newest successful contact with a feed may be before `when_stale` applies.
+    /// Lists that the tokens themselves refer to.
+    pub status_list: Option<StatusList>,
+    /// How old the newest successful contact with a feed, or with a token's status list, may be before `when_stale`
+    /// applies.
     pub max_staleness: DurationText,
     /// What happens then. `reject`: no token passes (VAL-051). `accept`: all pass, revoked ones too.
     /// `{ accept_issued_within: 15m }`: only tokens issued so recently. There is no default: it is a choice
     /// between availability and security that only the operator can make.
     pub when_stale: WhenStale,
+}
+
+/// Response headers that tell a client in time to renew its token: `Token-Expires-In` with the seconds left and, with
+/// `renew_at`, a `Link` there.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExpiryHint {
+    /// How long before the token's `exp` responses begin to have them.
+    pub within: DurationText,
+    /// URL where clients renew.
+    pub renew_at: Option<String>,
 }
 
 /// What happens while a feed is out of contact for too long.
@@ -125,7 +195,7 @@ pub enum WhenStale {
 
 /// A stand-in for [`Algorithm`] in the schema, which adds why HMAC is missing.
 #[derive(Serialize)]
-struct AlgorithmName;
+pub(super) struct AlgorithmName;
 
 impl JsonSchema for AlgorithmName {
     fn schema_name() -> Cow<'static, str> {
@@ -146,6 +216,10 @@ fn default_algorithms() -> Vec<Algorithm> {
     vec![Algorithm::Rs256, Algorithm::Ps256, Algorithm::Es256, Algorithm::EdDsa, Algorithm::Ed25519]
 }
 
+fn default_registry_cache() -> DurationText {
+    "30s".into()
+}
+
 fn default_leeway() -> DurationText {
     "30s".into()
 }
@@ -160,6 +234,18 @@ fn default_max_stale() -> DurationText {
 
 fn default_cooldown() -> DurationText {
     "5s".into()
+}
+
+fn default_unknown_kid_ttl() -> DurationText {
+    "30s".into()
+}
+
+fn default_wait() -> DurationText {
+    "3s".into()
+}
+
+fn default_max_size() -> SizeText {
+    "1MiB".into()
 }
 
 fn default_timeout() -> DurationText {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DurationText, Reserved};
+use super::{CertifiedKey, ClientCertificates, DurationText};
 
 /// An address on which requests arrive. Exactly one of `tls`, `plaintext` and `redirect_to_https`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -23,8 +23,17 @@ pub struct Listener {
     /// Tell browsers to come back by HTTPS only (RFC 6797). Only with `tls`. Without it the header is not sent,
     /// since it cannot be taken back before its time.
     pub hsts: Option<Hsts>,
-    /// The PROXY protocol of load balancers.
-    pub proxy_protocol: Option<Reserved>,
+    /// Expect the PROXY protocol (version 1 or 2) of a load balancer at the start of every connection, TLS or not.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// The PROXY protocol, by which load balancers that pass bytes on unread tell the client's address.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Networks of the load balancers: `10.0.0.0/8`, or single addresses. A connection from elsewhere is closed, and
+    /// so is one from there that does not begin with the protocol's header.
+    pub from: Vec<String>,
 }
 
 /// What a TLS listener presents.
@@ -36,18 +45,8 @@ pub struct Tls {
     /// The oldest version of TLS that is spoken.
     #[serde(default)]
     pub min_version: TlsVersion,
-    /// Client certificates (mutual TLS).
-    pub client_ca: Option<Reserved>,
-}
-
-/// A certificate with its private key.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CertifiedKey {
-    /// PEM file with the certificate, followed by the intermediate ones. Relative to the configuration file.
-    pub certificate: String,
-    /// PEM file with the private key (PKCS#8, PKCS#1 or SEC1). Relative to the configuration file.
-    pub private_key: String,
+    /// Ask clients for certificates (mutual TLS). Without it none is asked for.
+    pub client_certificates: Option<ClientCertificates>,
 }
 
 /// A version of TLS, in quotes.

@@ -3,27 +3,43 @@
 //! Their doc comments become the descriptions in the schema and in docs/configuration.md: meaning, unit, default
 //! and its reason. They hold texts where the file has texts; `super::build` says what those mean.
 
+mod certificate;
+mod cors;
+mod engine;
 mod feed;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod observe;
 mod reload;
 mod route;
+mod status_list;
 mod text;
+mod transport;
 mod upstream;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use certificate::{
+    CertificateFact, CertifiedKey, ClientCertificates, IdentitySource, OneOrMany, RequiredCertificate,
+};
+pub use cors::{AnsweredBy, Cors};
+pub use engine::{EngineTls, NatsFeed, Valkey};
 pub use feed::{Feed, FileFeed, HttpFeed};
-pub use issuer::{Discovery, Issuer, Profile, Revocation, WhenStale};
+pub use introspection::{IntrospectedTokens, Introspection};
+pub use issuer::{
+    Binding, Discovery, ExpiryHint, Issuer, Keys, Profile, Registry, Revocation, WhenStale, WhenUnavailable,
+};
 pub use limits::{Limits, Timeouts};
-pub use listener::{Hsts, Listener, Tls, TlsVersion};
+pub use listener::{Hsts, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};
 pub use reload::Reload;
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
+pub use status_list::StatusList;
 pub use text::{DurationText, Reserved, SecretText, SizeText};
+pub use transport::{ClientCertificate, Proxy};
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 
 /// The configuration of valgate: one YAML file.
@@ -95,7 +111,21 @@ pub enum ErrorDetail {
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Forwarded {
-    /// Networks of proxies whose forwarded headers are believed. Only the empty list in this version: the
-    /// client's address is that of the connection, and forwarded headers of clients are replaced.
+    /// Networks of the proxies in front of valgate: `10.0.0.0/8`, `2001:db8::/32`, or single addresses. What they
+    /// say of the client's address, scheme and host is believed; from everybody else it is replaced. Empty: the
+    /// client is whoever connects.
     pub trusted_proxies: Vec<String>,
+    /// The header in which they say it. Only this one is believed, since a proxy that writes the one lets the other
+    /// pass as the client sent it. `x_forwarded_for` goes with `X-Forwarded-Proto` and `X-Forwarded-Host`,
+    /// `forwarded` is RFC 7239.
+    pub header: ForwardedHeader,
+}
+
+/// The header in which proxies name the client.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ForwardedHeader {
+    #[default]
+    XForwardedFor,
+    Forwarded,
 }

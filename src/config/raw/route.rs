@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ErrorDetail, Reserved, SizeText};
+use super::{Cors, ErrorDetail, ExpiryHint, IdentitySource, RequiredCertificate, Reserved, SizeText};
 
 /// What is served, to whom. Exactly one of `require` and `public`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -19,21 +19,23 @@ pub struct Route {
     /// Serve everybody, with or without a token.
     #[serde(default)]
     pub public: bool,
-    /// What a token must be and have.
+    /// What the client must have: a token, a certificate, or both.
     pub require: Option<Require>,
     /// Name of the upstream that serves it.
     pub upstream: String,
-    /// Headers that tell the API who calls: header name to claim name, or to a list of names that leads to a
-    /// nested claim. Arrays are joined by spaces, other than ASCII is percent-encoded, an absent claim leaves the
+    /// Headers that tell the API who calls: header name to claim name, to a list of names that leads to a nested
+    /// claim, or to a part of the client certificate: `{ certificate: san_uri }`. Arrays are joined by spaces, other than ASCII is percent-encoded, an absent claim leaves the
     /// header out. Clients cannot send these headers themselves, on any route.
     #[serde(default)]
-    pub identity_headers: BTreeMap<String, ClaimPath>,
+    pub identity_headers: BTreeMap<String, IdentitySource>,
     /// Pass the token itself on to the API. Off, so that an API that leaks cannot leak tokens.
     #[serde(default)]
     pub forward_token: bool,
     /// Where the token is: `header` (`Authorization: Bearer`), or `{ cookie: NAME }`.
     #[serde(default)]
     pub token_from: TokenFrom,
+    /// Instead of the issuer's.
+    pub expiry_hint: Option<ExpiryHint>,
     /// As the field of the same name at the top of the file, for this route.
     pub error_detail: Option<ErrorDetail>,
     /// The `Host` that the API sees: `preserve`: what the client sent, as it builds links from it. `upstream`:
@@ -49,8 +51,8 @@ pub struct Route {
     /// the API serve something other than what was authorized.
     #[serde(default)]
     pub allow_override_headers: Vec<String>,
-    /// Cross-origin requests of browsers.
-    pub cors: Option<Reserved>,
+    /// Cross-origin requests of browsers. Without it a page of another origin cannot read what it is answered.
+    pub cors: Option<Cors>,
     /// A trial mode that only logs refusals.
     pub enforce: Option<Reserved>,
     /// Sending a request again when an endpoint failed.
@@ -72,12 +74,14 @@ pub struct Match {
     pub methods: Option<Vec<String>>,
 }
 
-/// What a token must be and have.
+/// What the client must have. At least one of `issuers` and `client_certificate`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Require {
-    /// Names of the issuers whose tokens are accepted here.
-    pub issuers: Vec<String>,
+    /// Names of the issuers whose tokens are accepted here. Without it no token is asked for.
+    pub issuers: Option<Vec<String>>,
+    /// What the client certificate must say. Without it none is asked for.
+    pub client_certificate: Option<RequiredCertificate>,
     /// Scopes of which the token needs all.
     #[serde(default)]
     pub scopes: Vec<String>,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DurationText, Reserved};
+use super::{CertifiedKey, DurationText, Reserved};
 
 /// An API behind the gateway.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -11,7 +11,8 @@ use super::{DurationText, Reserved};
 pub struct Upstream {
     /// Name for routes, logs and metrics: letters, digits, `.`, `_`, `-`.
     pub name: String,
-    /// URLs of its endpoints, scheme, host and port only: `http://127.0.0.1:8000`. Several are used in turn.
+    /// URLs of its endpoints, scheme, host and port only: `http://127.0.0.1:8000`, or the absolute path of a Unix
+    /// socket: `unix:/run/orders.sock`. Several are used in turn.
     pub endpoints: Vec<Endpoint>,
     /// The version of HTTP that is spoken. `auto`: by ALPN on `https`, HTTP/1.1 on `http`. `http2` on `http` is
     /// h2c with prior knowledge, which gRPC servers want.
@@ -73,8 +74,8 @@ pub struct UpstreamTls {
     pub ca: Option<String>,
     /// The name that the certificate must bear, if it is not the endpoint's host.
     pub server_name: Option<String>,
-    /// The gateway's own certificate (mutual TLS).
-    pub client_certificate: Option<Reserved>,
+    /// The gateway's own certificate (mutual TLS), for endpoints that ask for one.
+    pub client_certificate: Option<CertifiedKey>,
 }
 
 /// How long an upstream may take.

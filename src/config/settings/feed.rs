@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use url::Url;
 
+use super::{Nats, Valkey};
+
 /// Where revocations come from.
 #[derive(Clone, Debug)]
 pub struct Feed {
@@ -26,6 +28,20 @@ pub enum FeedSource {
         path: PathBuf,
         /// How often.
         interval: Duration,
+    },
+    /// In a Valkey or Redis.
+    Valkey {
+        /// Where.
+        valkey: Valkey,
+        /// What the names of its keys begin with.
+        prefix: String,
+    },
+    /// In NATS `JetStream`.
+    Nats {
+        /// Where.
+        nats: Nats,
+        /// The key-value bucket.
+        bucket: String,
     },
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::FeedIndex;
+use super::{FeedIndex, Introspection, Transport, Valkey};
 use crate::keys::Algorithm;
+use crate::token::Binding;
 
 /// Who may issue tokens, for whom, and how that is verified.
 #[derive(Clone, Debug)]
@@ -29,8 +30,38 @@ pub struct Issuer {
     pub required_claims: Vec<String>,
     /// Rules by name.
     pub profile: Option<Profile>,
+    /// What becomes of tokens that are bound to a client certificate.
+    pub binding: Binding,
     /// How revoked tokens are recognized; none: not at all.
     pub revocation: Option<Revocation>,
+    /// How it is asked about tokens; none: not at all.
+    pub introspection: Option<Introspection>,
+    /// Whether clients are told that a token ends soon, unless the route says otherwise.
+    pub expiry_hint: Option<ExpiryHint>,
+    /// Where its tokens are registered; none: nowhere.
+    pub registry: Option<Registry>,
+}
+
+/// What a client is told before its token expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpiryHint {
+    /// How long before.
+    pub within: Duration,
+    /// Where to renew.
+    pub renew_at: Option<Url>,
+}
+
+/// A register of issued tokens.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    /// Where it is.
+    pub valkey: Valkey,
+    /// What the names of its keys begin with.
+    pub prefix: String,
+    /// How long a token that was found is not looked up again.
+    pub cache: Duration,
+    /// Take every token for registered while it cannot be asked.
+    pub accept_when_unavailable: bool,
 }
 
 /// What `aud` must hold.
@@ -60,12 +91,12 @@ pub struct KeySettings {
     pub max_stale: Duration,
     /// Shortest time between two fetches for unknown key ids.
     pub cooldown: Duration,
-    /// Longest time of one fetch.
-    pub timeout: Duration,
-    /// Authorities to trust beside the system's.
-    pub ca: Option<PathBuf>,
-    /// Whether `http://` is allowed to addresses other than loopback.
-    pub insecure_allow_http: bool,
+    /// How long a key id that the provider does not have is not asked for again.
+    pub unknown_kid_ttl: Duration,
+    /// How long a request waits for keys.
+    pub wait: Duration,
+    /// How the provider is reached; `max_size` bounds files too.
+    pub transport: Transport,
 }
 
 /// The source of a key set.
@@ -93,12 +124,33 @@ pub enum MetadataLocation {
 /// How revoked tokens are recognized.
 #[derive(Clone, Debug)]
 pub struct Revocation {
-    /// The feeds that may revoke; at least one, none twice.
+    /// The feeds that may revoke; none twice.
     pub feeds: Vec<FeedIndex>,
+    /// The lists that tokens refer to; without them there is at least one feed.
+    pub status_list: Option<StatusList>,
     /// How old the newest contact may be before `when_stale` applies.
     pub max_staleness: Duration,
     /// What happens then.
     pub when_stale: WhenStale,
+}
+
+/// Token Status Lists.
+#[derive(Clone, Debug)]
+pub struct StatusList {
+    /// Where lists may be: URLs, or beginnings of URLs that end in `/`; at least one.
+    pub allowed: Vec<Url>,
+    /// Whether every token must name a list.
+    pub required: bool,
+    /// Where the keys of the lists are, if they are not the issuer's.
+    pub keys: Option<KeySettings>,
+    /// How often a list is fetched that does not say.
+    pub refresh_interval: Duration,
+    /// How long a request waits for a list.
+    pub wait: Duration,
+    /// How many lists are kept; at least one.
+    pub max_lists: usize,
+    /// How the lists are reached; `max_size` bounds them inflated.
+    pub transport: Transport,
 }
 
 /// What happens to tokens while a feed is out of contact for too long.

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 /// An address on which requests arrive.
 #[derive(Clone, Debug)]
 pub struct Listener {
@@ -11,6 +13,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What is spoken there.
     pub kind: ListenerKind,
+    /// Networks of load balancers whose connections begin with the PROXY protocol; none: no connection does.
+    pub proxy_protocol: Option<Vec<IpNet>>,
 }
 
 /// What a listener speaks.
@@ -31,8 +35,19 @@ pub struct Tls {
     pub certificates: Vec<CertifiedKey>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
+    /// The client certificates that are asked for; none: none are.
+    pub client_certificates: Option<ClientCertificates>,
     /// What `Strict-Transport-Security` says; none: not sent.
     pub hsts: Option<Hsts>,
+}
+
+/// Client certificates that are asked for.
+#[derive(Clone, Debug)]
+pub struct ClientCertificates {
+    /// PEM file of the authorities that issue them.
+    pub ca: PathBuf,
+    /// Whether a connection without one is refused.
+    pub required: bool,
 }
 
 /// PEM files of a certificate chain and its private key.

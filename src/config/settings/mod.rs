@@ -4,32 +4,43 @@
 //! the lists of [`Config`], texts to addresses, URLs, durations.
 
 mod carried;
+mod engine;
 mod feed;
+mod forwarded;
+mod introspection;
 mod issuer;
 mod limits;
 mod listener;
 mod observe;
 mod reload;
 mod route;
+mod transport;
 mod upstream;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::document::Document;
-
 pub use carried::{CarriedProbe, ProbeError};
+pub use engine::{
+    EngineTls, HostPort, Nats, NatsCredentials, Secret, Valkey, ValkeyCredentials, ValkeyTopology,
+};
 pub use feed::{Feed, FeedSource, HttpFeed};
+pub use forwarded::{Forwarded, ForwardedHeader};
+pub use introspection::{ClientAuth, EndpointLocation, IntrospectedTokens, Introspection, PrivateKeyJwt};
 pub use issuer::{
-    Audiences, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Revocation, WhenStale,
+    Audiences, ExpiryHint, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Registry,
+    Revocation, StatusList, WhenStale,
 };
 pub use limits::{Limits, Timeouts};
-pub use listener::{CertifiedKey, Hsts, Listener, ListenerKind, Tls, TlsVersion};
+pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
 pub use reload::Reload;
 pub use route::{
-    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, Requirements, Route, TokenFrom, UpstreamHost,
+    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route,
+    TokenFrom, UpstreamHost,
 };
+pub use transport::{ClientCertificate, Proxy, Transport};
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
 
 /// A whole configuration.
@@ -63,6 +74,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long anything may take on the side of the clients.
     pub timeouts: Timeouts,
+    /// Whose word on the client's address counts.
+    pub forwarded: Forwarded,
     /// When it is put in force anew.
     pub reload: Reload,
     /// What the file said, to be compared with another.

@@ -4,7 +4,9 @@ use std::fmt;
 
 use http::HeaderName;
 
-use super::{ErrorDetail, IssuerIndex, UpstreamIndex};
+use super::{ErrorDetail, ExpiryHint, IssuerIndex, UpstreamIndex};
+use crate::certificate::{CertificateFact, CertificateRules};
+use crate::cors::Cors;
 use crate::route::RouteMatch;
 
 /// What is served, to whom.
@@ -18,12 +20,14 @@ pub struct Route {
     pub access: Access,
     /// Who serves it.
     pub upstream: UpstreamIndex,
-    /// Headers that tell the API who calls, each with the claim that fills it. Empty on public routes.
-    pub identity_headers: Vec<(HeaderName, ClaimPath)>,
+    /// Headers that tell the API who calls, each with what fills it. Empty on public routes.
+    pub identity_headers: Vec<(HeaderName, IdentitySource)>,
     /// Whether the token itself is passed on.
     pub forward_token: bool,
     /// Where the token is.
     pub token_from: TokenFrom,
+    /// What a client is told before its token expires; none: as its issuer has it.
+    pub expiry_hint: Option<ExpiryHint>,
     /// How much of a refusal the outside sees.
     pub error_detail: ErrorDetail,
     /// The `Host` that the API sees.
@@ -34,6 +38,8 @@ pub struct Route {
     pub allow: AllowedSpellings,
     /// Override headers that this route lets pass.
     pub allow_override_headers: Vec<HeaderName>,
+    /// Which pages of other origins may call; none: none may read what they are answered.
+    pub cors: Option<Cors>,
 }
 
 /// Who may pass.
@@ -41,8 +47,19 @@ pub struct Route {
 pub enum Access {
     /// Everybody.
     Public,
+    /// Who has a client certificate that meets these rules.
+    Certificate(CertificateRules),
     /// Who has a token that meets all of this.
     Require(Requirements),
+}
+
+/// What fills an identity header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// A claim of the token.
+    Claim(ClaimPath),
+    /// A part of the client certificate.
+    Certificate(CertificateFact),
 }
 
 /// What a token must be and have.
@@ -56,6 +73,8 @@ pub struct Requirements {
     pub any_scopes: Vec<String>,
     /// All of these rules.
     pub claims: Vec<ClaimRule>,
+    /// What the client certificate must say besides; none: no certificate is asked for.
+    pub client_certificate: Option<CertificateRules>,
 }
 
 /// A rule on one claim.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::uri::Authority;
 use rustls_pki_types::ServerName;
 
+use super::CertifiedKey;
+
 /// An API behind the gateway.
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -30,6 +32,8 @@ pub struct Upstream {
 /// One server of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
+    /// The Unix socket on which it listens, in place of host and port.
+    pub socket: Option<PathBuf>,
     /// Whether TLS is spoken.
     pub tls: bool,
     /// Host without brackets: a name or an IP address.
@@ -58,4 +62,6 @@ pub struct UpstreamTls {
     pub ca: Option<PathBuf>,
     /// The name that certificates must bear, if not the endpoint's host.
     pub server_name: Option<ServerName<'static>>,
+    /// The gateway's own certificate.
+    pub client_certificate: Option<CertifiedKey>,
 }

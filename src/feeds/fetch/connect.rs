@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -19,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::error::{Cause, FetchError};
-use super::{ClientCertificate, FetchSettings, TrustAnchors};
+use super::{ClientCertificate, EgressProxy, FetchSettings, TrustAnchors};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,6 +29,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct HttpsConnector {
     tcp: HttpConnector,
     tls: Tls,
+    proxy: Option<EgressProxy>,
+    timeout: Duration,
 }
 
 #[derive(Clone)]
@@ -48,9 +51,11 @@ impl HttpsConnector {
         tcp.set_connect_timeout(Some(settings.timeout));
         let roots = trust_anchors(settings.ca.as_ref())?;
         let trusts_anyone = !roots.is_empty();
-        let tls =
-            Tls(TlsConnector::from(Arc::new(client_config(roots, settings.client_certificate.as_ref())?)));
-        Ok((Self { tcp, tls }, trusts_anyone))
+        let mut config = config_for(roots, settings.client_certificate.as_ref())?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let tls = Tls(TlsConnector::from(Arc::new(config)));
+        let (proxy, timeout) = (settings.proxy.clone(), settings.timeout);
+        Ok((Self { tcp, tls, proxy, timeout }, trusts_anyone))
     }
 }
 
@@ -65,17 +70,24 @@ impl Service<Uri> for HttpsConnector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let server_name = (uri.scheme_str() == Some("https")).then(|| server_name(&uri));
-        let connecting = self.tcp.call(uri);
+        let proxy = self.proxy.clone();
+        let via = proxy.as_ref().and_then(EgressProxy::uri);
+        let connecting = self.tcp.call(via.unwrap_or_else(|| uri.clone()));
         let tls = self.tls.0.clone();
-        Box::pin(async move {
-            let tcp = connecting.await?;
+        let connected = async move {
+            let mut tcp = connecting.await?.into_inner();
+            if let Some(proxy) = proxy {
+                proxy.open(&mut tcp, &uri).await?;
+            }
             let Some(server_name) = server_name else {
-                return Ok(Stream { io: Box::new(tcp), h2: false });
+                return Ok(Stream { io: Box::new(TokioIo::new(tcp)), h2: false });
             };
-            let stream = tls.connect(server_name?, tcp.into_inner()).await?;
+            let stream = tls.connect(server_name?, tcp).await?;
             let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             Ok(Stream { io: Box::new(TokioIo::new(stream)), h2 })
-        })
+        };
+        let timeout = self.timeout;
+        Box::pin(async move { tokio::time::timeout(timeout, connected).await? })
     }
 }
 
@@ -85,26 +97,29 @@ fn server_name(uri: &Uri) -> Result<ServerName<'static>, BoxError> {
     Ok(ServerName::try_from(host.to_owned())?)
 }
 
-fn client_config(
-    roots: RootCertStore,
+/// TLS to a source, without ALPN.
+pub(in crate::feeds) fn client_config(
+    ca: Option<&TrustAnchors>,
     client: Option<&ClientCertificate>,
 ) -> Result<ClientConfig, FetchError> {
+    config_for(trust_anchors(ca)?, client)
+}
+
+fn config_for(roots: RootCertStore, client: Option<&ClientCertificate>) -> Result<ClientConfig, FetchError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| FetchError::Tls { cause: Cause::of(&error) })?
         .with_root_certificates(roots);
-    let mut config = match client {
-        None => builder.with_no_client_auth(),
+    match client {
+        None => Ok(builder.with_no_client_auth()),
         Some(files) => {
             let (chain, key) = client_certificate(files)?;
             builder
                 .with_client_auth_cert(chain, key)
-                .map_err(|error| FetchError::ClientCertificate { cause: Cause::of(&error) })?
+                .map_err(|error| FetchError::ClientCertificate { cause: Cause::of(&error) })
         }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    }
 }
 
 fn trust_anchors(named: Option<&TrustAnchors>) -> Result<RootCertStore, FetchError> {

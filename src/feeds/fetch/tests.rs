@@ -1,9 +1,12 @@
 use std::io::Write;
+use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::feeds::testing::{Reply, TestServer};
@@ -267,4 +270,65 @@ fn unusable_certificates_are_told_at_start() {
         let message = FetchClient::new(&settings(ca)).unwrap_err().to_string();
         assert!(message.contains(expected), "{expected}: {message}");
     }
+}
+
+/// A proxy that notes what it is asked for; it opens tunnels if its answer says so.
+async fn proxy(answer: &'static str) -> (EgressProxy, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let heads = Arc::<Mutex<Vec<String>>>::default();
+    let noted = Arc::clone(&heads);
+    tokio::spawn(async move {
+        while let Ok((mut inbound, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(inbound.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            let target = head.split(' ').nth(1).unwrap().to_owned();
+            noted.lock().unwrap().push(head);
+            inbound.write_all(answer.as_bytes()).await.unwrap();
+            if answer.contains(" 200 ") {
+                let mut outbound = TcpStream::connect(target).await.unwrap();
+                tokio::spawn(async move { copy_bidirectional(&mut inbound, &mut outbound).await });
+            }
+        }
+    });
+    let authorization = Some(HeaderValue::from_static("Basic c3VyZmVyOnMzY3JldA=="));
+    (EgressProxy { url, authorization }, heads)
+}
+
+#[tokio::test]
+async fn the_way_out_leads_through_a_tunnel() {
+    let server = TestServer::start(|_| Reply::ok("{}")).await;
+    let (proxy, heads) = proxy("HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n").await;
+    let settings = FetchSettings { proxy: Some(proxy), ..FetchSettings::default() };
+    assert_eq!(body_of(&get(&server, &settings).await.unwrap()), b"{}");
+    let heads = heads.lock().unwrap().clone();
+    let address = server.url("/").authority().to_owned();
+    assert_eq!(
+        heads,
+        [format!(
+            "CONNECT {address} HTTP/1.1\r\nHost: {address}\r\nProxy-Authorization: Basic c3VyZmVyOnMzY3JldA==\r\n\r\n"
+        )]
+    );
+    assert!(!format!("{settings:?}").contains("c3Vy"), "the proxy's credentials are not shown");
+}
+
+#[tokio::test]
+async fn a_proxy_that_opens_no_tunnel_is_told_as_such() {
+    let server = TestServer::start(|_| Reply::ok("{}")).await;
+    let endless = "HTTP/1.1 200 OK\r\nX: ".to_owned() + &"x".repeat(20_000);
+    for (answer, expected) in [
+        ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "status 407"),
+        ("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\n\r\n", "status 302"),
+        ("SSH-2.0-OpenSSH\r\n\r\n", "does not answer in HTTP"),
+        (endless.leak(), "has no end"),
+    ] {
+        let (proxy, _) = proxy(answer).await;
+        let settings = FetchSettings { proxy: Some(proxy), ..FetchSettings::default() };
+        let error = get(&server, &settings).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(server.hits(), 0);
 }

@@ -48,6 +48,10 @@ pub(super) enum RefreshError {
     Discovery(#[from] DiscoveryError),
     #[error("the key file {} cannot be read: {cause}; check the path and its permissions", path.display())]
     File { path: PathBuf, cause: io::Error },
+    #[error(
+        "{place} answers with {media_type}, which is no key set; check the URL, and the page that it shows"
+    )]
+    MediaType { place: String, media_type: String },
     #[error("{place} is not used: {cause}")]
     Set { place: String, cause: JwksError },
 }
@@ -156,6 +160,10 @@ impl HttpOrigin {
         };
         Ok(match self.client.get(&keys, request).await? {
             Fetched::NotModified(head) => Answer::Unchanged { max_age: head.max_age },
+            Fetched::Full { head, .. } if !may_be_keys(head.content_type.as_deref()) => {
+                let media_type = head.content_type.unwrap_or_default();
+                return Err(RefreshError::MediaType { place: shown(&keys), media_type });
+            }
             Fetched::Full { head, body } => {
                 Answer::Document { bytes: body, max_age: head.max_age, etag: head.etag }
             }
@@ -177,6 +185,14 @@ impl HttpOrigin {
         self.located = Some(Located { keys: keys.clone(), at: now });
         Ok(keys)
     }
+}
+
+/// JSON, or what servers call a file that they know nothing of. A page for people is none, whatever stands in it.
+fn may_be_keys(media_type: Option<&str>) -> bool {
+    media_type.is_none_or(|media_type| {
+        let plain = ["application/json", "text/plain", "application/octet-stream", "binary/octet-stream"];
+        plain.contains(&media_type) || media_type.ends_with("+json")
+    })
 }
 
 impl FileOrigin {

@@ -5,6 +5,7 @@
 //! the document fits the one before it.
 
 mod entry;
+mod line;
 
 use std::fmt;
 use std::io::{self, BufReader, Read};
@@ -13,9 +14,11 @@ use aws_lc_rs::digest::{Context, SHA256};
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::revocation::{Pushed, Staged};
+use crate::revocation::{Change, Full, Pushed, Staged};
 
 use entry::{EntrySeed, Loose};
+pub(super) use line::{check_usable, on_top};
+pub use line::{lift_line, parse_change, parse_revocation, revocation_line};
 
 /// A document read to its end.
 #[derive(Debug)]
@@ -28,8 +31,10 @@ pub(super) struct Document {
     /// Where this delta begins.
     pub(super) since: Option<String>,
     pub(super) entries: Entries,
-    /// SHA-256 of the bytes.
-    pub(super) digest: [u8; 32],
+    /// SHA-256 of the bytes, if they came as one text.
+    pub(super) digest: Option<[u8; 32]>,
+    /// The source says that there is nothing, which is more than saying nothing.
+    pub(super) surely_empty: bool,
 }
 
 /// What a document says about the changes in it.
@@ -53,6 +58,28 @@ pub(super) struct Entries {
     pub(super) first_broken: Option<(u64, &'static str)>,
     /// How many were skipped since the feed does not speak for their issuer.
     pub(super) foreign: u64,
+}
+
+impl Entries {
+    pub(super) fn new(staged: Staged) -> Self {
+        Self { staged, total: 0, broken: 0, first_broken: None, foreign: 0 }
+    }
+
+    /// Takes in one more.
+    pub(super) fn push(&mut self, entry: Result<Change, &'static str>) -> Result<(), Full> {
+        self.total += 1;
+        match entry {
+            Ok(change) => match self.staged.push(&change)? {
+                Pushed::Staged => {}
+                Pushed::ForeignIssuer => self.foreign += 1,
+            },
+            Err(reason) => {
+                self.broken += 1;
+                self.first_broken.get_or_insert((self.total, reason));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Why a document cannot be used.
@@ -129,7 +156,15 @@ impl Head {
             Some((_, reason)) if entries.broken == entries.total => {
                 Err(DocumentError::NothingUsable { total: entries.total, reason })
             }
-            _ => Ok(Document { kind, epoch, cursor, since, entries, digest }),
+            _ => Ok(Document {
+                kind,
+                epoch,
+                cursor,
+                since,
+                entries,
+                digest: Some(digest),
+                surely_empty: false,
+            }),
         }
     }
 }
@@ -202,20 +237,9 @@ impl<'de> Visitor<'de> for EntriesSeed {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Entries, A::Error> {
-        let mut entries =
-            Entries { staged: self.staged, total: 0, broken: 0, first_broken: None, foreign: 0 };
+        let mut entries = Entries::new(self.staged);
         while let Some(entry) = elements.next_element_seed(EntrySeed)? {
-            entries.total += 1;
-            match entry {
-                Ok(change) => match entries.staged.push(&change).map_err(A::Error::custom)? {
-                    Pushed::Staged => {}
-                    Pushed::ForeignIssuer => entries.foreign += 1,
-                },
-                Err(reason) => {
-                    entries.broken += 1;
-                    entries.first_broken.get_or_insert((entries.total, reason));
-                }
-            }
+            entries.push(entry).map_err(A::Error::custom)?;
         }
         Ok(entries)
     }

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::super::fetch::FetchError;
 use super::document::DocumentError;
-use crate::revocation::Full;
+use crate::revocation::{EngineError, Full};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SyncError {
@@ -25,6 +25,8 @@ pub(super) enum SyncError {
     Misfit(#[from] Misfit),
     #[error("{} cannot be read: {error}; check that it exists and that the gateway may read it", path.display())]
     File { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     #[error("the work was interrupted: {0}")]
     Interrupted(io::Error),
 }
@@ -56,6 +58,7 @@ impl SyncError {
             Self::Document(DocumentError::Io(_))
             | Self::NotJson { .. }
             | Self::File { .. }
+            | Self::Engine(_)
             | Self::Interrupted(_) => false,
             Self::Document(_) | Self::Misfit(_) => true,
             Self::Fetch(FetchError::Status { status, .. }) => {

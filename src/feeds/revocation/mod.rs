@@ -1,7 +1,7 @@
 //! The background task that keeps one revocation feed's index current (docs/revocation-feed.md).
 //!
 //! ```text
-//! http | file -> document (parse, stage) -> replica (judge, put in force) -> store (keep for a restart)
+//! http | file | valkey | nats -> document (parse, stage) -> replica (judge, put in force) -> store (keep for a restart)
 //! ```
 //!
 //! Whatever the source answers, the last good state stays in force until a better one is there; how old it is, the
@@ -11,10 +11,12 @@ mod document;
 mod error;
 mod file;
 mod http;
+mod nats;
 mod pace;
 mod replica;
 mod stats;
 mod store;
+mod valkey;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,17 +27,25 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::fetch::{FetchError, FetchSettings};
+use super::nats::NatsConnector;
+use super::valkey::ValkeyConnector;
 use crate::clock::{Clock, Monotonic};
+use crate::config::settings::{Nats, Valkey};
 use crate::feeds::back_off::{Chance, after_failure};
 use crate::revocation::{FactHasher, FeedState, Index};
 
+pub use document::{lift_line, parse_change, parse_revocation, revocation_line};
 use error::SyncError;
 use file::FileSource;
 use http::HttpSource;
+pub use nats::NatsEngine;
+use nats::NatsSource;
 use replica::{Replica, Taken};
 pub use stats::RevocationFeedStats;
 use store::Store;
 pub use store::load_fact_hasher;
+pub use valkey::ValkeyEngine;
+use valkey::{Keys, ValkeySource};
 
 /// What one feed needs to be kept current.
 #[derive(Clone, Debug)]
@@ -78,6 +88,20 @@ pub enum RevocationSource {
         /// The largest file to read.
         max_bytes: u64,
     },
+    /// A list in a Valkey or Redis.
+    Valkey {
+        /// Where it is.
+        valkey: Box<Valkey>,
+        /// What the names of its keys begin with.
+        prefix: String,
+    },
+    /// A key-value bucket of NATS `JetStream`.
+    Nats {
+        /// Where it is.
+        nats: Box<Nats>,
+        /// Its name.
+        bucket: String,
+    },
 }
 
 /// How often to ask when neither long poll nor the configuration says.
@@ -118,6 +142,19 @@ pub struct RevocationFeed {
 enum Source {
     Http(Box<HttpSource>),
     File(FileSource),
+    Valkey(Box<ValkeySource>),
+    Nats(Box<NatsSource>),
+}
+
+/// When to ask again after a success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The source itself holds back until there is something.
+    AtOnce,
+    /// The same, for a source that may answer in a tight loop.
+    Soon,
+    /// The source has to be asked.
+    AfterInterval,
 }
 
 impl RevocationFeed {
@@ -141,6 +178,17 @@ impl RevocationFeed {
             RevocationSource::File { path, max_bytes } => {
                 let place = path.display().to_string();
                 (Source::File(FileSource::new(path, max_bytes)), place)
+            }
+            RevocationSource::Valkey { valkey, prefix } => {
+                let keys = Keys::new(&prefix);
+                let connector = ValkeyConnector::new(*valkey, &prefix);
+                let place = format!("{} {prefix}", connector.place());
+                (Source::Valkey(Box::new(ValkeySource::new(connector, keys))), place)
+            }
+            RevocationSource::Nats { nats, bucket } => {
+                let connector = NatsConnector::new(*nats, bucket);
+                let place = connector.place();
+                (Source::Nats(Box::new(NatsSource::new(connector))), place)
             }
         };
         let store = state_dir.map(|directory| Store::new(&directory, &name, &place, &index));
@@ -176,9 +224,13 @@ impl RevocationFeed {
     /// Asks the source once; the pause until the next time.
     async fn step(&mut self) -> Duration {
         let pause = match self.sync().await {
-            Ok(at_once) => {
+            Ok(next) => {
                 self.succeeded();
-                if at_once { pace::LEAST_PAUSE } else { pace::after_success(self.interval, Chance::draw()) }
+                match next {
+                    Next::AtOnce => Duration::ZERO,
+                    Next::Soon => pace::LEAST_PAUSE,
+                    Next::AfterInterval => pace::after_success(self.interval, Chance::draw()),
+                }
             }
             Err(error) if error.is_gone() && self.failures == 0 => {
                 // The server's way to ask for a new beginning; counted so that it is followed at once only once.
@@ -195,10 +247,16 @@ impl RevocationFeed {
         pause
     }
 
-    async fn sync(&mut self) -> Result<bool, SyncError> {
+    async fn sync(&mut self) -> Result<Next, SyncError> {
+        let replica = &mut self.replica;
         match &mut self.source {
-            Source::Http(http) => http.sync(&mut self.replica).await.map(|(_, at_once)| at_once),
-            Source::File(file) => file.sync(&mut self.replica).await.map(|_: Taken| false),
+            Source::Http(http) => {
+                let (_, at_once) = http.sync(replica).await?;
+                Ok(if at_once { Next::Soon } else { Next::AfterInterval })
+            }
+            Source::File(file) => file.sync(replica).await.map(|_: Taken| Next::AfterInterval),
+            Source::Valkey(valkey) => valkey.sync(replica).await.map(|_: Taken| Next::AtOnce),
+            Source::Nats(nats) => nats.sync(replica).await.map(|_: Taken| Next::AtOnce),
         }
     }
 
@@ -225,7 +283,9 @@ impl RevocationFeed {
             self.noted = Some(message);
         }
         match self.source {
-            Source::Http(_) => after_failure(self.failures, Chance::draw()),
+            Source::Http(_) | Source::Valkey(_) | Source::Nats(_) => {
+                after_failure(self.failures, Chance::draw())
+            }
             Source::File(_) => pace::after_success(self.interval, Chance::draw()),
         }
     }

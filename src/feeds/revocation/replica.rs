@@ -69,6 +69,11 @@ impl Replica {
         self.position.as_ref()?.cursor.as_deref()
     }
 
+    /// The history that the copy follows.
+    pub(super) fn epoch(&self) -> Option<&str> {
+        Some(self.position.as_ref()?.epoch.as_str())
+    }
+
     pub(super) fn stage(&self) -> Staged {
         self.state.index().stage()
     }
@@ -126,7 +131,7 @@ impl Replica {
         self.judge(&document, asked)?;
         let Document { kind, epoch, cursor, entries, digest, .. } = document;
         let position = Position { epoch, cursor };
-        let repeated = kind == Kind::Snapshot && self.snapshot_in_force == Some(digest);
+        let repeated = kind == Kind::Snapshot && digest.is_some() && self.snapshot_in_force == digest;
         if repeated || (kind == Kind::Delta && entries.staged.records().is_empty()) {
             self.count(&entries, false);
             self.position = Some(position);
@@ -150,7 +155,7 @@ impl Replica {
         self.count(&entries, changed);
         let taken = match kind {
             Kind::Snapshot => {
-                self.snapshot_in_force = Some(digest);
+                self.snapshot_in_force = digest;
                 Stats::add(&self.stats.snapshots, 1);
                 self.keep(None).await;
                 Taken::Snapshot
@@ -189,7 +194,8 @@ impl Replica {
         match document.kind {
             Kind::Snapshot => {
                 let index = self.state.index();
-                if document.entries.total == 0 && same_epoch && index.any_holds(self.clock.wall()) {
+                let is_empty = document.entries.total == 0 && !document.surely_empty;
+                if is_empty && same_epoch && index.any_holds(self.clock.wall()) {
                     return Err(Misfit::SuddenlyEmpty);
                 }
             }

@@ -79,7 +79,7 @@ impl Case {
     }
 
     async fn syncs(&mut self) -> bool {
-        self.feed.sync().await.unwrap()
+        self.feed.sync().await.unwrap() == Next::Soon
     }
 
     async fn fails(&mut self) -> String {

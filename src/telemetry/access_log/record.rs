@@ -20,7 +20,7 @@ pub struct Record<'a> {
     pub trace_id: Option<&'a str>,
     /// The listener that took the connection, by its address in the configuration.
     pub listener: &'a str,
-    /// The other end: the peer, or the address that a trusted proxy vouched for.
+    /// The other end: the peer, or the address that a trusted proxy vouched for, with port 0 if it told none.
     pub client: SocketAddr,
     /// The protocol; `None` if the bytes were not HTTP.
     pub protocol: Option<Version>,
@@ -54,6 +54,8 @@ pub struct Record<'a> {
     pub token: Option<&'a str>,
     /// The id of the key that signed the token.
     pub kid: Option<&'a str>,
+    /// Whom the client certificate speaks for: its first alternative name (URI, DNS, email), or its subject.
+    pub certificate: Option<&'a str>,
     /// How the token was judged.
     pub auth: Auth,
     /// Bytes of body from the client.
@@ -121,6 +123,7 @@ impl<'a> Record<'a> {
             jti: None,
             token: None,
             kid: None,
+            certificate: None,
             auth: Auth::None,
             bytes_in: 0,
             bytes_out: 0,
@@ -136,7 +139,8 @@ impl<'a> Record<'a> {
         sink.maybe("trace_id", self.trace_id);
         sink.text("listener", self.listener);
         sink.ip("client_ip", self.client);
-        sink.number("client_port", u64::from(self.client.port()));
+        let port = Some(self.client.port()).filter(|port| *port != 0);
+        sink.maybe_number("client_port", port.map(u64::from));
         sink.maybe("protocol", self.protocol.map(protocol_name));
         sink.maybe_bytes("method", self.method);
         sink.maybe_bytes("host", self.host);
@@ -154,6 +158,7 @@ impl<'a> Record<'a> {
         sink.maybe("jti", self.jti);
         sink.maybe("token", self.token);
         sink.maybe("kid", self.kid);
+        sink.maybe("certificate", self.certificate);
         sink.text("auth", self.auth.name());
         sink.number("bytes_in", self.bytes_in);
         sink.number("bytes_out", self.bytes_out);

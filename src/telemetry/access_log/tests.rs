@@ -47,6 +47,7 @@ fn full_record() -> Record<'static> {
         jti: Some("t-1"),
         token: Some("sha256:0011"),
         kid: Some("k1"),
+        certificate: Some("spiffe://example.org/app"),
         auth: Auth::Cold,
         bytes_in: 3,
         bytes_out: 412,
@@ -90,6 +91,7 @@ fn a_json_line_in_full() {
     "jti":"t-1",
     "token":"sha256:0011",
     "kid":"k1",
+    "certificate":"spiffe://example.org/app",
     "auth":"cold",
     "bytes_in":3,
     "bytes_out":412,
@@ -188,6 +190,7 @@ fn nothing_a_client_sends_forges_a_line_or_a_field() {
             path: Some(attack),
             sub: Some(&text),
             kid: Some(&text),
+            certificate: Some(&text),
             ..record()
         };
         let line = rendered(Format::Json, &forged);

@@ -62,8 +62,8 @@ label! {
         ClientClosed = "client_closed",
         /// The client does not trust our certificate, or said so by an alert.
         ClientAlert = "client_alert",
-        /// No certificate fits the name that the client asked for.
-        UnknownName = "unknown_name",
+        /// The client showed no certificate where one is required, or one that is not accepted.
+        ClientCertificate = "client_certificate",
         /// Nothing in common, or not TLS.
         Protocol = "protocol",
     }

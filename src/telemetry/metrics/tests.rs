@@ -118,7 +118,7 @@ fn the_rest_of_a_core_is_counted() {
     for core in &cores {
         core.bytes(3, 5);
         core.verdict_cache_entries(7);
-        core.tls_handshake(TlsResult::UnknownName);
+        core.tls_handshake(TlsResult::ClientCertificate);
         core.protocol_error(ProtocolError::Http2);
         core.authenticated(Some(issuer), Auth::Warm);
         core.authenticated(Some(issuer), Auth::Cold);
@@ -131,7 +131,7 @@ fn the_rest_of_a_core_is_counted() {
         ("valgate_verdict_cache_entries", &[], 14.0),
         ("valgate_verdict_cache_hits_total", &[], 2.0),
         ("valgate_verdict_cache_misses_total", &[], 2.0),
-        ("valgate_tls_handshakes_total", &[("result", "unknown_name")], 2.0),
+        ("valgate_tls_handshakes_total", &[("result", "client_certificate")], 2.0),
         ("valgate_tls_handshakes_total", &[("result", "ok")], 0.0),
         ("valgate_protocol_errors_total", &[("kind", "http2")], 2.0),
         ("valgate_auth_total", &[("issuer", "main"), ("cache", "warm")], 2.0),

@@ -12,11 +12,12 @@ use valgate::config;
 use valgate::feeds::revocation::apply_document;
 use valgate::gateway::token_from_header;
 use valgate::keys::{Algorithm, JwksLimits, KeyFeedHandle, KeySet, KeySource, KeySourceSettings, parse_jwks};
+use valgate::listener::{ProxyHeader, parse_proxy_header};
 use valgate::rejection::Rejection;
 use valgate::revocation::{FactHasher, Index};
 use valgate::token::{
-    Audiences, BearerToken, Claims, CollectAll, Compact, Examiner, Expectations, FailFast, Inputs, Issuer,
-    IssuerId, Issuers, LookedAgain, Verdict, Verifier,
+    Audiences, BearerToken, Binding, Claims, CollectAll, Compact, Examiner, Expectations, FailFast, Inputs,
+    Issuer, IssuerId, Issuers, LookedAgain, Verdict, Verifier,
 };
 
 /// A token. Those of the seed's header and claims may verify, any others may not; both ways of examining agree; what
@@ -111,6 +112,20 @@ pub fn feed(data: &[u8]) {
     }
 }
 
+/// The start of a connection behind a load balancer. A header ends where it says, whatever follows; any part of it is
+/// incomplete and asks for no byte beyond its end.
+pub fn proxy_header(data: &[u8]) {
+    let Ok(ProxyHeader::Complete { length, client }) = parse_proxy_header(data) else { return };
+    let header = data.get(..length).expect("a header ends within what was read");
+    assert_eq!(parse_proxy_header(header), Ok(ProxyHeader::Complete { length, client }));
+    for part in 0..length {
+        match parse_proxy_header(&header[..part]) {
+            Ok(ProxyHeader::Incomplete(more)) => assert!(more > 0 && part + more <= length),
+            other => panic!("{part} of {length} bytes: {other:?}"),
+        }
+    }
+}
+
 /// A configuration file. It is good, or has at least one mistake, each with a place in the file.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -146,6 +161,7 @@ fn judge<E: Examiner>(token: BearerToken<'_>, examiner: &mut E) -> Verdict {
         now: UnixSeconds(1_300_819_320),
         monotonic: Monotonic(Duration::ZERO),
         looked_again: LookedAgain::Refreshed,
+        introspected: None,
     };
     VERIFIER.0.verify(token, inputs, examiner)
 }
@@ -163,7 +179,15 @@ fn verifier() -> (Verifier, KeyFeedHandle) {
         max_lifetime: None,
         required_claims: Vec::new(),
         profile: None,
+        binding: Binding::default(),
     };
-    let issuer = Issuer { id: IssuerId(0), name: "joe".into(), url: "joe".into(), expectations, keys };
+    let issuer = Issuer {
+        id: IssuerId(0),
+        name: "joe".into(),
+        url: "joe".into(),
+        expectations,
+        keys,
+        introspection: None,
+    };
     (Verifier::new(Issuers::new(vec![Arc::new(issuer)])), feed)
 }

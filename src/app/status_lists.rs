@@ -1,0 +1,103 @@
+//! The status lists of the configuration, started: one task for each issuer whose tokens may refer to lists.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::config::settings;
+use crate::feeds::jwks::KeyFeed;
+use crate::feeds::status_list::{StatusListFeed, StatusListFeedSettings, StatusListStats};
+use crate::keys::KeySource;
+use crate::revocation::{StatusListSettings, StatusLists};
+use crate::telemetry::metrics::{Metrics, Registration};
+
+use super::sources::{fetch_settings, key_feed_settings};
+
+/// The lists of this issuer's tokens, verified by `keys` unless they have keys of their own, and the numbers for metrics;
+/// `None` if its tokens' references are not looked at.
+pub fn start(
+    issuer: &settings::Issuer,
+    keys: &Arc<KeySource>,
+    clock: &Clock,
+    tasks: &mut JoinSet<()>,
+) -> Result<Option<(Arc<StatusLists>, Arc<StatusListStats>)>> {
+    let revocation = issuer.revocation.as_ref();
+    let Some(settings) = revocation.and_then(|revocation| revocation.status_list.as_ref()) else {
+        return Ok(None);
+    };
+    let keys = match &settings.keys {
+        None => Arc::clone(keys),
+        Some(keys) => {
+            let name = format!("{}.status_list", issuer.name);
+            let feed = KeyFeed::new(key_feed_settings(name, issuer, keys, None), clock.clone())?;
+            let source = feed.source();
+            tasks.spawn(feed.run());
+            source
+        }
+    };
+    let port = StatusLists::new(StatusListSettings {
+        allowed: settings.allowed.clone(),
+        required: settings.required,
+        max_lists: settings.max_lists,
+        wait: settings.wait,
+    });
+    let feed_settings = StatusListFeedSettings {
+        name: issuer.name.clone(),
+        issuer: settings.keys.is_none().then(|| issuer.issuer.clone()),
+        fetch: fetch_settings(&settings.transport),
+        refresh_interval: settings.refresh_interval,
+        max_size: settings.transport.max_size,
+        algorithms: issuer.algorithms.clone(),
+    };
+    let feed = StatusListFeed::new(feed_settings, port, keys, clock.clone())?;
+    let numbers = (feed.lists(), feed.stats());
+    tasks.spawn(feed.run());
+    Ok(Some(numbers))
+}
+
+/// Shows on the metrics page how current the lists are.
+pub fn register(
+    issuer: &str,
+    lists: &Arc<StatusLists>,
+    stats: &Arc<StatusListStats>,
+    metrics: &Metrics,
+    clock: &Clock,
+) -> Vec<Registration> {
+    let labels = [("issuer", issuer)];
+    let (ok, failed) = (Arc::clone(stats), Arc::clone(stats));
+    let (counted, aged) = (Arc::clone(lists), Arc::clone(lists));
+    let clock = clock.clone();
+    vec![
+        metrics.register_counter(
+            "status_list_refreshes",
+            "Fetches of status lists that succeeded.",
+            &labels,
+            move || ok.refreshes_ok.load(Ordering::Relaxed),
+        ),
+        metrics.register_counter(
+            "status_list_refresh_failures",
+            "Fetches of status lists that failed.",
+            &labels,
+            move || failed.refreshes_failed.load(Ordering::Relaxed),
+        ),
+        metrics.register_gauge(
+            "status_lists",
+            "Status lists that are followed.",
+            &labels,
+            #[allow(clippy::cast_precision_loss, reason = "a small count")]
+            move || counted.tracked().len() as f64,
+        ),
+        metrics.register_gauge(
+            "status_list_age_seconds",
+            "Time since the least recently confirmed of the followed status lists was confirmed; absent without any.",
+            &labels,
+            move || {
+                let oldest = aged.tracked().iter().filter_map(|list| list.heard()).min();
+                oldest.map_or(f64::NAN, |heard| heard.until(clock.monotonic()).as_secs_f64())
+            },
+        ),
+    ]
+}

@@ -1,0 +1,226 @@
+//! The background task that follows the status lists that tokens of one issuer refer to.
+//!
+//! Each list is fetched when the first token names it, then ahead of the end of its life (`ttl`, `exp`), and again and
+//! again while that fails; whatever is published, a good list is replaced by a good one only. Knows nothing of requests.
+
+mod document;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+use url::Url;
+
+use super::back_off::{Chance, after_failure};
+use super::fetch::{FetchClient, FetchError, FetchRequest, FetchSettings, Fetched};
+use super::signed::SignedBy;
+use crate::clock::Clock;
+use crate::keys::{Algorithm, KeySource};
+use crate::revocation::{StatusListCopy, StatusLists, TrackedList, WantedLists};
+use document::{Document, DocumentError, Expected};
+
+/// What is needed to follow the lists of one issuer.
+#[derive(Clone, Debug)]
+pub struct StatusListFeedSettings {
+    /// The issuer's name in the configuration, for logs.
+    pub name: String,
+    /// Who must have made a list, if it says who; `None`: whoever holds the keys.
+    pub issuer: Option<String>,
+    /// How to fetch them.
+    pub fetch: FetchSettings,
+    /// How often, when a list does not say, and at least.
+    pub refresh_interval: Duration,
+    /// The largest list, inflated, in bytes.
+    pub max_size: u64,
+    /// The algorithms that lists may be signed with.
+    pub algorithms: Vec<Algorithm>,
+}
+
+/// Numbers for metrics.
+#[derive(Debug, Default)]
+pub struct StatusListStats {
+    /// Fetches that brought or confirmed a list.
+    pub refreshes_ok: AtomicU64,
+    /// Fetches that failed.
+    pub refreshes_failed: AtomicU64,
+}
+
+/// The task of one issuer: made by [`Self::new`], then driven by [`Self::run`].
+pub struct StatusListFeed {
+    lists: Arc<StatusLists>,
+    wanted: WantedLists,
+    follower: Follower,
+}
+
+/// What the tasks of all lists share. Cheap to clone.
+#[derive(Clone)]
+struct Follower {
+    lists: Arc<StatusLists>,
+    name: Arc<str>,
+    issuer: Option<Arc<str>>,
+    client: FetchClient,
+    signed_by: SignedBy,
+    refresh_interval: Duration,
+    max_size: u64,
+    places: Arc<Semaphore>,
+    stats: Arc<StatusListStats>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RefreshError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("it is not used: {0}")]
+    Document(#[from] DocumentError),
+    #[error("its URI is none")]
+    NoUrl,
+    #[error("it could not be inflated")]
+    Stopped,
+}
+
+/// So many lists are fetched at a time: they may be large.
+const AT_A_TIME: usize = 4;
+/// However short-lived a list calls itself.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+const MEDIA_TYPE: &str = "application/statuslist+jwt";
+
+impl StatusListFeed {
+    /// The task that fetches `wanted` lists into `lists`, signed by one of `keys`.
+    ///
+    /// # Errors
+    /// A certificate or key file cannot be used.
+    pub fn new(
+        settings: StatusListFeedSettings,
+        (lists, wanted): (Arc<StatusLists>, WantedLists),
+        keys: Arc<KeySource>,
+        clock: Clock,
+    ) -> Result<Self, FetchError> {
+        let follower = Follower {
+            lists: Arc::clone(&lists),
+            name: settings.name.into(),
+            issuer: settings.issuer.map(Into::into),
+            client: FetchClient::new(&settings.fetch)?,
+            signed_by: SignedBy { keys, algorithms: settings.algorithms, clock },
+            refresh_interval: settings.refresh_interval,
+            max_size: settings.max_size,
+            places: Arc::new(Semaphore::new(AT_A_TIME)),
+            stats: Arc::default(),
+        };
+        Ok(Self { lists, wanted, follower })
+    }
+
+    /// The numbers for metrics.
+    pub fn stats(&self) -> Arc<StatusListStats> {
+        Arc::clone(&self.follower.stats)
+    }
+
+    /// The lists that it follows.
+    pub fn lists(&self) -> Arc<StatusLists> {
+        Arc::clone(&self.lists)
+    }
+
+    /// Follows lists until it is dropped.
+    pub async fn run(mut self) {
+        let mut following = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(_) = following.join_next() => {}
+                wanted = self.wanted.recv() => {
+                    let Some(list) = wanted else { return };
+                    following.spawn(self.follower.clone().follow(list));
+                }
+            }
+        }
+    }
+}
+
+impl Follower {
+    /// Keeps one list current for as long as a token may refer to it.
+    async fn follow(self, list: Arc<TrackedList>) {
+        let (mut etag, mut failures, mut noted) = (None, 0_u32, None);
+        loop {
+            let refreshed = self.refresh(&list, &mut etag).await;
+            list.tried();
+            let pause = match refreshed {
+                Ok(lifetime) => {
+                    self.stats.refreshes_ok.fetch_add(1, Ordering::Relaxed);
+                    failures = 0;
+                    if noted.take().is_some() {
+                        info!(issuer = &*self.name, uri = list.uri(), "a status list is refreshed again");
+                    }
+                    lifetime * 8 / 10 + Chance::draw().of(lifetime / 10)
+                }
+                Err(error) => {
+                    self.stats.refreshes_failed.fetch_add(1, Ordering::Relaxed);
+                    failures = failures.saturating_add(1);
+                    let message = error.to_string();
+                    if noted.as_ref() != Some(&message) {
+                        warn!(
+                            issuer = &*self.name,
+                            uri = list.uri(),
+                            error = message,
+                            "a status list cannot be refreshed"
+                        );
+                        noted = Some(message);
+                    }
+                    after_failure(failures, Chance::draw())
+                }
+            };
+            tokio::time::sleep(pause).await;
+            if !self.lists.keeps(&list, self.signed_by.clock.wall()) {
+                return;
+            }
+        }
+    }
+
+    /// One fetch; how long the list lasts.
+    async fn refresh(
+        &self,
+        list: &TrackedList,
+        remembered: &mut Option<(String, Duration)>,
+    ) -> Result<Duration, RefreshError> {
+        let url = Url::parse(list.uri()).map_err(|_| RefreshError::NoUrl)?;
+        let etag = remembered.as_ref().map(|(etag, _)| etag.as_str());
+        let request = FetchRequest { accept: MEDIA_TYPE, etag, ..FetchRequest::default() };
+        let asked_at = self.signed_by.clock.monotonic();
+        // The semaphore is never closed.
+        let place = self.places.acquire().await;
+        let fetched = self.client.get(&url, request).await?;
+        let (head, body) = match fetched {
+            Fetched::NotModified(_) => {
+                list.confirm(asked_at);
+                return Ok(remembered.as_ref().map_or(self.refresh_interval, |(_, lifetime)| *lifetime));
+            }
+            Fetched::Full { head, body } => (head, body),
+        };
+        let claims = self.signed_by.claims(&body, "statuslist+jwt").await.map_err(DocumentError::from)?;
+        let (uri, issuer, max_size) = (list.uri().to_owned(), self.issuer.clone(), self.max_size);
+        let now = self.signed_by.clock.wall();
+        // Inflating takes a while: other sources wait for this thread.
+        let read = tokio::task::spawn_blocking(move || {
+            document::read(claims, &Expected { uri: &uri, issuer: issuer.as_deref(), max_size, now })
+        });
+        let document = read.await.map_err(|_| RefreshError::Stopped)??;
+        drop(place);
+        let lifetime = self.lifetime(&document);
+        *remembered = head.etag.map(|etag| (etag, lifetime));
+        self.lists.publish(
+            list,
+            StatusListCopy { list: Arc::new(document.list), heard: asked_at, expires: document.expires },
+        );
+        Ok(lifetime)
+    }
+
+    /// Until when the list counts, by what it says of itself, within what is configured.
+    fn lifetime(&self, document: &Document) -> Duration {
+        let now = self.signed_by.clock.wall();
+        let left = document.expires.map(|expires| {
+            Duration::from_secs(u64::try_from(expires.0.saturating_sub(now.0)).unwrap_or_default())
+        });
+        let shortest = document.ttl.into_iter().chain(left).min().unwrap_or(self.refresh_interval);
+        shortest.min(self.refresh_interval).max(LEAST_PAUSE.min(self.refresh_interval))
+    }
+}

@@ -1,0 +1,129 @@
+//! One list that is followed: the copy at hand, how old it is, and whether anybody still needs it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
+
+use super::list::StatusList;
+use crate::clock::{Clock, Monotonic, UnixSeconds};
+
+/// A list by its URI.
+#[derive(Debug)]
+pub struct TrackedList {
+    uri: Box<str>,
+    copy: ArcSwapOption<Copy>,
+    needed_until: AtomicI64,
+    /// Whether fetching it was tried at all, with whatever outcome.
+    tried: watch::Sender<bool>,
+}
+
+/// A list as it was fetched.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// What it says.
+    pub list: Arc<StatusList>,
+    /// When its publisher last confirmed it.
+    pub heard: Monotonic,
+    /// When it stops to count, however recently it was fetched (`exp`).
+    pub expires: Option<UnixSeconds>,
+}
+
+/// What a list says of one token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// 0: in force.
+    Valid,
+    /// Anything else: 1 invalid, 2 suspended, others that nobody here knows.
+    NotValid(u8),
+    /// In force, but by a copy that is too old to rely on.
+    Stale,
+    /// There is no copy.
+    NotLoaded,
+    /// The list does not reach that far.
+    OutOfRange,
+}
+
+impl TrackedList {
+    pub(super) fn new(uri: &str, until: UnixSeconds) -> Self {
+        Self {
+            uri: uri.into(),
+            copy: ArcSwapOption::empty(),
+            needed_until: AtomicI64::new(until.0),
+            tried: watch::Sender::new(false),
+        }
+    }
+
+    /// Where it is published, as tokens name it.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// The status at this index, by a copy that may be as old as `max_staleness`. What is known not to be valid is told
+    /// however old the knowledge.
+    pub fn status(&self, index: u64, clock: &Clock, max_staleness: Duration) -> Status {
+        let copy = self.copy.load();
+        let Some(copy) = copy.as_deref() else { return Status::NotLoaded };
+        match copy.list.get(index) {
+            None => Status::OutOfRange,
+            Some(0) if copy.is_stale(clock, max_staleness) => Status::Stale,
+            Some(0) => Status::Valid,
+            Some(other) => Status::NotValid(other),
+        }
+    }
+
+    /// Resolves once fetching it was tried, or after `wait`. At once if that was before.
+    pub async fn first_try(&self, wait: Duration) {
+        let mut tried = self.tried.subscribe();
+        let _ = tokio::time::timeout(wait, tried.wait_for(|tried| *tried)).await;
+    }
+
+    /// Whether there is nothing to wait for: a copy, or a try that failed.
+    pub fn was_tried(&self) -> bool {
+        self.copy.load().is_some() || *self.tried.borrow()
+    }
+
+    /// Fetching it was tried: whoever waits for that goes on.
+    pub fn tried(&self) {
+        self.tried.send_if_modified(|tried| !std::mem::replace(tried, true));
+    }
+
+    /// When its publisher last confirmed it.
+    pub fn heard(&self) -> Option<Monotonic> {
+        self.copy.load().as_deref().map(|copy| copy.heard)
+    }
+
+    /// The copy at hand was confirmed.
+    pub fn confirm(&self, now: Monotonic) {
+        if let Some(copy) = self.copy.load_full() {
+            self.copy.store(Some(Arc::new(Copy {
+                heard: now,
+                list: Arc::clone(&copy.list),
+                expires: copy.expires,
+            })));
+        }
+    }
+
+    pub(super) fn replace(&self, copy: Copy) -> bool {
+        let list = Arc::clone(&copy.list);
+        let before = self.copy.swap(Some(Arc::new(copy)));
+        before.is_none_or(|before| before.list != list)
+    }
+
+    pub(super) fn need_until(&self, until: UnixSeconds) {
+        self.needed_until.fetch_max(until.0, Ordering::AcqRel);
+    }
+
+    pub(super) fn is_needed(&self, now: UnixSeconds) -> bool {
+        now.0 < self.needed_until.load(Ordering::Acquire)
+    }
+}
+
+impl Copy {
+    fn is_stale(&self, clock: &Clock, max_staleness: Duration) -> bool {
+        self.heard.until(clock.monotonic()) > max_staleness
+            || self.expires.is_some_and(|expires| clock.wall() >= expires)
+    }
+}

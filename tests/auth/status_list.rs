@@ -1,0 +1,273 @@
+//! Token Status Lists: tokens that refer to a list, lists that change, that are no good, that cannot be had.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, eventually, jws, now, refused, verdict,
+};
+
+const REVOKED: &str = "401 VAL-020 revoked";
+const NOT_LOADED: &str = "503 VAL-051 feed_not_loaded";
+const STALE: &str = "503 VAL-051 feed_stale";
+const HEADER: &str = r#"{"alg":"ES256","kid":"k1","typ":"statuslist+jwt"}"#;
+
+/// An issuer whose tokens may refer to lists at `/lists/` of the stub.
+fn yaml(signer: &Signer, stub: &Stub, list: &str, stale: &str) -> String {
+    format!(
+        "
+issuers:
+  - name: main
+    issuer: {ISSUER}
+    keys: {{ inline: {} }}
+    audiences: [orders-api]
+    revocation:
+      {stale}
+      status_list: {{ allowed: [\"{}\"], refresh_interval: 100ms, timeout: 300ms{list} }}
+routes:
+  - {{ match: {{ path: /orders/** }}, require: {{ issuers: [main] }}, upstream: api }}
+",
+        signer.jwks(),
+        stub.url("/lists/"),
+    )
+}
+
+fn strict() -> &'static str {
+    "max_staleness: 1h
+      when_stale: reject"
+}
+
+fn deflated(bytes: &[u8]) -> String {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    base64url(&encoder.finish().unwrap())
+}
+
+fn claims(uri: &str, bits: u8, bytes: &[u8]) -> Value {
+    let list = json!({ "bits": bits, "lst": deflated(bytes) });
+    json!({ "sub": uri, "iat": now() - 5, "exp": now() + 3600, "ttl": 60, "status_list": list })
+}
+
+fn publish(stub: &Stub, path: &str, signer: &Signer, bits: u8, bytes: &[u8]) {
+    let document = jws(HEADER, claims(&stub.url(path), bits, bytes).to_string(), signer);
+    stub.set(path, Answer::body("application/statuslist+jwt", document));
+}
+
+fn referring(uri: &str, index: u64) -> Token {
+    Token::new().claim("status", json!({ "status_list": { "idx": index, "uri": uri } }))
+}
+
+async fn ask(gateway: &TestGateway, token: &str) -> String {
+    verdict(&gateway.get("/orders/1", token, &[]).await)
+}
+
+#[tokio::test]
+async fn a_tokens_place_in_its_list_decides_and_costs_one_fetch() {
+    let (signer, stub) = (Signer::es256("k1"), Stub::start().await);
+    publish(&stub, "/lists/1", &signer, 1, &[0b0000_0010]);
+    publish(&stub, "/lists/2", &signer, 2, &[0b1110_0100]);
+    publish(&stub, "/lists/8", &signer, 8, &[0, 7]);
+    let list = ", required: true".to_owned();
+    let gateway = TestGateway::start(&yaml(&signer, &stub, &list, strict()).replace("100ms", "1h")).await;
+    let elsewhere = Stub::start().await;
+    publish(&elsewhere, "/lists/1", &signer, 1, &[0]);
+    let at = |path: &str, index| referring(&stub.url(path), index);
+    let with = |status: Value| Token::new().claim("status", status);
+    let one = stub.url("/lists/1");
+    let rows = [
+        ("valid", at("/lists/1", 0), "200"),
+        ("invalid", at("/lists/1", 1), REVOKED),
+        ("valid at two bits", at("/lists/2", 0), "200"),
+        ("invalid at two bits", at("/lists/2", 1), REVOKED),
+        ("suspended", at("/lists/2", 2), REVOKED),
+        ("of a status that nobody knows", at("/lists/2", 3), REVOKED),
+        ("valid at eight bits", at("/lists/8", 0), "200"),
+        ("of another such status", at("/lists/8", 1), REVOKED),
+        ("beyond the end", at("/lists/1", 8), "401 VAL-020 claim_invalid"),
+        ("elsewhere", referring(&elsewhere.url("/lists/1"), 0), "401 VAL-020 claim_invalid"),
+        ("beside", at("/other/1", 0), "401 VAL-020 claim_invalid"),
+        ("by a way up", at("/lists/../other/1", 0), "401 VAL-020 claim_invalid"),
+        ("with a fragment", at("/lists/1#2", 0), "401 VAL-020 claim_invalid"),
+        ("no URL", referring("lists/1", 0), "401 VAL-020 claim_invalid"),
+        ("status a text", with("valid".into()), "401 VAL-020 claim_invalid"),
+        ("status null", with(Value::Null), "401 VAL-020 claim_invalid"),
+        ("no place", with(json!({ "status_list": { "uri": one } })), "401 VAL-020 claim_invalid"),
+        (
+            "a place below zero",
+            with(json!({ "status_list": { "uri": one, "idx": -1 } })),
+            "401 VAL-020 claim_invalid",
+        ),
+        (
+            "a place as text",
+            with(json!({ "status_list": { "uri": one, "idx": "0" } })),
+            "401 VAL-020 claim_invalid",
+        ),
+        ("no list", with(json!({ "status_list": { "idx": 0 } })), "401 VAL-020 claim_invalid"),
+        ("another mechanism", with(json!({ "other": {} })), "401 VAL-020 claim_missing"),
+        ("none", Token::new(), "401 VAL-020 claim_missing"),
+    ];
+    let good = rows.iter().filter(|(_, _, expected)| *expected == "200").count();
+    for (name, token, expected) in rows {
+        let token = token.sign(&signer);
+        for _ in 0..3 {
+            assert_eq!(ask(&gateway, &token).await, expected, "{name}");
+        }
+    }
+    assert_eq!(gateway.received("/orders/1").len(), 3 * good);
+    assert_eq!([1, 2, 8].map(|list| stub.hits(&format!("/lists/{list}"))), [1, 1, 1]);
+    assert_eq!(elsewhere.hits("/lists/1") + stub.hits("/other/1"), 0, "no token chooses where we connect");
+    assert_eq!(gateway.metric("valgate_status_lists{issuer=\"main\"}").await, 3);
+    // A forged token makes us fetch nothing.
+    let forged = at("/lists/forged", 0).sign(&Signer::es256("k1"));
+    assert_eq!(ask(&gateway, &forged).await, "401 VAL-020 signature_mismatch");
+    assert_eq!(stub.hits("/lists/forged"), 0);
+}
+
+#[tokio::test]
+async fn a_change_reaches_tokens_that_were_let_in_before() {
+    let (signer, stub) = (Signer::es256("k1"), Stub::start().await);
+    publish(&stub, "/lists/1", &signer, 1, &[0]);
+    let gateway = TestGateway::start(&yaml(&signer, &stub, "", strict())).await;
+    let [hit, miss] = [3, 4].map(|index| referring(&stub.url("/lists/1"), index).sign(&signer));
+    for token in [&hit, &hit, &miss, &miss] {
+        assert_eq!(ask(&gateway, token).await, "200");
+    }
+    assert_eq!(ask(&gateway, &Token::new().sign(&signer)).await, "200", "no list, and none is required");
+    publish(&stub, "/lists/1", &signer, 1, &[0b1000]);
+    eventually("revoked", || async { ask(&gateway, &hit).await == REVOKED }).await;
+    assert_eq!(ask(&gateway, &miss).await, "200");
+    publish(&stub, "/lists/1", &signer, 1, &[0]);
+    eventually("lifted", || async { ask(&gateway, &hit).await == "200" }).await;
+}
+
+#[tokio::test]
+async fn no_bad_list_is_taken_or_replaces_a_good_one() {
+    let (signer, stub) = (Signer::es256("k1"), Stub::start().await);
+    publish(&stub, "/lists/good", &signer, 1, &[0b10]);
+    let gateway = TestGateway::start(&yaml(&signer, &stub, ", max_size: 1KiB", strict())).await;
+    let [good, revoked] = [0, 1].map(|index| referring(&stub.url("/lists/good"), index).sign(&signer));
+    assert_eq!(
+        (ask(&gateway, &good).await.as_str(), ask(&gateway, &revoked).await.as_str()),
+        ("200", REVOKED)
+    );
+
+    let uri = stub.url("/lists/good");
+    let body = |document: String| Answer::body("application/statuslist+jwt", document);
+    let all_valid = || claims(&uri, 1, &[0]);
+    let changed = |name: &str, value: Value| {
+        let mut claims = all_valid();
+        claims[name] = value;
+        claims.to_string()
+    };
+    let signed = |claims: String| body(jws(HEADER, claims, &signer));
+    stub.set("/elsewhere", signed(all_valid().to_string()));
+    let rows = [
+        ("500", Answer::error(500)),
+        ("404", Answer::error(404)),
+        (
+            "a redirect",
+            Answer::Status(302, vec![("Location".to_owned(), stub.url("/elsewhere"))], Vec::new()),
+        ),
+        ("HTML", Answer::body("text/html", "<html>")),
+        ("nothing", body(String::new())),
+        ("of another key", body(jws(HEADER, all_valid().to_string(), &Signer::es256("k1")))),
+        (
+            "of no algorithm",
+            body(format!(
+                "{}.{}.",
+                base64url(br#"{"alg":"none","typ":"statuslist+jwt"}"#),
+                base64url(all_valid().to_string().as_bytes())
+            )),
+        ),
+        (
+            "of another type",
+            body(jws(HEADER.replace("statuslist+jwt", "at+jwt"), all_valid().to_string(), &signer)),
+        ),
+        ("another list", signed(changed("sub", stub.url("/lists/other").into()))),
+        ("by another issuer", signed(changed("iss", "https://evil.example.com/".into()))),
+        ("expired", signed(changed("exp", (now() - 1).into()))),
+        ("without date", signed(changed("iat", Value::Null))),
+        ("a bomb", signed(changed("status_list", json!({ "bits": 1, "lst": deflated(&vec![0; 100_000]) })))),
+        ("closed", Answer::Close),
+        ("silent", Answer::Hang),
+    ];
+    for (name, answer) in rows {
+        let before = gateway.metric("valgate_status_list_refresh_failures_total{issuer=\"main\"}").await;
+        stub.set("/lists/good", answer);
+        eventually(name, || async {
+            gateway.metric("valgate_status_list_refresh_failures_total{issuer=\"main\"}").await > before
+        })
+        .await;
+        assert_eq!(ask(&gateway, &revoked).await, REVOKED, "{name}");
+        assert_eq!(ask(&gateway, &good).await, "200", "{name}: the good list serves on");
+        publish(&stub, "/lists/good", &signer, 1, &[0b10]);
+        let ok = gateway.metric("valgate_status_list_refreshes_total{issuer=\"main\"}").await;
+        eventually("good again", || async {
+            gateway.metric("valgate_status_list_refreshes_total{issuer=\"main\"}").await > ok
+        })
+        .await;
+    }
+    assert_eq!(stub.hits("/elsewhere"), 0);
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_had_is_handled_as_the_operator_chose() {
+    let (signer, stub) = (Signer::es256("k1"), Stub::start().await);
+    let token = || referring(&stub.url("/lists/1"), 0).sign(&signer);
+    for (answer, stale, expected) in [
+        (Answer::error(500), strict(), NOT_LOADED),
+        (Answer::Hang, strict(), NOT_LOADED),
+        (Answer::error(500), "max_staleness: 1h\n      when_stale: accept", "200"),
+        (Answer::error(500), "max_staleness: 1h\n      when_stale: { accept_issued_within: 10m }", "200"),
+        (
+            Answer::error(500),
+            "max_staleness: 1h\n      when_stale: { accept_issued_within: 10s }",
+            NOT_LOADED,
+        ),
+    ] {
+        stub.set("/lists/1", answer.clone());
+        let gateway = TestGateway::start(&yaml(&signer, &stub, "", stale)).await;
+        let reply = gateway.get("/orders/1", &token(), &[]).await;
+        assert_eq!(verdict(&reply), expected, "{answer:?} {stale}");
+        if expected == NOT_LOADED {
+            refused(&reply, "VAL-051", "feed_not_loaded");
+            assert!(gateway.received("/orders/1").is_empty());
+            publish(&stub, "/lists/1", &signer, 1, &[0]);
+            eventually("fetched at last", || async { ask(&gateway, &token()).await == "200" }).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_is_no_longer_heard_of_goes_stale_but_what_it_revoked_stays_so() {
+    let (signer, stub) = (Signer::es256("k1"), Stub::start().await);
+    publish(&stub, "/lists/1", &signer, 1, &[0b10]);
+    let stale = "max_staleness: 1s\n      when_stale: reject";
+    let gateway = TestGateway::start(&yaml(&signer, &stub, "", stale)).await;
+    let [good, revoked] = [0, 1].map(|index| referring(&stub.url("/lists/1"), index).sign(&signer));
+    assert_eq!(ask(&gateway, &good).await, "200");
+    stub.set("/lists/1", Answer::error(500));
+    eventually("stale", || async { ask(&gateway, &good).await == STALE }).await;
+    assert_eq!(ask(&gateway, &revoked).await, REVOKED);
+    publish(&stub, "/lists/1", &signer, 1, &[0b10]);
+    eventually("fresh again", || async { ask(&gateway, &good).await == "200" }).await;
+}
+
+#[tokio::test]
+async fn lists_beyond_the_bound_are_not_followed_and_other_keys_can_sign_them() {
+    let (signer, of_lists, stub) = (Signer::es256("k1"), Signer::es256("k1"), Stub::start().await);
+    for path in ["/lists/1", "/lists/2", "/lists/3"] {
+        publish(&stub, path, &of_lists, 1, &[0]);
+    }
+    let list = format!(", max_lists: 2, keys: {{ inline: {} }}", of_lists.jwks());
+    let gateway = TestGateway::start(&yaml(&signer, &stub, &list, strict())).await;
+    for (path, expected) in
+        [("/lists/1", "200"), ("/lists/2", "200"), ("/lists/3", NOT_LOADED), ("/lists/1", "200")]
+    {
+        assert_eq!(ask(&gateway, &referring(&stub.url(path), 0).sign(&signer)).await, expected, "{path}");
+    }
+    assert_eq!(stub.hits("/lists/3"), 0);
+}

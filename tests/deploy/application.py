@@ -1,0 +1,45 @@
+"""The application of the rehearsal: knows nothing of tokens, and finishes what it has begun when told to end."""
+
+import http.server
+import os
+import signal
+import sys
+import threading
+import time
+
+in_flight = 0
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        global in_flight
+        body = str(in_flight).encode()
+        if self.path == "/orders/slow":
+            in_flight += 1
+            time.sleep(2)
+            in_flight -= 1
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+server = http.server.ThreadingHTTPServer((os.environ["HOST"], 8080), Handler)
+server.daemon_threads = True
+
+
+def end(*_):
+    threading.Thread(target=server.shutdown).start()
+
+
+signal.signal(signal.SIGTERM, end)
+server.serve_forever()
+while in_flight:
+    time.sleep(0.01)
+time.sleep(0.1)  # The last answer is written after the count has gone down.
+sys.exit(0)

@@ -1,0 +1,13 @@
+//! Revocation by way of real engines: what is written to them stops tokens at gateways, through whatever fault.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(missing_docs, reason = "the names of tests say what they are")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod fleet;
+mod nats;
+mod registry;
+mod valkey;
+mod valkey_topology;

@@ -1,0 +1,100 @@
+//! A register of issued tokens in a real Valkey: who is not on it does not pass.
+
+use crate::fleet::Node;
+use crate::support::engines::Engine;
+use crate::support::{ISSUER, Signer, Token, eventually, now, refused};
+
+const NOT_RECOGNIZED: &str = "401 VAL-020 not_recognized";
+
+fn yaml(signer: &Signer, server: &Engine, more: &str) -> String {
+    format!(
+        "
+issuers:
+  - name: main
+    issuer: {ISSUER}
+    keys: {{ inline: {} }}
+    audiences: [orders-api]
+    registry: {{ valkey: {{ address: \"{}\", timeout: 1s }}, {more} }}
+routes:
+  - {{ match: {{ path: /orders/** }}, require: {{ issuers: [main] }}, upstream: api }}
+",
+        signer.jwks(),
+        server.address()
+    )
+}
+
+/// Puts the token on the register as docs/issued-tokens.md says.
+async fn issue(server: &Engine, token: &Token) {
+    let key = format!("{{valgate:issued}}:{}", token.text("jti"));
+    let end = (now() + 600).to_string();
+    let _: String = server.ask(&["SET", &key, "1", "EXAT", &end]).await;
+}
+
+async fn registry(node: &Node, name: &str) -> u64 {
+    node.gateway().metric(&format!("valgate_registry_{name}_total{{issuer=\"main\"}}")).await
+}
+
+#[tokio::test]
+async fn only_tokens_on_the_register_pass() {
+    let signer = Signer::es256("k1");
+    let server = Engine::valkey(&[]).await;
+    let node = Node::start(yaml(&signer, &server, "cache: 100ms")).await;
+    let (known, unknown) = (Token::new(), Token::new());
+    issue(&server, &known).await;
+    assert_eq!(node.ask(&known.sign(&signer)).await, "200");
+    let received = node.gateway().received("/orders/1").len();
+    assert_eq!(node.ask(&unknown.sign(&signer)).await, NOT_RECOGNIZED);
+    assert_eq!(node.ask(&Token::new().without("jti").sign(&signer)).await, NOT_RECOGNIZED);
+    assert_eq!(node.ask("opaque-token").await, "401 VAL-020 malformed");
+    assert_eq!(node.gateway().received("/orders/1").len(), received, "the API got it");
+
+    // What cannot be verified is not asked about.
+    let asked = registry(&node, "unrecognized").await;
+    let forged = known.sign(&Signer::es256("k1"));
+    assert_eq!(node.ask(&forged).await, "401 VAL-020 signature_mismatch");
+    assert_eq!(registry(&node, "unrecognized").await, asked);
+
+    issue(&server, &unknown).await;
+    assert_eq!(node.ask(&unknown.sign(&signer)).await, "200", "issued meanwhile");
+    let _: usize = server.ask(&["DEL", &format!("{{valgate:issued}}:{}", known.text("jti"))]).await;
+    node.until(&known.sign(&signer), NOT_RECOGNIZED, "taken off the register").await;
+}
+
+#[tokio::test]
+async fn a_warm_token_is_not_looked_up_and_a_crowd_waits_together() {
+    let signer = Signer::es256("k1");
+    let server = Engine::valkey(&[]).await;
+    let node = Node::start(yaml(&signer, &server, "cache: 1h")).await;
+    let token = Token::new();
+    issue(&server, &token).await;
+    let token = token.sign(&signer);
+    let crowd = futures_util::future::join_all((0..20).map(|_| node.ask(&token)));
+    assert!(crowd.await.iter().all(|verdict| verdict == "200"));
+    let looked_up = registry(&node, "recognized").await;
+    for _ in 0..20 {
+        assert_eq!(node.ask(&token).await, "200");
+    }
+    assert_eq!(registry(&node, "recognized").await, looked_up, "not for a warm token");
+}
+
+#[tokio::test]
+async fn a_register_that_is_down_is_never_the_tokens_fault() {
+    let signer = Signer::es256("k1");
+    let mut server = Engine::valkey(&[]).await;
+    let strict = Node::start(yaml(&signer, &server, "cache: 1h")).await;
+    let lenient = Node::start(yaml(&signer, &server, "cache: 1h, when_unavailable: accept")).await;
+    let (warm, cold) = (Token::new(), Token::new());
+    issue(&server, &warm).await;
+    let (warm, cold) = (warm.sign(&signer), cold.sign(&signer));
+    assert_eq!(strict.ask(&warm).await, "200");
+    server.kill();
+    assert_eq!(strict.ask(&warm).await, "200", "known from before");
+    let reply = strict.gateway().get("/orders/1", &cold, &[]).await;
+    refused(&reply, "VAL-052", "introspection_failed");
+    assert!(reply.header("retry-after").is_some());
+    assert_eq!(lenient.ask(&cold).await, "200");
+
+    server.restart().await;
+    eventually("it is asked again", || async { strict.ask(&cold).await == NOT_RECOGNIZED }).await;
+    eventually("here too", || async { lenient.ask(&cold).await == NOT_RECOGNIZED }).await;
+}

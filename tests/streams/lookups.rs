@@ -1,0 +1,87 @@
+//! Streams of tokens that were looked up: at the issuer, or in a status list.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, jws, now};
+use crate::{SSE, endless, open, read_to_end, read_until};
+
+fn snapshot(epoch: &str, entries: &Value) -> Answer {
+    Answer::json(&json!({ "version": 1, "kind": "snapshot", "epoch": epoch, "entries": entries }))
+}
+
+fn list(stub: &Stub, signer: &Signer, bits: u8) -> Answer {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&[bits]).unwrap();
+    let claims = json!({
+        "sub": stub.url("/lists/1"), "iat": now(), "ttl": 60,
+        "status_list": { "bits": 1, "lst": base64url(&encoder.finish().unwrap()) },
+    });
+    let header = r#"{"alg":"ES256","kid":"k1","typ":"statuslist+jwt"}"#;
+    Answer::body("application/statuslist+jwt", jws(header, claims.to_string(), signer))
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_a_token_that_was_looked_up() {
+    let (signer, backend) = (Signer::es256("k1"), endless(SSE, "data: 1\n\n").await);
+    let stub = Stub::start().await;
+    let active = |sub: &str, lifetime: i64| {
+        Answer::json(&json!({
+            "active": true, "token_type": "Bearer", "sub": sub, "aud": "orders-api", "exp": now() + lifetime,
+        }))
+    };
+    stub.set_to("/introspect", "token=short&", active("alice", 2));
+    stub.set_to("/introspect", "token=revoked&", active("bob", 3600));
+    stub.set("/feed", snapshot("a", &json!([])));
+    stub.set("/lists/1", list(&stub, &signer, 0));
+    let gateway = TestGateway::start(&format!(
+        "
+issuers:
+  - name: main
+    issuer: {ISSUER}
+    keys: {{ inline: {} }}
+    audiences: [orders-api]
+    leeway: 0s
+    introspection: {{ url: \"{}\", client: {{ id: gateway, client_secret_basic: secret }} }}
+    revocation:
+      feeds: [logout]
+      status_list: {{ allowed: [\"{}\"], refresh_interval: 100ms }}
+      max_staleness: 10m
+      when_stale: reject
+feeds: [{{ name: logout, http: {{ url: \"{}\", interval: 100ms }} }}]
+upstreams: [{{ name: stream, endpoints: [\"{}\"] }}]
+routes: [{{ match: {{ path: /** }}, require: {{ issuers: [main] }}, upstream: stream }}]
+",
+        signer.jwks(),
+        stub.url("/introspect"),
+        stub.url("/lists/1"),
+        stub.url("/feed"),
+        backend.url(),
+    ))
+    .await;
+    let listed = json!({ "status_list": { "idx": 3, "uri": stub.url("/lists/1") } });
+    let listed = Token::new().claim("status", listed).sign(&signer);
+    let mut streams = Vec::new();
+    for (path, token) in [("/short", "short"), ("/revoked", "revoked"), ("/listed", listed.as_str())] {
+        let head = format!("Host: api.example.com\r\nAuthorization: Bearer {token}\r\n");
+        let mut stream = open(&gateway, path, &head).await;
+        read_until(&mut stream, b"data: 1").await;
+        streams.push(stream);
+    }
+    stub.set("/feed", snapshot("b", &json!([{ "sub": "bob" }])));
+    stub.set("/lists/1", list(&stub, &signer, 0b1000));
+    for stream in &mut streams {
+        let rest = read_to_end(stream).await;
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "a cut stream must not look like a whole one");
+    }
+    let log = gateway.stop().await;
+    for (path, outcome) in
+        [("/short", "token_expired"), ("/revoked", "token_revoked"), ("/listed", "token_revoked")]
+    {
+        let line = log.iter().find(|line| line["path"] == path).unwrap();
+        assert_eq!(line["outcome"], outcome, "{line}");
+    }
+}
