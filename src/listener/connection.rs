@@ -363,3 +363,18 @@ fn tls_failure(error: &std::io::Error) -> TlsResult {
         None => TlsResult::ClientClosed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F: Future>(_: impl Fn(Connection, TcpStream, DrainSignal) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_state_of_a_connection_stays_small() {
+        // Held for as long as a connection lives, and most of them do nothing most of the time.
+        assert!(size(Connection::run) <= 3072, "{} bytes", size(Connection::run));
+    }
+}
