@@ -85,7 +85,7 @@ fn plain(text: &str) -> Option<Cow<'_, str>> {
         return None;
     }
     // Nearly every claim; to the end without a way out in between, for vector instructions.
-    if text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & (byte != b'%')) {
+    if text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'$' | b'&'..=b'~')) {
         return Some(Cow::Borrowed(text));
     }
     (!text.chars().any(char::is_control)).then(|| Cow::Owned(utf8_percent_encode(text, ENCODED).to_string()))

@@ -28,7 +28,7 @@ pub(super) fn push(out: &mut Vec<u8>, value: &[u8]) {
 
 /// Printable ASCII without the two characters that mean something inside quotes.
 pub(super) fn is_plain(byte: u8) -> bool {
-    matches!(byte, 0x20..=0x7e) & (byte != b'"') & (byte != b'\\')
+    matches!(byte, b' '..=b'!' | b'#'..=b'[' | b']'..=b'~')
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {
