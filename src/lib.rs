@@ -10,11 +10,11 @@
 //! | layer | modules | what they are |
 //! |---|---|---|
 //! | 0 vocabulary | [`clock`] [`catalogue`] [`rejection`] | time, codes and reasons, a refusal |
-//! | 1 decisions | [`keys`] [`token`] [`revocation`] [`certificate`] [`cors`] [`policy`] [`route`] | pure and synchronous: no I/O, no runtime |
+//! | 1 decisions | [`keys`] [`token`] [`revocation`] [`events`] [`certificate`] [`cors`] [`policy`] [`route`] | pure and synchronous: no I/O, no runtime |
 //! | 2 configuration | [`config`] | YAML to settings that cannot be wrong |
 //! | 3 sources | [`feeds`] | background tasks that fetch keys and revocations and publish them |
 //! | 4 data plane | [`telemetry`] [`upstream`] [`http1`] [`gateway`] [`listener`] | what a request passes through, one set per core |
-//! | 5 process | [`admin`] [`app`] [`inject`] [`demo`] [`cli`] | start, drain, Kubernetes manifests, commands |
+//! | 5 process | [`admin`] [`app`] [`feed_server`] [`inject`] [`demo`] [`cli`] | start, drain, Kubernetes manifests, commands |
 //!
 //! # The life of a request
 //!
@@ -50,6 +50,8 @@ pub mod clock;
 pub mod config;
 pub mod cors;
 pub mod demo;
+pub mod events;
+pub mod feed_server;
 pub mod feeds;
 pub mod gateway;
 pub mod http1;

@@ -25,7 +25,7 @@ fn files(directory: &str) -> Vec<PathBuf> {
 
 fn environment(name: &str) -> Option<String> {
     match name {
-        "FEED_TOKEN" => Some("s3cret-feed-token".to_owned()),
+        "FEED_TOKEN" | "FEED_WRITE_TOKEN" | "SET_TOKEN" => Some("s3cret-feed-token".to_owned()),
         "VALKEY_PASSWORD" | "NATS_PASSWORD" => Some("s3cret-password".to_owned()),
         "API_HOST" => Some("api.example.com".to_owned()),
         "FEED_URL" => Some("ftp://user:s3cret-password@feed.example.com/".to_owned()),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use serde_json::Value;
 
+use super::endpoints::WritableFeed;
 use crate::clock::UnixSeconds;
 use crate::gateway::Explainer;
 use crate::revocation::FeedState;
@@ -28,6 +29,8 @@ pub struct Generation {
     pub issuers: Vec<Arc<Issuer>>,
     /// The feeds.
     pub feeds: Vec<Arc<FeedState>>,
+    /// Those of them that can be written to.
+    pub writable_feeds: Vec<WritableFeed>,
     /// Why it accepts and refuses.
     pub explainer: Explainer,
 }

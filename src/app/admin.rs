@@ -19,8 +19,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::inherited::Inherited;
 use crate::admin::endpoints::{
-    Configuration, Feeds, Keys, Livez, LogLevel, MetricsPage, Readyz, RefusalsList, Reload, Status,
-    VerifyToken,
+    Configuration, Feeds, Keys, Livez, LogLevel, MetricsPage, Readyz, RefusalsList, Reload, Revocations,
+    Status, VerifyToken,
 };
 use crate::admin::gate::Gate;
 use crate::admin::in_force::InForce;
@@ -64,7 +64,8 @@ pub fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
         Box::new(Status { readiness: readiness.clone(), in_force: in_force.clone(), clock: clock.clone() }),
         Box::new(Configuration(in_force.clone())),
         Box::new(Keys { in_force: in_force.clone(), clock: clock.clone() }),
-        Box::new(Feeds { in_force: in_force.clone(), clock }),
+        Box::new(Feeds { in_force: in_force.clone(), clock: clock.clone() }),
+        Box::new(Revocations { in_force: in_force.clone(), clock }),
         Box::new(VerifyToken(in_force)),
         Box::new(Reload(reloads)),
         Box::new(LogLevel(logging::level_handle())),

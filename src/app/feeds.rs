@@ -1,6 +1,5 @@
 //! The revocation feeds of the configuration, started.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,113 +8,177 @@ use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
 use super::sources::Ground;
+use super::{engines, events};
 use crate::clock::Clock;
-use crate::config::settings::{self, FeedIndex, FeedSource};
+use crate::config::settings::{self, FeedIndex, FeedSource, HttpFeed};
 use crate::config::{Config, Identity};
-use crate::feeds::fetch::{FetchSettings, TrustAnchors};
+use crate::events::Inbox;
+use crate::feeds::events::EventStats;
 use crate::feeds::revocation::{
     DEFAULT_INTERVAL, DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings,
-    RevocationFeedStats, RevocationSource,
+    RevocationFeedStats, RevocationSource, SignedSettings,
 };
-use crate::revocation::{FeedState, Freshness};
+use crate::keys::KeySource;
+use crate::revocation::{FeedState, Freshness, RevocationEngine};
 use crate::telemetry::metrics::{Metrics, Registration};
 
 /// The task that keeps one feed's index current, until dropped.
 #[derive(Debug)]
 pub struct FeedTask {
-    /// What the configuration says of the feed and of the issuers that it speaks for.
+    /// What the configuration says of the feed, and of all that it refers to or speaks for.
     pub identity: Vec<Identity>,
     /// What the data plane reads.
     pub state: Arc<FeedState>,
-    counts: Arc<RevocationFeedStats>,
-    registrations: OnceLock<Vec<Registration>>,
-    _task: JoinSet<()>,
+    /// Where revocations are handed in; `None` if the feed is only read.
+    pub inbox: Option<Inbox>,
+    /// What they are kept in; `None` for a feed that is told.
+    pub engine: Option<Arc<dyn RevocationEngine>>,
+    pub(super) stats: Arc<RevocationFeedStats>,
+    pub(super) event_stats: Option<Arc<EventStats>>,
+    pub(super) registrations: OnceLock<Vec<Registration>>,
+    pub(super) _task: JoinSet<()>,
 }
 
 impl FeedTask {
     /// What the task of the feed at this place depends on.
     pub fn identity(config: &Config, place: usize) -> Vec<Identity> {
-        let of_feed = config.document.identity("feeds", place, &[]);
-        let of_issuer = |issuer| config.document.identity("issuers", issuer, &["issuer", "leeway"]);
-        let is_bound = |(_, issuer): &(usize, &settings::Issuer)| bound_to(issuer, FeedIndex(place));
-        let issuers = config.issuers.iter().enumerate().filter(is_bound);
-        [of_feed].into_iter().chain(issuers.map(|(place, _)| of_issuer(place))).collect()
+        let feed = |place| config.document.identity("feeds", place, &[]);
+        let mut identity = vec![feed(place)];
+        for (issuer, settings) in config.issuers.iter().enumerate() {
+            if bound_to(settings, FeedIndex(place)) {
+                identity.push(config.document.identity("issuers", issuer, &["issuer", "leeway"]));
+            }
+        }
+        let (signer, shared) = match config.feeds.get(place).map(|feed| &feed.source) {
+            Some(FeedSource::Events(source)) => (Some(source.signed_by), source.write_to),
+            Some(FeedSource::Http(http)) => (http.signed.as_ref().map(|signed| signed.signed_by), None),
+            _ => (None, None),
+        };
+        let fields = ["name", "issuer", "keys", "algorithms", "leeway"];
+        identity.extend(signer.map(|signer| config.document.identity("issuers", signer.0, &fields)));
+        identity.extend(shared.map(|shared| feed(shared.0)));
+        identity
     }
 
-    /// Restores the feed at this place in the configuration from its copy on disk and starts its task.
-    pub async fn start(config: &Config, place: usize, ground: &Ground) -> Result<Self> {
-        let identity = Self::identity(config, place);
-        let settings = feed_settings(config, FeedIndex(place), ground.state_dir.as_deref())?;
-        let mut feed = RevocationFeed::new(settings, ground.hasher.clone(), ground.clock.clone())?;
-        feed.restore().await;
-        let (state, counts) = (feed.state(), feed.stats());
+    /// Restores the feed at this place in the configuration from its copy on disk and starts its task. `keys` are those
+    /// of the issuers, at their places.
+    pub async fn start(
+        config: &Config,
+        place: usize,
+        ground: &Ground,
+        keys: &[Arc<KeySource>],
+    ) -> Result<Self> {
+        let place = FeedIndex(place);
+        let feed = config.feeds.get(place.0).context("no such feed")?;
+        match &feed.source {
+            FeedSource::Http(http) => {
+                let source = http_source(http, config, keys)?;
+                Self::read(config, place, feed, (source, http.interval), ground).await
+            }
+            FeedSource::File { path, interval } => {
+                let source = RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES };
+                Self::read(config, place, feed, (source, *interval), ground).await
+            }
+            FeedSource::Valkey { valkey, prefix } => {
+                let source =
+                    RevocationSource::Valkey { valkey: Box::new(valkey.clone()), prefix: prefix.clone() };
+                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground).await
+            }
+            FeedSource::Nats { nats, bucket } => {
+                let source = RevocationSource::Nats { nats: Box::new(nats.clone()), bucket: bucket.clone() };
+                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground).await
+            }
+            FeedSource::Events(source) => events::start(config, place, feed, source, ground, keys).await,
+        }
+    }
+
+    /// Starts the task of a feed that asks its source.
+    async fn read(
+        config: &Config,
+        place: FeedIndex,
+        feed: &settings::Feed,
+        (source, interval): (RevocationSource, Duration),
+        ground: &Ground,
+    ) -> Result<Self> {
+        let (issuers, leeway) = bound(config, place);
+        let settings = RevocationFeedSettings {
+            name: feed.name.clone(),
+            source,
+            interval,
+            issuers,
+            leeway,
+            max_entries: DEFAULT_MAX_ENTRIES,
+            state_dir: ground.state_dir.clone(),
+        };
+        let mut reader = RevocationFeed::new(settings, ground.hasher.clone(), ground.clock.clone())?;
+        reader.restore().await;
+        let (state, counts) = (reader.state(), reader.stats());
         let mut task = JoinSet::new();
-        task.spawn(feed.run());
-        Ok(Self { identity, state, counts, registrations: OnceLock::new(), _task: task })
+        let engine = engines::writable(feed, &ground.clock)?;
+        let inbox = engine.clone().map(|engine| events::write_behind(Arc::clone(&state), engine, &mut task));
+        task.spawn(reader.run());
+        Ok(Self {
+            identity: Self::identity(config, place.0),
+            state,
+            inbox,
+            engine,
+            stats: counts,
+            event_stats: None,
+            registrations: OnceLock::new(),
+            _task: task,
+        })
     }
 
     /// Puts the feed on the metrics page, if it is not there.
     pub fn register(&self, metrics: &Metrics, clock: &Clock) {
-        self.registrations
-            .get_or_init(|| register(self.state.name(), &self.state, &self.counts, metrics, clock));
+        self.registrations.get_or_init(|| {
+            let mut all = register(self.state.name(), &self.state, &self.stats, metrics, clock);
+            let of_events = self.event_stats.iter();
+            all.extend(of_events.flat_map(|stats| events::register(self.state.name(), stats, metrics)));
+            all
+        });
     }
+}
+
+/// The issuers that are revoked by a feed, and the largest of their leeways.
+pub fn bound(config: &Config, place: FeedIndex) -> (Vec<String>, Duration) {
+    let bound: Vec<&settings::Issuer> =
+        config.issuers.iter().filter(|issuer| bound_to(issuer, place)).collect();
+    let leeway = bound.iter().map(|issuer| issuer.leeway).max().unwrap_or(Duration::ZERO);
+    (bound.iter().map(|issuer| issuer.issuer.clone()).collect(), leeway)
 }
 
 fn bound_to(issuer: &settings::Issuer, place: FeedIndex) -> bool {
     issuer.revocation.as_ref().is_some_and(|revocation| revocation.feeds.contains(&place))
 }
 
-fn feed_settings(
-    config: &Config,
-    place: FeedIndex,
-    state_dir: Option<&Path>,
-) -> Result<RevocationFeedSettings> {
-    let feed = config.feeds.get(place.0).context("no such feed")?;
-    let bound: Vec<&settings::Issuer> =
-        config.issuers.iter().filter(|issuer| bound_to(issuer, place)).collect();
-    let (source, interval) = match &feed.source {
-        FeedSource::Http(http) => {
-            let fetch = FetchSettings {
-                ca: http.ca.clone().map(TrustAnchors::File),
-                timeout: http.timeout,
-                max_bytes: DEFAULT_MAX_BYTES,
-                allow_http: http.insecure_allow_http,
-                ..FetchSettings::default()
-            };
-            let source = RevocationSource::Http {
-                url: http.url.clone(),
-                long_poll: http.long_poll,
-                authorization: http.authorization.clone(),
-                fetch: Box::new(fetch),
-            };
-            (source, http.interval)
-        }
-        FeedSource::File { path, interval } => {
-            (RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES }, *interval)
-        }
-        FeedSource::Valkey { valkey, prefix } => {
-            let source =
-                RevocationSource::Valkey { valkey: Box::new(valkey.clone()), prefix: prefix.clone() };
-            (source, DEFAULT_INTERVAL)
-        }
-        FeedSource::Nats { nats, bucket } => {
-            let source = RevocationSource::Nats { nats: Box::new(nats.clone()), bucket: bucket.clone() };
-            (source, DEFAULT_INTERVAL)
+fn http_source(http: &HttpFeed, config: &Config, keys: &[Arc<KeySource>]) -> Result<RevocationSource> {
+    let signed = match &http.signed {
+        None => None,
+        Some(signed) => {
+            let issuer = config.issuers.get(signed.signed_by.0).context("its issuer does not exist")?;
+            Some(Box::new(SignedSettings {
+                keys: keys.get(signed.signed_by.0).cloned().context("its issuer has no keys")?,
+                algorithms: issuer.algorithms.clone(),
+                issuer: issuer.issuer.clone(),
+                audience: signed.audience.clone(),
+                max_age: signed.max_age,
+                leeway: issuer.leeway,
+            }))
         }
     };
-    Ok(RevocationFeedSettings {
-        name: feed.name.clone(),
-        source,
-        interval,
-        issuers: bound.iter().map(|issuer| issuer.issuer.clone()).collect(),
-        leeway: bound.iter().map(|issuer| issuer.leeway).max().unwrap_or(Duration::ZERO),
-        max_entries: DEFAULT_MAX_ENTRIES,
-        state_dir: state_dir.map(Path::to_owned),
+    Ok(RevocationSource::Http {
+        url: http.url.clone(),
+        long_poll: http.long_poll,
+        authorization: http.authorization.clone(),
+        signed,
+        fetch: Box::new(engines::fetch_settings(http)),
     })
 }
 
 type Read = fn(&RevocationFeedStats) -> &AtomicU64;
 
+/// The series of one feed.
 fn register(
     feed: &str,
     state: &Arc<FeedState>,

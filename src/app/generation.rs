@@ -9,7 +9,10 @@ use super::sources::Sources;
 use super::{request_limits, routes};
 use crate::clock::Clock;
 use crate::config::settings::ErrorDetail;
-use crate::gateway::{Explainer, MetricIds, RequestLimits, ReservedNames, Routes, TrustedProxies};
+use crate::events::Inbox;
+use crate::gateway::{
+    Explainer, MetricIds, OverloadLimits, RequestLimits, ReservedNames, Routes, TrustedProxies,
+};
 use crate::http1::GuardLimits;
 use crate::listener::{BoundListener, ListenerSettings, Role};
 use crate::revocation::RevocationPolicies;
@@ -24,10 +27,14 @@ pub struct Generation {
     pub reserved: Arc<ReservedNames>,
     pub trusted_proxies: Arc<TrustedProxies>,
     pub upstreams: Vec<Arc<Upstream>>,
+    pub inboxes: Arc<[Option<Inbox>]>,
     pub verifier: Arc<Verifier>,
     pub revocation: Arc<RevocationPolicies>,
     pub metric_ids: MetricIds,
     pub limits: RequestLimits,
+    pub cores: usize,
+    /// Of one core.
+    pub overload: OverloadLimits,
     /// Of one core.
     pub max_connections: usize,
     pub drain_idle: Duration,
@@ -51,10 +58,16 @@ impl Generation {
             reserved: Arc::clone(&blueprint.reserved),
             trusted_proxies: Arc::clone(&blueprint.trusted_proxies),
             upstreams: blueprint.upstreams.clone(),
+            inboxes: sources.inboxes().into(),
             verifier: sources.verifier(),
             revocation: Arc::new(sources.revocation(number)),
             metric_ids: routes::metric_ids(config, metrics),
             limits: request_limits(config),
+            cores,
+            overload: OverloadLimits {
+                requests: u32::try_from(config.overload.requests.div_ceil(cores)).unwrap_or(u32::MAX),
+                delay: config.overload.delay,
+            },
             max_connections: config.limits.connections.div_ceil(cores),
             drain_idle: config.timeouts.drain_idle,
             error_detail: config.error_detail,

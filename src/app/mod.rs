@@ -12,7 +12,10 @@
 //! issuer as the old one did is carried over as it is.
 
 mod admin;
+mod attendance;
 mod blueprint;
+pub mod engines;
+mod events;
 mod feeds;
 mod generation;
 mod handover;
@@ -30,6 +33,7 @@ mod sources;
 mod status;
 mod status_lists;
 mod systemd;
+mod upstream_metrics;
 mod upstreams;
 mod watch;
 mod worker;
@@ -56,6 +60,7 @@ use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{Metrics, Registration};
 pub use admin::AdminAddress;
 use admin::{Door, Told};
+use attendance::Attendance;
 use blueprint::Blueprint;
 use generation::Generation;
 pub use handover::Program;
@@ -63,9 +68,9 @@ use handover::Successor;
 pub use inherited::Inherited;
 pub use offline::{Offline, PrivateDirectory};
 use probes::Probes;
-pub use service::Service;
+pub use service::{Service, Signals};
 use sockets::Sockets;
-use sources::{Ground, Sources};
+use sources::{Ground, Purpose, Sources};
 pub use status::Status;
 use worker::{Adoption, Equipment, Worker};
 
@@ -91,6 +96,7 @@ pub struct Running {
     blueprint: Blueprint,
     sockets: Sockets,
     sources: Sources,
+    attendance: Attendance,
     status: Status,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -143,6 +149,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         clock: clock.clone(),
         hasher: load_fact_hasher(config.state_dir.as_deref()),
         state_dir: config.state_dir.clone(),
+        purpose: Purpose::Serve,
     };
     let mut sources = Sources::none(ground).next(config).await?;
     if inherited.has_predecessor() {
@@ -190,6 +197,8 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         waiting.startup_wait_elapsed();
     });
     inherited.serving();
+    let mut attendance = Attendance::default();
+    attendance.turn_to(&blueprint.upstreams, &metrics, &clock);
     let status = Status::new(clock, readiness.clone());
     let dropped = access_log.dropped_lines();
     let mut registrations = status.register(&metrics);
@@ -203,6 +212,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         blueprint,
         sockets,
         sources,
+        attendance,
         status,
         readiness,
         metrics,
@@ -294,6 +304,7 @@ impl Running {
         self.in_force.replace(shown(number, &blueprint, &generation, &sources));
         let adopted: Vec<_> =
             self.workers.iter().zip(adoptions).map(|(worker, adoption)| worker.adopt(adoption)).collect();
+        self.attendance.turn_to(&blueprint.upstreams, &self.metrics, &self.sources.ground().clock);
         self.blueprint = blueprint;
         self.sockets = sockets;
         let before = std::mem::replace(&mut self.sources, sources);
@@ -373,6 +384,7 @@ fn shown(
         document: blueprint.config.document.shown().clone(),
         issuers: generation.verifier.issuers().iter().cloned().collect(),
         feeds: sources.feeds(),
+        writable_feeds: sources.writable_feeds(),
         explainer: generation.explainer(clock),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::sources::{Ground, Sources};
+use super::sources::{Ground, Purpose, Sources};
 use super::{request_limits, routes};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -38,7 +38,7 @@ impl Offline {
             config.state_dir.as_deref().and_then(|directory| PrivateDirectory::copy_of(directory).ok());
         let state_dir = copies.as_ref().map(|copies| copies.0.clone());
         let hasher = load_fact_hasher(state_dir.as_deref());
-        let ground = Ground { clock: clock.clone(), hasher, state_dir };
+        let ground = Ground { clock: clock.clone(), hasher, state_dir, purpose: Purpose::Look };
         let sources = Sources::none(ground).next(&config).await?;
         let feeds = sources.feeds();
         let heard = async {

@@ -6,10 +6,10 @@ use anyhow::{Result, anyhow};
 use http::HeaderValue;
 
 use crate::config::Config;
-use crate::config::settings;
+use crate::config::settings::{self, Arrival, EventFeed, FeedIndex, FeedSource};
 use crate::gateway::{
-    ExpiryHint, ExpiryHints, HostHeader, IdentityHeader, IdentitySource, MetricIds, ReservedNames, Route,
-    Routes, TokenSource,
+    Accepts, ExpiryHint, ExpiryHints, HostHeader, IdentityHeader, IdentitySource, MetricIds, OwnRevocation,
+    Receiver, ReservedNames, Revokes, Route, Routes, Service, TokenSource,
 };
 use crate::policy::{Access, ClaimRule, ClaimTest, Policy};
 use crate::route::{Ambiguity, RouteId, RouteTable};
@@ -77,7 +77,7 @@ fn build_route(config: &Config, place: usize, route: &settings::Route) -> Result
             settings::TokenFrom::Header => TokenSource::Header,
             settings::TokenFrom::Cookie(name) => TokenSource::Cookie(name.as_str().into()),
         },
-        upstream: route.upstream.0,
+        service: service(route, config),
         identity_headers: route.identity_headers.iter().map(identity).collect(),
         forward_token: route.forward_token,
         host: match route.host {
@@ -109,6 +109,31 @@ fn expiry_hints(config: &Config, route: &settings::Route) -> Result<ExpiryHints>
 
 /// No relation of this kind is registered, so it is a URI of our own (RFC 8288 section 2.1.2).
 const RENEW: &str = "urn:valgate:rel:renew";
+
+/// Who serves a route; the gateway itself does so by a feed.
+fn service(route: &settings::Route, config: &Config) -> Service {
+    match route.service {
+        settings::Service::Upstream(upstream) => Service::Upstream(upstream.0),
+        settings::Service::Receive(FeedIndex(feed)) => {
+            let is_logout = config.feeds.get(feed).is_some_and(|feed| {
+                matches!(
+                    feed.source,
+                    FeedSource::Events(EventFeed { arrival: Arrival::BackchannelLogout { .. }, .. })
+                )
+            });
+            let accepts = if is_logout { Accepts::LogoutTokens } else { Accepts::SecurityEvents };
+            Service::Receive(Receiver { feed, accepts })
+        }
+        settings::Service::Revoke(endpoint) => Service::Revoke(OwnRevocation {
+            revokes: match endpoint.revokes {
+                settings::Revokes::Token => Revokes::Token,
+                settings::Revokes::Session => Revokes::Session,
+            },
+            feed: endpoint.feed.0,
+            token_lifetime: endpoint.token_lifetime,
+        }),
+    }
+}
 
 fn policy(needed: &settings::Requirements) -> Result<Policy> {
     let issuers = needed.issuers.iter().map(|index| Ok(IssuerId(u16::try_from(index.0)?)));

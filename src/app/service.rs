@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -34,6 +34,12 @@ enum Cause {
     Signal,
     File,
     Request(oneshot::Sender<ReloadOutcome>),
+}
+
+/// The signals that a gateway obeys, caught from here on: uncaught, most of them would end it.
+pub struct Signals {
+    stop: Stop,
+    orders: Orders,
 }
 
 /// SIGTERM and SIGINT.
@@ -78,12 +84,8 @@ impl Service {
 
     /// Serves until SIGTERM or SIGINT, or until a successor has taken over; then drains and stops. SIGHUP reloads and
     /// begins a new file for the access log; SIGUSR2 starts a successor.
-    ///
-    /// # Errors
-    /// Signals cannot be waited for.
-    pub async fn run(mut self) -> Result<()> {
-        let mut stop = Stop::new().context("cannot wait for SIGTERM and SIGINT")?;
-        let mut orders = Orders::new().context("cannot wait for SIGHUP and SIGUSR2")?;
+    pub async fn run(mut self, signals: Signals) {
+        let Signals { mut stop, mut orders } = signals;
         let _heartbeat = heartbeat();
         systemd::ready();
         loop {
@@ -100,14 +102,13 @@ impl Service {
             if is_replaced {
                 self.running.retire().await;
                 tracing::info!("stopped");
-                return Ok(());
+                return;
             }
         }
         tracing::info!("draining");
         systemd::stopping();
         self.running.shutdown().await;
         tracing::info!("stopped");
-        Ok(())
     }
 
     async fn next(&mut self, orders: &mut Orders) -> Event {
@@ -199,8 +200,15 @@ impl Service {
     }
 }
 
+impl Signals {
+    /// Catches them. To be called before anybody learns that this process serves.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self { stop: Stop::catch()?, orders: Orders::catch()? })
+    }
+}
+
 impl Stop {
-    fn new() -> io::Result<Self> {
+    fn catch() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
@@ -213,7 +221,7 @@ impl Stop {
 }
 
 impl Orders {
-    fn new() -> io::Result<Self> {
+    fn catch() -> io::Result<Self> {
         Ok(Self { hang_up: signal(SignalKind::hangup())?, replace: signal(SignalKind::user_defined2())? })
     }
 }

@@ -11,10 +11,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::task::JoinSet;
 
+use crate::admin::endpoints::WritableFeed;
 use crate::admin::readiness::Readiness;
 use crate::clock::Clock;
 use crate::config::settings::{self, JwksLocation, MetadataLocation};
 use crate::config::{Config, Identity};
+use crate::events::Inbox;
 use crate::feeds::fetch::{ClientCertificate, EgressProxy, FetchSettings, TrustAnchors};
 use crate::feeds::jwks::{KeyFeed, KeyFeedSettings, KeyFeedStats, KeyOrigin, RefreshIntervals};
 use crate::keys::{KeySource, KeySourceSettings, Unusable};
@@ -33,6 +35,16 @@ pub struct Ground {
     pub clock: Clock,
     pub hasher: FactHasher,
     pub state_dir: Option<PathBuf>,
+    pub purpose: Purpose,
+}
+
+/// What sources are started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To serve by them.
+    Serve,
+    /// To see what they say, beside a gateway that serves: nothing may be taken away from it.
+    Look,
 }
 
 /// See the module.
@@ -97,18 +109,6 @@ impl Sources {
     pub async fn next(&self, config: &Config) -> Result<Self> {
         let ground = &self.ground;
         let mut next = Self::none(ground.clone());
-        for (place, feed) in config.feeds.iter().enumerate() {
-            let identity = FeedTask::identity(config, place);
-            let running = self.feeds.iter().find(|task| task.identity == identity);
-            next.feeds.push(match running {
-                Some(running) => Arc::clone(running),
-                None => Arc::new(
-                    FeedTask::start(config, place, ground)
-                        .await
-                        .with_context(|| format!("feed {}", feed.name))?,
-                ),
-            });
-        }
         for (place, settings) in config.issuers.iter().enumerate() {
             let fields = ["name", "issuer", "keys", "algorithms"];
             let identity = config.document.identity("issuers", place, &fields);
@@ -120,15 +120,23 @@ impl Sources {
                         .with_context(|| format!("issuer {}", settings.name))?,
                 ),
             };
-            next.issuers.push(self.issuer(
-                config,
-                place,
-                settings,
-                &task.source,
-                &next.feeds,
-                &ground.clock,
-            )?);
             next.keys.push(task);
+        }
+        let keys: Vec<Arc<KeySource>> = next.keys.iter().map(|task| Arc::clone(&task.source)).collect();
+        for (place, feed) in config.feeds.iter().enumerate() {
+            let identity = FeedTask::identity(config, place);
+            let running = self.feeds.iter().find(|task| task.identity == identity);
+            next.feeds.push(match running {
+                Some(running) => Arc::clone(running),
+                None => Arc::new(
+                    FeedTask::start(config, place, ground, &keys)
+                        .await
+                        .with_context(|| format!("feed {}", feed.name))?,
+                ),
+            });
+        }
+        for ((place, settings), keys) in config.issuers.iter().enumerate().zip(&keys) {
+            next.issuers.push(self.issuer(config, place, settings, keys, &next.feeds, &ground.clock)?);
         }
         Ok(next)
     }
@@ -173,6 +181,20 @@ impl Sources {
     /// What the feeds have brought, at their places in the configuration.
     pub fn feeds(&self) -> Vec<Arc<FeedState>> {
         self.feeds.iter().map(|task| Arc::clone(&task.state)).collect()
+    }
+
+    /// The writing side of each feed that has one, at its place in the configuration.
+    pub fn inboxes(&self) -> Vec<Option<Inbox>> {
+        self.feeds.iter().map(|task| task.inbox.clone()).collect()
+    }
+
+    /// The feeds that can be written to, with their engines.
+    pub fn writable_feeds(&self) -> Vec<WritableFeed> {
+        let writable = |task: &Arc<FeedTask>| {
+            let (name, engine) = (task.state.name().to_owned(), task.engine.clone());
+            task.inbox.clone().map(|inbox| WritableFeed { name, inbox, engine })
+        };
+        self.feeds.iter().filter_map(writable).collect()
     }
 
     /// Judges tokens by the issuers' keys.

@@ -15,7 +15,9 @@ use tokio::task::LocalSet;
 use super::generation::Generation;
 use super::sockets::ListenerKey;
 use crate::clock::Clock;
-use crate::gateway::{Authenticator, Core, CoreRefusals, Gateway, LongLived, SWEEP, SharedVerdicts};
+use crate::gateway::{
+    Authenticator, Core, CoreRefusals, Gateway, LongLived, Overload, SWEEP, SharedVerdicts,
+};
 use crate::listener::{Crowd, Drain, ListenerSettings, Manner, serve};
 use crate::telemetry::access_log::CoreLog;
 use crate::telemetry::metrics::CoreMetrics;
@@ -66,6 +68,7 @@ impl Worker {
             local.block_on(&runtime, async move {
                 let mut desk = Desk::open(equipment, first);
                 let gateway = desk.gateway.clone();
+                tokio::task::spawn_local(measure_load(gateway.clone()));
                 tokio::select! {
                     () = desk.follow(pending) => {}
                     _ = stopped => tracing::warn!(core, "requests were cut off at the end of the drain time-out"),
@@ -198,14 +201,17 @@ fn first_core(equipment: Equipment, generation: &Generation) -> Core {
         verdicts,
         clock.clone(),
     );
-    let client = |upstream: &Arc<Upstream>| Rc::new(Client::new(Arc::clone(upstream), &clock));
+    let client =
+        |upstream: &Arc<Upstream>| Rc::new(Client::new(Arc::clone(upstream), &clock, generation.cores));
     Core {
         routes: Arc::clone(&generation.routes),
         authenticator,
         upstreams: generation.upstreams.iter().map(client).collect(),
+        inboxes: Arc::clone(&generation.inboxes),
         reserved: Arc::clone(&generation.reserved),
         trusted_proxies: Arc::clone(&generation.trusted_proxies),
         limits: generation.limits,
+        overload: Rc::new(Overload::new(generation.overload)),
         error_detail: generation.error_detail,
         metrics: Rc::new(metrics),
         metric_ids: generation.metric_ids.clone(),
@@ -223,8 +229,12 @@ fn first_core(equipment: Equipment, generation: &Generation) -> Core {
 fn next_core(before: &Core, generation: &Generation) -> Core {
     let client = |upstream: &Arc<Upstream>| {
         let same = before.upstreams.iter().find(|client| Arc::ptr_eq(client.upstream(), upstream));
-        same.map_or_else(|| Rc::new(Client::new(Arc::clone(upstream), &before.clock)), Rc::clone)
+        same.map_or_else(
+            || Rc::new(Client::new(Arc::clone(upstream), &before.clock, generation.cores)),
+            Rc::clone,
+        )
     };
+    before.overload.limit(generation.overload);
     Core {
         clock: before.clock.clone(),
         routes: Arc::clone(&generation.routes),
@@ -232,9 +242,11 @@ fn next_core(before: &Core, generation: &Generation) -> Core {
             .authenticator
             .succeeded_by(Arc::clone(&generation.verifier), Arc::clone(&generation.revocation)),
         upstreams: generation.upstreams.iter().map(client).collect(),
+        inboxes: Arc::clone(&generation.inboxes),
         reserved: Arc::clone(&generation.reserved),
         trusted_proxies: Arc::clone(&generation.trusted_proxies),
         limits: generation.limits,
+        overload: Rc::clone(&before.overload),
         error_detail: generation.error_detail,
         metrics: Rc::clone(&before.metrics),
         metric_ids: generation.metric_ids.clone(),
@@ -253,6 +265,16 @@ async fn end_streams(gateway: &Gateway) {
         let core = gateway.core();
         core.long_lived.sweep(core.authenticator.revocation(), &core.clock);
     }
+}
+
+/// Never ends. A task of its own, so that it waits for its turn behind all others, which is what it measures.
+async fn measure_load(gateway: Gateway) {
+    let (overload, clock, metrics) = {
+        let core = gateway.core();
+        // All of them outlast the core's state, which the next generation replaces.
+        (Rc::clone(&core.overload), core.clock.clone(), Rc::clone(&core.metrics))
+    };
+    overload.watch(&clock, &metrics).await;
 }
 
 /// Never ends.

@@ -231,6 +231,9 @@ reasons! {
     FeedStale = RevocationStatusUnavailable, "feed_stale", Operator,
         "The revocation feed was not heard from for longer than max_staleness allows.",
         "Retry after the time in Retry-After; the operator should check the feed's server, or choose another when_stale.";
+    RevocationNotKept = RevocationStatusUnavailable, "revocation_not_kept", Operator,
+        "The revocation could not be written to where the gateways read it.",
+        "Send the request again after the time in Retry-After; the operator should check the feed's engine and its credentials.";
 
     IntrospectionFailed = IntrospectionUnavailable, "introspection_failed", IdentityProvider,
         "The introspection endpoint could not be asked, or gave no valid answer.",
@@ -239,6 +242,9 @@ reasons! {
     UpstreamConnect = UpstreamUnreachable, "connect", Upstream,
         "No connection to the API could be made.",
         "Retry later; the operator should check that the upstream's endpoint is right and that the API listens there.";
+    UpstreamResolve = UpstreamUnreachable, "resolve", Operator,
+        "The API's host name could not be resolved.",
+        "The operator should check the host name in the upstream's endpoint, and the resolver.";
     UpstreamTls = UpstreamUnreachable, "tls", Operator,
         "The TLS handshake with the API failed.",
         "The operator should check the upstream's certificate, its name and the configured certificate authority.";
@@ -264,6 +270,10 @@ reasons! {
     Overloaded = Overloaded, "overloaded", Operator,
         "The gateway has more to do than its limits allow.",
         "Retry after the time in Retry-After; the operator should add gateways or raise limits.";
+
+    UpstreamBusy = Overloaded, "upstream_busy", Operator,
+        "The API has as many requests to answer as the gateway may give it.",
+        "Retry after the time in Retry-After; the operator should add endpoints or raise the upstream's limits.";
 
     Draining = ShuttingDown, "draining", Client,
         "This gateway is stopping.",

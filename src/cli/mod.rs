@@ -4,9 +4,13 @@ mod audit;
 pub mod check;
 mod demo;
 mod explain;
+mod feed;
 mod inject;
+mod revocations;
+mod revoke;
 mod run;
 pub mod schema;
+mod selection;
 mod style;
 mod test;
 mod token;
@@ -56,6 +60,12 @@ enum Command {
     Token(token::Command),
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Revoke a token, a session, or all tokens of a subject, client, key or issuer
+    Revoke(revoke::Options),
+    /// List, look up, export and lift revocations
+    Revocations(revocations::Options),
+    /// Serve a revocation feed to gateways
+    Feed(feed::Options),
     /// Put the gateway as a sidecar into Kubernetes manifests
     Inject(inject::Options),
     /// Serve an admission webhook that puts the gateway into pods as they are made
@@ -82,6 +92,9 @@ pub fn main() -> ExitCode {
         Command::Token(command) => token::run(&command),
         Command::Schema => schema::schema(&mut io::stdout().lock())
             .map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS),
+        Command::Revoke(options) => revoke::run(&options),
+        Command::Revocations(options) => revocations::run(&options),
+        Command::Feed(options) => feed::run(&options),
         Command::Inject(options) => inject::run(options, &mut io::stdout().lock(), &mut io::stderr().lock())
             .map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS),
         Command::Webhook(options) => {

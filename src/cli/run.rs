@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::runtime;
 
 use super::{WRONG, fail};
-use crate::app::{Inherited, Program, Service};
+use crate::app::{Inherited, Program, Service, Signals};
 use crate::config::settings::CarriedProbe;
 use crate::config::{self, Config, settings};
 use crate::telemetry::logging::{self, LogFormat};
@@ -97,6 +97,7 @@ fn serve(path: &Path, start: Start, inherited: Inherited) -> Result<()> {
     let runtime =
         runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     runtime.block_on(async {
+        let signals = Signals::catch().context("cannot catch signals")?;
         let program = Program::this().context("cannot find the program's own file")?;
         let listeners = config.listeners.len();
         let service = Service::start(path, config, is_last_good, inherited, program).await?;
@@ -110,6 +111,7 @@ fn serve(path: &Path, start: Start, inherited: Inherited) -> Result<()> {
         if let Some(address) = running.admin_address() {
             tracing::info!(?address, "answering administrators");
         }
-        service.run().await
+        service.run(signals).await;
+        Ok(())
     })
 }

@@ -72,7 +72,7 @@ fn the_contract_becomes_settings() {
 
     let route = &config.routes[0];
     assert_eq!(route.name, "GET api.example.com/orders/**");
-    assert_eq!((route.upstream, &route.token_from), (UpstreamIndex(0), &TokenFrom::Header));
+    assert_eq!((route.upstream(), &route.token_from), (Some(UpstreamIndex(0)), &TokenFrom::Header));
     assert!(!route.forward_token);
     let Access::Require(requirements) = &route.access else { panic!("public") };
     assert_eq!(requirements.issuers, [IssuerIndex(0)]);

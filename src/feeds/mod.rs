@@ -5,6 +5,7 @@
 
 mod back_off;
 pub mod discovery;
+pub mod events;
 pub mod fetch;
 pub mod introspection;
 pub mod jwks;

@@ -11,12 +11,14 @@ use super::authenticate::Authenticator;
 use super::explain::Explainer;
 use super::forwarded::TrustedProxies;
 use super::long_lived::LongLived;
+use super::overload::Overload;
 use super::refusals::CoreRefusals;
 use super::reserved::ReservedNames;
 use super::route::{Route, Routes};
 use crate::catalogue::Reason;
 use crate::clock::Clock;
 use crate::config::settings::ErrorDetail;
+use crate::events::{Body, Inbox, Receipt, Refusal};
 use crate::telemetry::access_log::{Auth, CoreLog, Record};
 use crate::telemetry::metrics::{self, CoreMetrics};
 use crate::telemetry::trace::{IdGenerator, RequestId, TraceContext};
@@ -34,12 +36,16 @@ pub struct Core {
     pub authenticator: Authenticator,
     /// The clients of the upstreams, by their place in the configuration.
     pub upstreams: Vec<Rc<Client>>,
+    /// Where revocations are handed in, by the place of the feed in the configuration.
+    pub inboxes: Arc<[Option<Inbox>]>,
     /// The names that no client may send.
     pub reserved: Arc<ReservedNames>,
     /// Whose word on where requests come from counts.
     pub trusted_proxies: Arc<TrustedProxies>,
     /// The bounds on requests.
     pub limits: RequestLimits,
+    /// Whether it can take on more.
+    pub overload: Rc<Overload>,
     /// How much a client is told that is refused before a route is known.
     pub error_detail: ErrorDetail,
     /// This core's counters.
@@ -88,6 +94,14 @@ impl Core {
         self.upstreams.get(place).map(|client| &**client)
     }
 
+    /// Hands something in to the feed at this place, and waits for the word that it is in force.
+    pub(super) async fn hand_in(&self, feed: usize, body: Body) -> Receipt {
+        match self.inboxes.get(feed) {
+            Some(Some(inbox)) => inbox.send(body).await,
+            _ => Err(Refusal::Unavailable("nothing can be written to this feed".to_owned())),
+        }
+    }
+
     pub(super) fn identify(&self, headers: &HeaderMap) -> (RequestId, TraceContext) {
         let mut ids = self.ids.borrow_mut();
         (ids.request_id(), ids.trace_context(headers))
@@ -113,8 +127,8 @@ impl Core {
         self.metrics.authenticated(id, auth);
     }
 
-    pub(super) fn count_upstream(&self, place: usize, first_byte: Duration) {
-        if let Some(id) = self.metric_ids.upstreams.get(place) {
+    pub(super) fn count_upstream(&self, route: &Route, first_byte: Duration) {
+        if let Some(id) = route.upstream().and_then(|place| self.metric_ids.upstreams.get(place)) {
             self.metrics.upstream_answered(*id, first_byte);
         }
     }

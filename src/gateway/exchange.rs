@@ -25,7 +25,7 @@ use crate::revocation::LiveToken;
 use crate::telemetry::access_log::{Auth, Outcome, Record};
 use crate::telemetry::trace::{RequestId, TraceContext};
 use crate::token::{BearerToken, Fingerprint};
-use crate::upstream::BodyProgress;
+use crate::upstream::{BodyProgress, Lane};
 
 /// What is known of one request so far. Dropped without a word of how it ended, it counts as left by its client.
 #[derive(Debug)]
@@ -57,8 +57,8 @@ pub struct Exchange {
     examined: Option<Box<Examined>>,
     /// How the token was judged.
     pub temperature: Option<Temperature>,
-    /// Which endpoint of the upstream the request went to.
-    pub endpoint: Option<usize>,
+    /// Which endpoint of the upstream the request went to, the last if it went to several.
+    pub lane: Option<Rc<Lane>>,
     /// How long the upstream took to the first byte of its response.
     pub first_byte: Option<Duration>,
     /// The request's body.
@@ -99,7 +99,7 @@ impl Exchange {
             fingerprint: None,
             examined: None,
             temperature: None,
-            endpoint: None,
+            lane: None,
             first_byte: None,
             body: None,
             rejection: None,
@@ -175,13 +175,13 @@ impl Exchange {
             core.count_authentication(token.map(|token| token.issuer().id), auth);
         }
         if let (Some(route), Some(first_byte)) = (route, self.first_byte) {
-            core.count_upstream(route.upstream, first_byte);
+            core.count_upstream(route, first_byte);
         }
 
         let fingerprint = self.fingerprint.or_else(|| token.map(|token| token.fingerprint()));
+        let endpoint = self.lane.as_ref().map(|lane| lane.endpoint());
         let upstream =
-            route.filter(|_| self.endpoint.is_some()).and_then(|route| core.upstream(route.upstream));
-        let endpoint = self.endpoint.and_then(|place| upstream?.endpoint(place));
+            route.filter(|_| endpoint.is_some()).and_then(|route| core.upstream(route.upstream()?));
         let client = self.provenance.client_address;
         let mut record =
             Record::new(core.clock.timestamp(), self.request_id.as_str(), &self.listener, client);
@@ -194,7 +194,7 @@ impl Exchange {
             record.path = Some(self.uri.path().as_bytes());
         }
         record.route = route.map(|route| &*route.name);
-        record.upstream = upstream.map(|client| &*client.upstream().name);
+        record.upstream = upstream.map(|client| &*client.upstream().settings.name);
         record.endpoint = endpoint.and_then(|endpoint| endpoint.authority.to_str().ok());
         record.status = self.status;
         record.reason = reason;

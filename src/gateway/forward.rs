@@ -4,11 +4,13 @@
 //! gateway may say is removed, then the gateway says it, so that no client header can remove or outdo ours.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use super::body::ResponseBody;
@@ -19,11 +21,12 @@ use super::peer::{Inbound, Peer};
 use super::reserved::strip_response;
 use super::route::{HostHeader, Route};
 use super::sanitize::CleanRequest;
+use super::trailers;
 use super::websocket::{self, Ends};
 use crate::catalogue::Reason;
 use crate::policy::Permit;
 use crate::rejection::Rejection;
-use crate::upstream::{BodyLimits, RequestBody};
+use crate::upstream::{BodyLimits, Outgoing, RequestBody, UpstreamError};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context. A valid one is passed on as it came, since no span of ours is exported that could be a parent;
@@ -42,35 +45,29 @@ pub async fn forward(
     inbound: &Inbound,
     exchange: &mut Exchange,
 ) -> Result<Served, Rejection> {
-    let Some(client) = core.upstream(route.upstream) else {
+    let Some(client) = route.upstream().and_then(|place| core.upstream(place)) else {
         return Err(Rejection::new(Reason::Internal).log("the route's upstream does not exist"));
     };
-    let place = client.next_endpoint();
-    exchange.endpoint = Some(place);
-
     let is_websocket = websocket::is_asked_for(&request, inbound);
     let (mut parts, authority, incoming) = request.into_parts();
     let limits = BodyLimits { max_bytes: route.max_body, idle: core.limits.body_idle };
     check_length(&parts.headers, limits)?;
+    let has_body = !incoming.is_end_stream();
+    let trailers = if has_body { trailers::passing(&parts.headers, &core.reserved) } else { Vec::new() };
     edit_request(core, route, &permit, &mut parts, &authority, peer, exchange)?;
-    if let (HostHeader::Upstream, Some(endpoint)) = (route.host, client.endpoint(place)) {
-        parts.headers.insert(HOST, endpoint.authority.clone());
-    }
+    trailers::announce(&trailers, &mut parts.headers);
     let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| is_websocket);
     if is_websocket {
         websocket::mark(&mut parts.headers);
     }
-    let (body, progress) = RequestBody::new(incoming, limits);
+    let (body, progress) = RequestBody::new(incoming, limits, trailers);
     exchange.body = Some(Rc::clone(&progress));
 
     let sent = core.clock.monotonic();
     let request = Request::from_parts(parts, body);
-    let outcome = if is_websocket {
-        client.send_upgrade(place, request, &progress).await
-    } else {
-        client.send(place, request, &progress).await
-    };
-    let mut response = outcome.map_err(|error| Rejection::new(error.reason()).log(error.to_string()))?;
+    let own_host = route.host == HostHeader::Upstream;
+    let outgoing = Outgoing { request, progress, own_host, is_upgrade: is_websocket };
+    let mut response = client.send(outgoing, &mut exchange.lane).await.map_err(|error| refusal(&error))?;
     exchange.first_byte = Some(sent.until(core.clock.monotonic()));
     strip_response(response.headers_mut());
     let is_grpc = response
@@ -86,8 +83,22 @@ pub async fn forward(
     let Some(upgrade) = upgrade else {
         return Err(Rejection::new(Reason::BadResponse).log("the API switched protocols unasked"));
     };
-    let ends = Ends::join(upgrade, &mut response);
+    let in_use = response.body_mut().take_in_use();
+    let ends = Ends::join(upgrade, &mut response, in_use);
     Ok(Served { response: websocket::accepted(response), websocket: Some(ends) })
+}
+
+/// How long a client that met an upstream without room or health is told to wait, at the least.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+fn refusal(error: &UpstreamError) -> Rejection {
+    let rejection = Rejection::new(error.reason()).log(error.to_string());
+    match error {
+        UpstreamError::NoHealthyEndpoint { .. } | UpstreamError::Busy { .. } => {
+            rejection.retry_after(RETRY_AFTER)
+        }
+        _ => rejection,
+    }
 }
 
 /// What came of forwarding: a response and, if it switches protocols, the two ends to be joined behind it.
@@ -96,6 +107,13 @@ pub struct Served {
     pub response: Response<ResponseBody>,
     /// The ends of an accepted WebSocket connection.
     pub websocket: Option<Ends>,
+}
+
+impl Served {
+    /// A response without anything behind it.
+    pub fn answer(response: Response<ResponseBody>) -> Self {
+        Self { response, websocket: None }
+    }
 }
 
 /// A body that says beforehand that it is too large is refused before the API hears of it.

@@ -16,7 +16,7 @@ use super::exchange::Exchange;
 use super::forward::{Served, forward};
 use super::peer::{Inbound, Peer};
 use super::respond::{Form, refuse};
-use super::route::Route;
+use super::route::{Route, Service};
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
 use crate::cors::{AnsweredBy, Cors, Preflight, Sharing};
@@ -148,6 +148,7 @@ async fn serve(
     inbound: &Inbound,
     exchange: &mut Exchange,
 ) -> Result<Served, Rejection> {
+    let _admitted = core.overload.admit(&core.metrics)?;
     let request = CleanRequest::sanitize(request, core.limits)?;
     check_direction(core, peer, &request)?;
     if let Some((preflight, route, cors)) = preflight(core, &request) {
@@ -166,7 +167,11 @@ async fn serve(
     exchange.route = Some(Arc::clone(route));
     exchange.sharing = route.cors.as_ref().map(|cors| cors.judge(request.headers()));
     let permit = permit(core, peer, route, &request, exchange).await?;
-    forward(core, route, permit, request, peer, inbound, exchange).await
+    match &route.service {
+        Service::Upstream(_) => forward(core, route, permit, request, peer, inbound, exchange).await,
+        Service::Receive(receiver) => receiver.receive(core, request).await.map(Served::answer),
+        Service::Revoke(revocation) => revocation.revoke(core, &permit, &request).await.map(Served::answer),
+    }
 }
 
 /// A browser's question on behalf of a page, if the route that it asks about has an answer to it. Browsers send it

@@ -7,6 +7,8 @@ use http::{HeaderName, Method};
 use super::credential::TokenSource;
 use super::expiry_hint::ExpiryHints;
 use super::identity::IdentityHeader;
+use super::own_revocation::OwnRevocation;
+use super::receive::Receiver;
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
 use crate::config::settings::ErrorDetail;
@@ -26,8 +28,8 @@ pub struct Route {
     pub access: Access,
     /// Where the token is.
     pub token_from: TokenSource,
-    /// The place of its upstream among the upstreams.
-    pub upstream: usize,
+    /// Who serves it.
+    pub service: Service,
     /// Claims that the API is told.
     pub identity_headers: Vec<IdentityHeader>,
     /// Whether the API gets the token too.
@@ -48,6 +50,17 @@ pub struct Route {
     pub cors: Option<Arc<Cors>>,
 }
 
+/// Who serves the requests of a route.
+#[derive(Debug)]
+pub enum Service {
+    /// The upstream at this place among the upstreams.
+    Upstream(usize),
+    /// The gateway: it takes what a provider sends.
+    Receive(Receiver),
+    /// The gateway: it revokes what the bearer sends.
+    Revoke(OwnRevocation),
+}
+
 /// The `Host` that an upstream sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostHeader {
@@ -55,6 +68,16 @@ pub enum HostHeader {
     Preserve,
     /// The endpoint's own.
     Upstream,
+}
+
+impl Route {
+    /// The place of its upstream, if it is not the gateway itself that serves it.
+    pub fn upstream(&self) -> Option<usize> {
+        match self.service {
+            Service::Upstream(place) => Some(place),
+            Service::Receive(_) | Service::Revoke(_) => None,
+        }
+    }
 }
 
 /// The routes of one configuration, by id, and the table that finds them.

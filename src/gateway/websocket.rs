@@ -16,6 +16,7 @@ use super::exchange::Exchange;
 use super::long_lived::{Ending, Stream};
 use super::peer::Inbound;
 use super::sanitize::CleanRequest;
+use crate::upstream::InUse;
 
 /// Whether the request asks for a WebSocket and nothing else (RFC 6455 section 4.1). Other upgrades are not carried:
 /// without the header the request is an ordinary one (RFC 9110 section 7.8).
@@ -41,18 +42,21 @@ pub struct Ends {
     pub client: OnUpgrade,
     /// Towards the upstream.
     pub upstream: OnUpgrade,
+    /// Keeps the upstream's count of requests in flight.
+    pub in_use: Option<InUse>,
 }
 
 impl Ends {
     /// The upstream's end of an accepted handshake, together with the client's.
-    pub fn join<B>(client: OnUpgrade, response: &mut Response<B>) -> Self {
-        Self { client, upstream: hyper::upgrade::on(response) }
+    pub fn join<B>(client: OnUpgrade, response: &mut Response<B>, in_use: Option<InUse>) -> Self {
+        Self { client, upstream: hyper::upgrade::on(response), in_use }
     }
 
     /// Carries the connection to its end in a task of its own.
     pub fn carry(self, exchange: Box<Exchange>) {
         tokio::task::spawn_local(async move {
             let stream = exchange.watch();
+            let _in_use = self.in_use;
             match tokio::try_join!(self.client, self.upstream) {
                 Ok((client, upstream)) => {
                     carry(TokioIo::new(client), TokioIo::new(upstream), stream, exchange).await;

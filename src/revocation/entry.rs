@@ -50,6 +50,19 @@ pub enum Change {
 }
 
 impl Target {
+    /// The target of this kind with this value, which a whole issuer has none of.
+    pub fn new(kind: FactKind, value: &str) -> Self {
+        let value = value.to_owned();
+        match kind {
+            FactKind::Jti => Self::Jti(value),
+            FactKind::Sid => Self::Sid(value),
+            FactKind::Sub => Self::Sub(value),
+            FactKind::Client => Self::Client(value),
+            FactKind::Kid => Self::Kid(value),
+            FactKind::Issuer => Self::Issuer,
+        }
+    }
+
     pub(super) fn parts(&self) -> (FactKind, &str) {
         match self {
             Self::Jti(value) => (FactKind::Jti, value),

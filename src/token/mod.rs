@@ -14,6 +14,7 @@ mod introspection;
 mod issuer;
 mod json;
 mod opaque;
+mod statement;
 #[cfg(test)]
 mod tests;
 mod verified;
@@ -29,5 +30,6 @@ pub use introspection::{
 };
 pub use issuer::{Audiences, Binding, Expectations, Issuer, IssuerId, IssuerSet, Issuers, Profile};
 pub use json::object as json_object;
+pub use statement::{StatementFault, StatementRules, verify_payload, verify_statement};
 pub use verified::VerifiedToken;
 pub use verify::{Inputs, LookedAgain, Need, Verdict, Verifier};

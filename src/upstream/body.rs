@@ -1,16 +1,19 @@
 //! Bodies in both directions: streamed frame by frame with the peer's own back-pressure, bounded and counted.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::client::InUse;
 use super::pool::Lease;
 use crate::catalogue::Reason;
 
@@ -24,11 +27,28 @@ pub struct BodyLimits {
 }
 
 /// How far a request's body has come; shared by the body, which hyper owns while it sends, and the request's handler.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct BodyProgress {
     bytes: Cell<u64>,
     finished: Cell<bool>,
     failed: Cell<Option<Reason>>,
+    limits: BodyLimits,
+    /// The fields that may follow the body (RFC 9110 section 6.5); all others are dropped.
+    trailers: Vec<HeaderName>,
+    source: RefCell<Source>,
+}
+
+/// Where the body comes from: one attempt at a time takes from it, and what it took is kept for the next.
+#[derive(Debug)]
+struct Source {
+    incoming: Option<Incoming>,
+    /// The attempt that may take from it.
+    attempt: u32,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    most_kept: usize,
+    /// Something was taken that is not kept.
+    is_torn: bool,
 }
 
 impl BodyProgress {
@@ -46,14 +66,25 @@ impl BodyProgress {
     pub fn failure(&self) -> Option<Reason> {
         self.failed.get()
     }
+
+    /// From now on, keeps up to this many bytes, so that the body can be sent again.
+    pub(super) fn keep(&self, most: usize) {
+        self.source.borrow_mut().most_kept = most;
+    }
+
+    /// Whether the body can be sent from its beginning.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !self.source.borrow().is_torn && self.failed.get().is_none()
+    }
 }
 
 /// The body of a request on its way to an upstream.
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Option<Incoming>,
-    limits: BodyLimits,
     progress: Rc<BodyProgress>,
+    attempt: u32,
+    /// How many of the kept pieces this attempt has sent.
+    repeated: usize,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -63,30 +94,127 @@ pub struct RequestBody {
 pub struct RequestBodyFailed(Reason);
 
 impl RequestBody {
-    /// Wraps a body as it comes from the client.
-    pub fn new(incoming: Incoming, limits: BodyLimits) -> (Self, Rc<BodyProgress>) {
-        let progress = Rc::new(BodyProgress::default());
+    /// Wraps a body as it comes from the client. Of its trailers those of these names pass.
+    pub fn new(
+        incoming: Incoming,
+        limits: BodyLimits,
+        trailers: Vec<HeaderName>,
+    ) -> (Self, Rc<BodyProgress>) {
         let ended = incoming.is_end_stream();
-        progress.finished.set(ended);
-        let incoming = (!ended).then_some(incoming);
-        (Self { incoming, limits, progress: Rc::clone(&progress), pause: None }, progress)
+        let source = Source {
+            incoming: (!ended).then_some(incoming),
+            attempt: 0,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            most_kept: 0,
+            is_torn: false,
+        };
+        let progress = Rc::new(BodyProgress {
+            bytes: Cell::new(0),
+            finished: Cell::new(ended),
+            failed: Cell::new(None),
+            limits,
+            trailers,
+            source: RefCell::new(source),
+        });
+        (Self { progress: Rc::clone(&progress), attempt: 0, repeated: 0, pause: None }, progress)
     }
 
-    /// The same again, for a request without a body; `None` if it has one.
-    pub(super) fn repeated(&self) -> Option<Self> {
-        let Self { incoming: None, limits, progress, .. } = self else { return None };
-        Some(Self { incoming: None, limits: *limits, progress: Rc::clone(progress), pause: None })
+    /// The body once more, from its beginning, for an attempt of its own. It must be repeatable still when this
+    /// attempt begins, and ends all attempts before.
+    pub(super) fn again(&self) -> Self {
+        Self { progress: Rc::clone(&self.progress), attempt: self.attempt + 1, repeated: 0, pause: None }
+    }
+
+    /// Whether fields may follow the body.
+    pub(super) fn has_trailers(&self) -> bool {
+        !self.progress.trailers.is_empty()
     }
 
     fn fail(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, RequestBodyFailed>>> {
         self.progress.failed.set(Some(reason));
-        self.incoming = None;
+        self.progress.source.borrow_mut().incoming = None;
         Poll::Ready(Some(Err(RequestBodyFailed(reason))))
     }
 
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let idle = self.limits.idle;
+        let idle = self.progress.limits.idle;
         self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle))).as_mut().poll(context)
+    }
+
+    /// The next frame from the client.
+    fn poll_client(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyFailed>>> {
+        let frame = {
+            let mut source = self.progress.source.borrow_mut();
+            let Some(incoming) = &mut source.incoming else { return Poll::Ready(None) };
+            Pin::new(incoming).poll_frame(context)
+        };
+        match frame {
+            Poll::Pending => {
+                ready!(self.wait(context));
+                self.fail(Reason::BodyTimeout)
+            }
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let reason = if error.is_parse() { Reason::AmbiguousFraming } else { Reason::ClientClosed };
+                self.fail(reason)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.pause = None;
+                match frame.into_data() {
+                    Ok(data) => self.pass_data(data),
+                    Err(frame) => Poll::Ready(self.pass_trailers(&frame.into_trailers().unwrap_or_default())),
+                }
+            }
+        }
+    }
+
+    fn pass_data(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, RequestBodyFailed>>> {
+        let total = self.progress.bytes.get().saturating_add(data.len() as u64);
+        self.progress.bytes.set(total);
+        if self.progress.limits.max_bytes.is_some_and(|most| total > most) {
+            return self.fail(Reason::BodyTooLarge);
+        }
+        self.repeated = self.progress.source.borrow_mut().keep(&data);
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    /// Trailers could carry what the header rules removed: only those pass whose names were allowed beforehand.
+    fn pass_trailers(&mut self, trailers: &HeaderMap) -> Option<Result<Frame<Bytes>, RequestBodyFailed>> {
+        self.finish();
+        self.progress.source.borrow_mut().is_torn = true;
+        let mut passing = HeaderMap::new();
+        for name in &self.progress.trailers {
+            for value in trailers.get_all(name) {
+                passing.append(name, value.clone());
+            }
+        }
+        (!passing.is_empty()).then(|| Ok(Frame::trailers(passing)))
+    }
+
+    fn finish(&self) {
+        self.progress.source.borrow_mut().incoming = None;
+        self.progress.finished.set(true);
+    }
+}
+
+impl Source {
+    /// Keeps a piece if there is room; returns how many are kept.
+    fn keep(&mut self, data: &Bytes) -> usize {
+        self.kept_bytes = self.kept_bytes.saturating_add(data.len());
+        if self.kept_bytes <= self.most_kept && !self.is_torn {
+            self.kept.push(data.clone());
+        } else {
+            self.is_torn = true;
+            self.kept = Vec::new();
+        }
+        self.kept.len()
     }
 }
 
@@ -99,46 +227,39 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyFailed>>> {
         let this = &mut *self;
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        match Pin::new(incoming).poll_frame(context) {
-            Poll::Pending => {
-                ready!(this.wait(context));
-                this.fail(Reason::BodyTimeout)
+        let kept = {
+            let mut source = this.progress.source.borrow_mut();
+            if source.attempt > this.attempt {
+                // Another attempt has taken over; to the connection of this one the body must not look whole.
+                return Poll::Ready(Some(Err(RequestBodyFailed(Reason::UpstreamReset))));
             }
-            Poll::Ready(None) => {
-                this.incoming = None;
-                this.progress.finished.set(true);
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Err(error))) => {
-                let reason = if error.is_parse() { Reason::AmbiguousFraming } else { Reason::ClientClosed };
-                this.fail(reason)
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                this.pause = None;
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                let total = this.progress.bytes.get().saturating_add(length);
-                this.progress.bytes.set(total);
-                if this.limits.max_bytes.is_some_and(|most| total > most) {
-                    return this.fail(Reason::BodyTooLarge);
-                }
-                // Trailers could carry what the header rules removed, and no rule here needs them to pass.
-                if frame.is_trailers() {
-                    this.incoming = None;
-                    this.progress.finished.set(true);
-                    return Poll::Ready(None);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
+            source.attempt = this.attempt;
+            source.kept.get(this.repeated).cloned()
+        };
+        if let Some(data) = kept {
+            this.repeated += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
+        this.poll_client(context)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        let source = self.progress.source.borrow();
+        source.kept.len() <= self.repeated && source.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let source = self.progress.source.borrow();
+        let kept: u64 = source.kept.iter().skip(self.repeated).map(|data| data.len() as u64).sum();
+        let rest = source.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(kept));
+        // With trailers to follow, HTTP/1.1 has to frame the body in chunks, whatever its length.
+        let may_be_exact = source.incoming.is_none() || !self.has_trailers();
+        if let Some(upper) = rest.upper().filter(|_| may_be_exact) {
+            hint.set_upper(upper.saturating_add(kept));
+        }
+        hint
     }
 }
 
@@ -148,18 +269,25 @@ impl Body for RequestBody {
 pub struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
+    in_use: Option<InUse>,
 }
 
 impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, lease: Option<Lease>) -> Self {
-        let mut body = Self { incoming, lease };
+    pub(super) fn new(incoming: Incoming, lease: Option<Lease>, in_use: InUse) -> Self {
+        let mut body = Self { incoming, lease, in_use: Some(in_use) };
         if body.incoming.is_end_stream() {
             body.give_back();
         }
         body
     }
 
+    /// What the exchange keeps busy, if it is to go on after its response's end as another protocol.
+    pub fn take_in_use(&mut self) -> Option<InUse> {
+        self.in_use.take()
+    }
+
     fn give_back(&mut self) {
+        self.in_use = None;
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }

@@ -1,279 +1,293 @@
-//! Sending a request to an upstream: choose an endpoint, take or make a connection, send, wait for the response.
+//! One core's way to one upstream: which endpoint a request goes to, and whether it goes to another one after that.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body::Body;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderMap, Request, Response, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::body::{BodyProgress, RequestBody, UpstreamBody, stalled};
-use super::connect::{Connected, connect};
+use super::attempt::{Attempt, Failed, MayRepeat};
+use super::body::{BodyProgress, RequestBody, UpstreamBody};
+use super::budget::Budget;
 use super::error::UpstreamError;
-use super::pool::{EndpointPool, Lease};
-use super::settings::{Endpoint, Protocol, Upstream};
+use super::head::{self, is_idempotent, with_framing};
+use super::lane::{Chooser, Lane, Lanes, OnLane};
+use super::pool::EndpointPool;
+use super::service::{Admission, Upstream};
+use super::settings::Protocol;
+use super::stats::Failure;
 use crate::clock::Clock;
 
 /// One core's way to one upstream.
 #[derive(Debug)]
 pub struct Client {
     upstream: Arc<Upstream>,
-    pools: Vec<Rc<EndpointPool>>,
-    turn: Cell<usize>,
+    lanes: RefCell<Rc<Lanes>>,
+    chooser: Chooser,
+    budget: Budget,
+    /// This core's share of `limits.connections`.
+    slots: Option<Arc<Semaphore>>,
+    waiting: Cell<usize>,
+    clock: Clock,
+}
+
+/// A request on its way, in origin-form with its `Host` set.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The request.
+    pub request: Request<RequestBody>,
+    /// How far its body has come.
+    pub progress: Rc<BodyProgress>,
+    /// Whether the endpoint's own `Host` takes the place of the one that is set.
+    pub own_host: bool,
+    /// Whether it asks to switch protocols.
+    pub is_upgrade: bool,
+}
+
+/// What an exchange keeps busy until this is dropped.
+#[derive(Debug)]
+pub struct InUse {
+    _lane: OnLane,
+    _slot: Option<OwnedSemaphorePermit>,
+    _admission: Option<Admission>,
 }
 
 impl Client {
-    /// A client without connections yet.
-    pub fn new(upstream: Arc<Upstream>, clock: &Clock) -> Self {
-        let pool = || Rc::new(EndpointPool::new(upstream.max_idle, upstream.timeouts.idle, clock.clone()));
-        let pools = upstream.endpoints.iter().map(|_| pool()).collect();
-        Self { upstream, pools, turn: Cell::new(0) }
+    /// A client without connections yet, on one of this many cores.
+    pub fn new(upstream: Arc<Upstream>, clock: &Clock, cores: usize) -> Self {
+        let settings = &upstream.settings;
+        let slots =
+            settings.limits.connections.map(|most| Arc::new(Semaphore::new(most.div_ceil(cores.max(1)))));
+        let chooser = Chooser::new(settings.balancing, clock.clone());
+        let budget = Budget::new(settings.retries.budget_percent, settings.retries.budget_min);
+        let lanes = RefCell::new(Rc::new(make_lanes(&upstream, &[], clock)));
+        Self { upstream, lanes, chooser, budget, slots, waiting: Cell::new(0), clock: clock.clone() }
     }
 
-    /// What is configured of the upstream.
+    /// The upstream.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
 
-    /// The endpoint whose turn it is.
-    pub fn next_endpoint(&self) -> usize {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        turn % self.upstream.endpoints.len().max(1)
-    }
-
-    /// The endpoint at this place.
-    pub fn endpoint(&self, place: usize) -> Option<&Endpoint> {
-        self.upstream.endpoints.get(place)
-    }
-
-    /// Sends a request in origin-form with its `Host` set, and waits for the head of the response.
+    /// Sends a request and waits for the head of the response. `lane` becomes the one that it went to, the last if
+    /// it went to several.
     pub async fn send(
         &self,
-        place: usize,
-        request: Request<RequestBody>,
-        progress: &BodyProgress,
+        outgoing: Outgoing,
+        lane: &mut Option<Rc<Lane>>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let (Some(endpoint), Some(pool)) = (self.endpoint(place), self.pools.get(place)) else {
-            return Err(self.no_endpoint());
-        };
-        let exchange = self.exchange(endpoint, pool, with_framing(request), progress);
-        // A failure of the request's own body shows as an error of the connection that it was sent on.
-        let response =
-            exchange.await.map_err(|error| progress.failure().map_or(error, UpstreamError::RequestBody))?;
-        check_head(&response)?;
-        Ok(response)
-    }
-
-    /// Sends a request that asks to switch protocols, which HTTP/1.1 alone can, on a connection of its own.
-    pub async fn send_upgrade(
-        &self,
-        place: usize,
-        request: Request<RequestBody>,
-        progress: &BodyProgress,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let (Some(endpoint), Some(pool)) = (self.endpoint(place), self.pools.get(place)) else {
-            return Err(self.no_endpoint());
-        };
-        match Box::pin(connect(&self.upstream, endpoint, Protocol::Http1)).await? {
-            Connected::Http1(sender) => {
-                let response = self.send_on(pool.lease(sender), request, progress).await?;
-                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    check_head(&response)?;
+        let admission = self.admit()?;
+        self.budget.earn();
+        let Outgoing { request, progress, own_host, is_upgrade } = outgoing;
+        let mut request = with_framing(request);
+        let lanes = self.lanes();
+        let mut tried: Vec<Rc<Lane>> = Vec::new();
+        let mut next = self.chooser.choose(&lanes, &tried).ok_or_else(|| self.no_healthy_endpoint())?;
+        loop {
+            let current = Rc::clone(lane.insert(next));
+            if own_host {
+                request.headers_mut().insert(HOST, current.endpoint().authority.clone());
+            }
+            let slot = if current.speaks_http2() { None } else { self.slot().await? };
+            let on_lane = current.enter();
+            let attempt = Attempt {
+                settings: &self.upstream.settings,
+                lane: &current,
+                progress: &progress,
+                may_repeat: self.may_repeat(&lanes, &tried),
+            };
+            let is_idempotent = is_idempotent(request.method());
+            let made =
+                if is_upgrade { attempt.make_upgrade(request).await } else { attempt.make(request).await };
+            let made = match made {
+                Ok(answered) => match fit(&answered.response, is_upgrade) {
+                    Ok(()) => Ok(answered),
+                    Err(error) => Err(Failed { error, again: None }),
+                },
+                failed => failed,
+            };
+            let (outcome, again) = match made {
+                Ok(answered) => {
+                    let verdict = self.judge(&current, &answered.response, is_idempotent);
+                    let slot = slot.filter(|_| answered.lease.is_some());
+                    let in_use = InUse { _lane: on_lane, _slot: slot, _admission: None };
+                    (
+                        Ok((answered.response, answered.lease, in_use)),
+                        answered.again.filter(|_| verdict.is_retried),
+                    )
                 }
-                Ok(response)
-            }
-            Connected::Http2(_) => Err(UpstreamError::NoUpgrade),
-        }
-    }
-
-    async fn send_on(
-        &self,
-        mut lease: Lease,
-        request: Request<RequestBody>,
-        progress: &BodyProgress,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let sending = lease.sender.send_request(to_http1(request));
-        let response = self.in_time(progress, sending).await??;
-        Ok(response.map(|body| UpstreamBody::new(body, Some(lease))))
-    }
-
-    fn no_endpoint(&self) -> UpstreamError {
-        UpstreamError::Connect {
-            endpoint: self.upstream.name.to_string(),
-            cause: std::io::Error::other("the upstream has no endpoint"),
-        }
-    }
-
-    async fn exchange(
-        &self,
-        endpoint: &Endpoint,
-        pool: &Rc<EndpointPool>,
-        request: Request<RequestBody>,
-        progress: &BodyProgress,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let mut request = request;
-        // Idle connections may turn out to be closed; what was not sent comes back and goes to the next one.
-        while let Some(mut lease) = pool.take() {
-            let repeated = repeatable(&request);
-            let sending = lease.sender.try_send_request(request);
-            match self.in_time(progress, sending).await? {
-                Ok(response) => return Ok(response.map(|body| UpstreamBody::new(body, Some(lease)))),
-                Err(mut error) => match (error.take_message(), repeated) {
-                    (Some(unsent), _) => request = unsent,
-                    (None, Some(repeated)) if has_died(error.error()) => {
-                        // Once, and on a new connection: the other idle ones are likely to be dead too.
-                        request = repeated;
-                        break;
+                Err(failed) => {
+                    // A failure of the request's own body shows as an error of the connection that it was sent on.
+                    let error = progress.failure().map_or(failed.error, UpstreamError::RequestBody);
+                    if let Some(failure) = error.failure() {
+                        self.upstream.failed(&current.member, failure, self.clock.monotonic());
                     }
-                    (None, _) => return Err(error.into_error().into()),
-                },
+                    (Err(error), failed.again)
+                }
+            };
+            let stays = matches!(outcome, Err(UpstreamError::Refused(_)));
+            tried.push(current);
+            if let Some((lane, again)) =
+                again.and_then(|again| self.retry(again, &progress, &lanes, &tried, stays))
+            {
+                (next, request) = (lane, again);
+                continue;
             }
-        }
-        if let Some(mut sender) = self.open_http2(pool) {
-            match self.in_time(progress, sender.try_send_request(to_http2(request, endpoint))).await? {
-                Ok(response) => return Ok(response.map(|body| UpstreamBody::new(body, None))),
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(error.into_error().into()),
-                },
-            }
-        }
-        // Boxed, here and where else a request leaves the warm path: else each one carries the room for it.
-        match Box::pin(self.connect(endpoint, pool)).await? {
-            Connected::Http1(sender) => self.send_on(pool.lease(sender), request, progress).await,
-            Connected::Http2(mut sender) => {
-                let sending = sender.send_request(to_http2(request, endpoint));
-                let response = self.in_time(progress, sending).await??;
-                Ok(response.map(|body| UpstreamBody::new(body, None)))
-            }
-        }
-    }
-
-    fn open_http2(
-        &self,
-        pool: &EndpointPool,
-    ) -> Option<hyper::client::conn::http2::SendRequest<RequestBody>> {
-        if self.upstream.protocol == Protocol::Http1 {
-            return None;
-        }
-        pool.http2.borrow().as_ref().filter(|sender| !sender.is_closed()).cloned()
-    }
-
-    /// A new connection; one at a time where HTTP/2 is possible, since all can share it.
-    async fn connect(&self, endpoint: &Endpoint, pool: &EndpointPool) -> Result<Connected, UpstreamError> {
-        let may_share = self.upstream.protocol == Protocol::Http2
-            || (self.upstream.protocol == Protocol::Auto && endpoint.tls.is_some());
-        let _one_at_a_time = if may_share { Some(pool.connecting.lock().await) } else { None };
-        if let Some(sender) = self.open_http2(pool) {
-            return Ok(Connected::Http2(sender));
-        }
-        let connected = connect(&self.upstream, endpoint, self.upstream.protocol).await?;
-        if let Connected::Http2(sender) = &connected {
-            *pool.http2.borrow_mut() = Some(sender.clone());
-        }
-        Ok(connected)
-    }
-
-    /// Waits for the response's head no longer than the response time-out after the request's body has come to
-    /// rest, so that a long upload is not taken for a slow answer.
-    async fn in_time<F: Future>(
-        &self,
-        progress: &BodyProgress,
-        sending: F,
-    ) -> Result<F::Output, UpstreamError> {
-        tokio::select! {
-            biased;
-            outcome = sending => Ok(outcome),
-            () = stalled(progress, self.upstream.timeouts.response) => Err(UpstreamError::ResponseTimeout),
+            let (response, lease, in_use) = outcome?;
+            let in_use = InUse { _admission: admission, ..in_use };
+            return Ok(response.map(|body| UpstreamBody::new(body, lease, in_use)));
         }
     }
 
     /// Closes connections that have been idle for too long; to be called now and then.
     pub fn prune(&self) {
-        self.pools.iter().for_each(|pool| pool.prune());
+        self.lanes.borrow().all().iter().for_each(|lane| lane.pool.prune());
     }
-}
 
-/// A copy of a request that may be sent a second time: safe (RFC 9110 section 9.2.1) and without a body. An upstream
-/// may close an idle connection in the very moment in which a request is sent on it, which is nobody's fault and
-/// none of the client's business.
-fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !request.method().is_safe() {
-        return None;
-    }
-    let mut copy = Request::new(request.body().repeated()?);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    copy.headers_mut().clone_from(request.headers());
-    Some(copy)
-}
-
-/// Whether the connection ended, as opposed to an answer that makes no sense.
-fn has_died(error: &hyper::Error) -> bool {
-    error.is_incomplete_message() || error.is_closed() || error.is_canceled() || UpstreamError::is_io(error)
-}
-
-/// Says how a body of unknown length is framed. hyper would leave the body of a GET or HEAD away without a word.
-fn with_framing(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    let body = request.body();
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    request
-}
-
-/// What hyper lets pass in a response, but would come out at the client as something else.
-fn check_head(response: &Response<UpstreamBody>) -> Result<(), UpstreamError> {
-    if response.status().is_informational() {
-        return Err(UpstreamError::UnfitResponse("101 although no upgrade was asked for"));
-    }
-    let headers = response.headers();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => {
-            let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-            if lengths.next().is_some() && lengths.next().is_some() {
-                return Err(UpstreamError::UnfitResponse("more than one Content-Length"));
-            }
-            Ok(())
+    /// The lanes to the members of this moment.
+    fn lanes(&self) -> Rc<Lanes> {
+        let mut lanes = self.lanes.borrow_mut();
+        if lanes.generation != self.upstream.members.generation() {
+            *lanes = Rc::new(make_lanes(&self.upstream, lanes.all(), &self.clock));
         }
-        // RFC 9112 section 6.3: a sign of response splitting.
-        (Some(_), _) if headers.contains_key(CONTENT_LENGTH) => {
-            Err(UpstreamError::UnfitResponse("both Content-Length and Transfer-Encoding"))
+        Rc::clone(&lanes)
+    }
+
+    /// Whether the upstream may be given one more request.
+    fn admit(&self) -> Result<Option<Admission>, UpstreamError> {
+        let Some(most) = self.upstream.settings.limits.requests else { return Ok(None) };
+        let admission = self.upstream.admit(most);
+        if admission.is_none() {
+            self.upstream.stats.over_requests.count();
         }
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        (Some(_), _) => Err(UpstreamError::UnfitResponse("a Transfer-Encoding other than chunked")),
+        admission.map(Some).ok_or_else(|| self.busy("limits.requests"))
+    }
+
+    /// A place among the connections in use, which is waited for no longer than a connection would be.
+    async fn slot(&self) -> Result<Option<OwnedSemaphorePermit>, UpstreamError> {
+        let Some(slots) = &self.slots else { return Ok(None) };
+        if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+            return Ok(Some(slot));
+        }
+        let settings = &self.upstream.settings;
+        let mut slot = None;
+        if self.waiting.get() < settings.limits.pending {
+            let _waiting = Waiting::new(&self.waiting);
+            let turn = tokio::time::timeout(settings.timeouts.connect, Arc::clone(slots).acquire_owned());
+            slot = turn.await.ok().and_then(Result::ok);
+        }
+        if slot.is_none() {
+            self.upstream.stats.over_pending.count();
+        }
+        slot.map(Some).ok_or_else(|| self.busy("limits.connections and limits.pending"))
+    }
+
+    fn may_repeat(&self, lanes: &Lanes, tried: &[Rc<Lane>]) -> MayRepeat {
+        if tried.len() >= self.upstream.settings.retries.attempts as usize {
+            MayRepeat::Never
+        } else if lanes.all().len() > tried.len() + 1 {
+            MayRepeat::Elsewhere
+        } else {
+            MayRepeat::Here
+        }
+    }
+
+    /// Where the request is sent again, if it is: to an endpoint that it has not been to, or, if it `stays` for want of
+    /// such a one, to where it was refused unprocessed.
+    fn retry(
+        &self,
+        request: Request<RequestBody>,
+        progress: &BodyProgress,
+        lanes: &Lanes,
+        tried: &[Rc<Lane>],
+        stays: bool,
+    ) -> Option<(Rc<Lane>, Request<RequestBody>)> {
+        let attempts = self.upstream.settings.retries.attempts as usize;
+        if tried.len() > attempts || !progress.is_repeatable() {
+            return None;
+        }
+        let again = || tried.last().filter(|_| stays).map(Rc::clone);
+        let lane = self.chooser.choose(lanes, tried).or_else(again)?;
+        if self.budget.spend(self.clock.monotonic()) {
+            self.upstream.stats.retries.count();
+            Some((lane, request))
+        } else {
+            self.upstream.stats.retries_over_budget.count();
+            None
+        }
+    }
+
+    /// What a response says of the endpoint, and whether the request goes to another one for it.
+    fn judge<B>(&self, lane: &Lane, response: &Response<B>, is_idempotent: bool) -> Verdict {
+        let status = response.status();
+        let is_gateway_error = matches!(
+            status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        );
+        if is_gateway_error {
+            self.upstream.failed(&lane.member, Failure::Status, self.clock.monotonic());
+        } else {
+            self.upstream.succeeded(&lane.member);
+        }
+        let retries = &self.upstream.settings.retries;
+        let by_status = is_idempotent && retries.statuses.contains(&status);
+        let by_grpc = retries.grpc_unavailable && is_grpc_unavailable(response.headers());
+        Verdict { is_retried: by_status || by_grpc }
+    }
+
+    fn no_healthy_endpoint(&self) -> UpstreamError {
+        UpstreamError::NoHealthyEndpoint { upstream: self.upstream.settings.name.to_string() }
+    }
+
+    fn busy(&self, limit: &'static str) -> UpstreamError {
+        UpstreamError::Busy { upstream: self.upstream.settings.name.to_string(), limit }
     }
 }
 
-/// HTTP/2 names scheme and authority in pseudo-headers (RFC 9113 section 8.3.1), which hyper takes from the URI.
-fn to_http2(mut request: Request<RequestBody>, endpoint: &Endpoint) -> Request<RequestBody> {
-    request.headers_mut().remove(TRANSFER_ENCODING);
-    let host = request.headers_mut().remove(http::header::HOST);
-    let authority = host.as_ref().unwrap_or(&endpoint.authority).as_bytes().to_owned();
-    let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.scheme =
-        Some(if endpoint.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
-    parts.authority = http::uri::Authority::from_maybe_shared(authority).ok();
-    if let Ok(uri) = http::Uri::from_parts(parts) {
-        *request.uri_mut() = uri;
-    }
-    *request.version_mut() = http::Version::HTTP_2;
-    request
+struct Verdict {
+    is_retried: bool,
 }
 
-/// Undoes [`to_http2`] for a request that an HTTP/2 connection gave back unsent.
-fn to_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    if let Some(authority) = request.uri().authority().map(|authority| authority.as_str().to_owned()) {
-        if let Ok(host) = http::HeaderValue::from_str(&authority) {
-            request.headers_mut().insert(http::header::HOST, host);
-        }
-        let target = request.uri().path_and_query().cloned();
-        *request.uri_mut() = target.map(http::Uri::from).unwrap_or_default();
+/// Counts as waiting until it is dropped, also by a client that goes away.
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
     }
-    *request.version_mut() = http::Version::HTTP_11;
-    with_framing(request)
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+fn make_lanes(upstream: &Upstream, before: &[Rc<Lane>], clock: &Clock) -> Lanes {
+    // Read before the members: a publication in between is then taken in with the next request.
+    let generation = upstream.members.generation();
+    let settings = &upstream.settings;
+    Lanes::new(generation, &upstream.members.all(), before, |member| {
+        let may_share = settings.protocol == Protocol::Http2
+            || (settings.protocol == Protocol::Auto && member.endpoint.tls.is_some());
+        let pool = EndpointPool::new(settings.max_idle, settings.timeouts.idle, may_share, clock.clone());
+        Lane::new(Arc::clone(member), pool)
+    })
+}
+
+/// Whether a response can be passed on.
+fn fit<B>(response: &Response<B>, may_switch: bool) -> Result<(), UpstreamError> {
+    if may_switch && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    head::check(response)
+}
+
+/// A response without messages that says UNAVAILABLE: the call did not get to its server.
+fn is_grpc_unavailable(headers: &HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|status| status == "14")
+        && headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

@@ -1,8 +1,10 @@
 //! Making a connection: name, TCP, TLS, HTTP handshake.
 
 use std::io;
-use std::pin::Pin;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,7 +16,8 @@ use tokio_rustls::client::TlsStream;
 use super::CoreExecutor;
 use super::body::RequestBody;
 use super::error::UpstreamError;
-use super::settings::{Endpoint, Protocol, Upstream};
+use super::member::{Addresses, Member};
+use super::settings::{Protocol, UpstreamSettings};
 
 /// A connection that speaks one version of HTTP.
 pub(super) enum Connected {
@@ -22,39 +25,98 @@ pub(super) enum Connected {
     Http2(http2::SendRequest<RequestBody>),
 }
 
-/// Connects to the endpoint within the upstream's connect time-out.
+/// How long a connection by one family may take before the other is tried as well (RFC 8305 section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// The largest head of a response by HTTP/2, in bytes (RFC 9113 section 6.5.2). By HTTP/1.1 hyper bounds it itself.
+const MAX_RESPONSE_HEAD: u32 = 64 * 1024;
+
+/// Connects to the member within the upstream's connect time-out, for requests of this core.
 pub(super) async fn connect(
-    upstream: &Upstream,
-    endpoint: &Endpoint,
+    upstream: &UpstreamSettings,
+    member: &Member,
     protocol: Protocol,
 ) -> Result<Connected, UpstreamError> {
-    tokio::time::timeout(upstream.timeouts.connect, attempt(endpoint, protocol))
+    let attempt = async {
+        let Opened { stream, is_http2 } = open(member, protocol).await?;
+        handshake(stream, is_http2).await
+    };
+    tokio::time::timeout(upstream.timeouts.connect, attempt)
         .await
-        .unwrap_or_else(|_| Err(UpstreamError::ConnectTimeout { endpoint: name(endpoint) }))
+        .unwrap_or_else(|_| Err(UpstreamError::ConnectTimeout { endpoint: member.label() }))
 }
 
-async fn attempt(endpoint: &Endpoint, protocol: Protocol) -> Result<Connected, UpstreamError> {
-    let failed = |cause| UpstreamError::Connect { endpoint: name(endpoint), cause };
-    if let Some(socket) = &endpoint.socket {
-        let stream = UnixStream::connect(socket).await.map_err(failed)?;
-        return handshake(Stream::Unix(stream), protocol == Protocol::Http2).await;
+/// A connection before anything was said on it.
+pub(super) struct Opened {
+    pub stream: Stream,
+    pub is_http2: bool,
+}
+
+/// Opens a connection, with TLS where the endpoint has it. The caller bounds the time.
+pub(super) async fn open(member: &Member, protocol: Protocol) -> Result<Opened, UpstreamError> {
+    let failed = |cause| UpstreamError::Connect { endpoint: member.label(), cause };
+    if let Some(socket) = &member.endpoint.socket {
+        let stream = Stream::Unix(UnixStream::connect(socket).await.map_err(failed)?);
+        return Ok(Opened { stream, is_http2: protocol == Protocol::Http2 });
     }
-    let tcp = TcpStream::connect((&*endpoint.host, endpoint.port)).await.map_err(failed)?;
+    let tcp = open_tcp(member).await?;
     tcp.set_nodelay(true).map_err(failed)?;
-    let (stream, negotiated_http2) = match &endpoint.tls {
-        None => (Stream::Plain(tcp), false),
-        Some((config, server_name)) => {
-            let alpn = (protocol == Protocol::Http1).then(|| vec![b"http/1.1".to_vec()]);
-            let tls = TlsConnector::from(config.clone())
-                .with_alpn(alpn.unwrap_or_else(|| config.alpn_protocols.clone()))
-                .connect(server_name.clone(), tcp)
-                .await
-                .map_err(|cause| UpstreamError::Tls { endpoint: name(endpoint), cause })?;
-            let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-            (Stream::Tls(Box::new(tls)), http2)
-        }
+    let Some((config, server_name)) = &member.endpoint.tls else {
+        return Ok(Opened { stream: Stream::Plain(tcp), is_http2: protocol == Protocol::Http2 });
     };
-    handshake(stream, protocol == Protocol::Http2 || negotiated_http2).await
+    let alpn = (protocol == Protocol::Http1).then(|| vec![b"http/1.1".to_vec()]);
+    let tls = TlsConnector::from(config.clone())
+        .with_alpn(alpn.unwrap_or_else(|| config.alpn_protocols.clone()))
+        .connect(server_name.clone(), tcp)
+        .await
+        .map_err(|cause| UpstreamError::Tls { endpoint: member.label(), cause })?;
+    let is_http2 = protocol == Protocol::Http2 || tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Opened { stream: Stream::Tls(Box::new(tls)), is_http2 })
+}
+
+async fn open_tcp(member: &Member) -> Result<TcpStream, UpstreamError> {
+    let failed = |cause| UpstreamError::Connect { endpoint: member.label(), cause };
+    match member.addresses {
+        Addresses::One(address) => TcpStream::connect(address).await.map_err(failed),
+        Addresses::Either(first, second) => {
+            let (first, second) = member.in_order(first, second);
+            let tcp = open_either(first, second).await.map_err(failed)?;
+            tcp.peer_addr().into_iter().for_each(|address| member.reached(address));
+            Ok(tcp)
+        }
+        Addresses::Unresolved => {
+            let name = (&*member.endpoint.host, member.endpoint.port);
+            let addresses: Vec<SocketAddr> = tokio::net::lookup_host(name)
+                .await
+                .map_err(|cause| UpstreamError::Resolve { endpoint: member.label(), cause })?
+                .collect();
+            TcpStream::connect(&*addresses).await.map_err(failed)
+        }
+    }
+}
+
+/// Happy Eyeballs for two addresses of one server: the second is tried when the first fails or is slow.
+async fn open_either(first: SocketAddr, second: SocketAddr) -> io::Result<TcpStream> {
+    let mut one = pin!(TcpStream::connect(first));
+    tokio::select! {
+        biased;
+        outcome = one.as_mut() => match outcome {
+            Ok(tcp) => return Ok(tcp),
+            Err(_) => return TcpStream::connect(second).await,
+        },
+        () = tokio::time::sleep(HEAD_START) => {}
+    }
+    let mut other = pin!(TcpStream::connect(second));
+    tokio::select! {
+        outcome = one.as_mut() => match outcome {
+            Ok(tcp) => Ok(tcp),
+            Err(_) => other.await,
+        },
+        outcome = other.as_mut() => match outcome {
+            Ok(tcp) => Ok(tcp),
+            Err(_) => one.await,
+        },
+    }
 }
 
 async fn handshake(stream: Stream, is_http2: bool) -> Result<Connected, UpstreamError> {
@@ -63,6 +125,7 @@ async fn handshake(stream: Stream, is_http2: bool) -> Result<Connected, Upstream
         let (sender, connection) = http2::Builder::new(CoreExecutor)
             .timer(TokioTimer::new())
             .adaptive_window(true)
+            .max_header_list_size(MAX_RESPONSE_HEAD)
             .handshake(io)
             .await?;
         tokio::task::spawn_local(connection);
@@ -74,15 +137,8 @@ async fn handshake(stream: Stream, is_http2: bool) -> Result<Connected, Upstream
     }
 }
 
-fn name(endpoint: &Endpoint) -> String {
-    match &endpoint.socket {
-        Some(socket) => format!("unix:{}", socket.display()),
-        None => format!("{}:{}", endpoint.host, endpoint.port),
-    }
-}
-
-/// TCP, a Unix socket or TLS, without the cost of a boxed trait object on each read.
-enum Stream {
+/// Plain or TLS, TCP or a Unix socket, without the cost of a boxed trait object on each read.
+pub(super) enum Stream {
     Plain(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),

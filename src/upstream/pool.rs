@@ -1,11 +1,12 @@
 //! The idle HTTP/1.1 connections of one core to one endpoint, and its shared HTTP/2 connection.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
-use tokio::sync::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::body::RequestBody;
 use crate::clock::{Clock, Monotonic};
@@ -15,8 +16,10 @@ use crate::clock::{Clock, Monotonic};
 pub(super) struct EndpointPool {
     idle: RefCell<Vec<Idle>>,
     pub http2: RefCell<Option<http2::SendRequest<RequestBody>>>,
-    /// Held while an HTTP/2 connection is made, so that a burst makes one and not hundreds.
-    pub connecting: Mutex<()>,
+    /// Permits to connect.
+    connecting: Semaphore,
+    /// Those who wait for a connection to come back, the first in front.
+    waiting: RefCell<VecDeque<oneshot::Sender<http1::SendRequest<RequestBody>>>>,
     max_idle: usize,
     idle_for: Duration,
     clock: Clock,
@@ -35,15 +38,31 @@ pub(super) struct Lease {
     pool: Rc<EndpointPool>,
 }
 
+/// How a request comes by a connection when none is idle.
+#[derive(Debug)]
+pub(super) enum Turn<'a> {
+    /// One has come back.
+    Returned(Lease),
+    /// It may make one, for as long as it holds this.
+    Connect(SemaphorePermit<'a>),
+}
+
+/// How many HTTP/1.1 connections are made at the same time. Whoever comes later waits for one of them or for one that
+/// comes back, whichever is first: when a core is too slow for its load, a connection for each request in flight would
+/// cost it more than the requests do.
+const CONNECTS: usize = 64;
+
 /// For how long a connection may take to become usable again after its response was read to the end.
 const SETTLE: Duration = Duration::from_secs(1);
 
 impl EndpointPool {
-    pub fn new(max_idle: usize, idle_for: Duration, clock: Clock) -> Self {
+    /// Without connections. Where one may turn out to be HTTP/2 and serve all, `may_share`, they are made one by one.
+    pub fn new(max_idle: usize, idle_for: Duration, may_share: bool, clock: Clock) -> Self {
         Self {
             idle: RefCell::default(),
             http2: RefCell::default(),
-            connecting: Mutex::default(),
+            connecting: Semaphore::new(if may_share { 1 } else { CONNECTS }),
+            waiting: RefCell::default(),
             max_idle,
             idle_for,
             clock,
@@ -67,6 +86,39 @@ impl EndpointPool {
         None
     }
 
+    /// Waits for a connection to come back, if it `takes_used` ones, or for leave to make one. The caller bounds the
+    /// time.
+    pub async fn turn(self: &Rc<Self>, takes_used: bool) -> Turn<'_> {
+        if let Ok(permit) = self.connecting.try_acquire() {
+            return Turn::Connect(permit);
+        }
+        if !takes_used {
+            return Turn::Connect(self.leave_to_connect().await);
+        }
+        let (sender, returned) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.borrow_mut();
+            // Those at the front have waited for longest, and may have given up.
+            while waiting.front().is_some_and(oneshot::Sender::is_closed) {
+                waiting.pop_front();
+            }
+            waiting.push_back(sender);
+        }
+        tokio::select! {
+            biased;
+            Ok(sender) = returned => Turn::Returned(self.lease(sender)),
+            permit = self.leave_to_connect() => Turn::Connect(permit),
+        }
+    }
+
+    async fn leave_to_connect(&self) -> SemaphorePermit<'_> {
+        match self.connecting.acquire().await {
+            Ok(permit) => permit,
+            // It is never closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     pub fn lease(self: &Rc<Self>, sender: http1::SendRequest<RequestBody>) -> Lease {
         Lease { sender, pool: Rc::clone(self) }
     }
@@ -81,6 +133,14 @@ impl EndpointPool {
     }
 
     fn put(&self, sender: http1::SendRequest<RequestBody>) {
+        let mut sender = sender;
+        loop {
+            let Some(first) = self.waiting.borrow_mut().pop_front() else { break };
+            match first.send(sender) {
+                Ok(()) => return,
+                Err(unwanted) => sender = unwanted,
+            }
+        }
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.max_idle {
             idle.push(Idle { sender, since: self.clock.monotonic() });

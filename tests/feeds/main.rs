@@ -6,6 +6,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod events;
+mod feed_server;
 mod fleet;
 mod nats;
 mod registry;

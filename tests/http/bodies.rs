@@ -335,7 +335,7 @@ routes: [{{ match: {{ path: '/**' }}, public: true, upstream: api }}]
 }
 
 /// Frames that are there already.
-struct Frames(std::vec::IntoIter<hyper::body::Frame<bytes::Bytes>>);
+pub struct Frames(pub std::vec::IntoIter<hyper::body::Frame<bytes::Bytes>>);
 
 impl hyper::body::Body for Frames {
     type Data = bytes::Bytes;

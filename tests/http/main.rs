@@ -14,8 +14,11 @@ mod wire;
 
 mod bodies;
 mod cors;
+mod dying;
+mod endpoints;
 mod floods;
 mod framing;
+mod h2server;
 mod h2wire;
 mod headers;
 mod http2;

@@ -67,7 +67,7 @@ pub fn api(recorder: &Recorder) -> String {
 pub struct Gateway {
     pub plain: SocketAddr,
     pub tls: SocketAddr,
-    _running: Running,
+    running: Running,
     _dir: tempfile::TempDir,
 }
 
@@ -97,7 +97,12 @@ impl Gateway {
         let running = app::start(config).await.unwrap();
         let plain = running.listener_address(0).unwrap();
         let tls = running.listener_address(1).unwrap_or(plain);
-        Self { plain, tls, _running: running, _dir: dir }
+        Self { plain, tls, running, _dir: dir }
+    }
+
+    /// The page of metrics.
+    pub fn metrics(&self) -> String {
+        self.running.metrics().render().unwrap()
     }
 
     pub async fn wire(&self) -> Wire {

@@ -39,6 +39,7 @@ routes:
     process.write("valgate.yaml", &changed);
     process.hand_over().await;
     assert_ne!(process.id(), old);
+    process.wait_for_lines(" listening", 4).await;
     assert_eq!(process.address(" listening", 2), plain, "the same sockets");
     for _ in 0..20 {
         assert_eq!(get(plain, "/orders/b", &[]).await.status, 200);

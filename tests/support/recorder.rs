@@ -43,6 +43,8 @@ pub struct Recorded {
     pub headers: Vec<(String, String)>,
     /// The body without its coding, as far as it came.
     pub body: Vec<u8>,
+    /// The fields behind a chunked body.
+    pub trailers: Vec<(String, String)>,
     /// Whether the body came to its end.
     pub complete: bool,
     /// The place of its connection among all connections.
@@ -262,11 +264,23 @@ impl Conn {
                 return false;
             };
             if size == 0 {
-                // The gateway forwards no request trailers.
-                return self.line().await.is_some_and(|line| line.is_empty());
+                return self.trailers().await;
             }
             if !self.counted(size).await || self.line().await.is_none_or(|line| !line.is_empty()) {
                 return false;
+            }
+        }
+    }
+
+    async fn trailers(&mut self) -> bool {
+        loop {
+            let Some(line) = self.line().await else { return false };
+            match line.split_once(':') {
+                Some((name, value)) => {
+                    let field = (name.to_owned(), value.trim().to_owned());
+                    self.update(|request| request.trailers.push(field));
+                }
+                None => return line.is_empty(),
             }
         }
     }
@@ -336,6 +350,13 @@ impl Conn {
     /// Sends bytes; that the other side has gone is no error of the test.
     pub async fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// Whether the other side has closed already.
+    pub async fn is_closed(&mut self) -> bool {
+        tokio::task::yield_now().await;
+        let mut byte = [0];
+        !matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     /// Closes with a reset instead of an end.

@@ -8,6 +8,7 @@ mod metrics;
 mod probes;
 mod refusals;
 mod reload;
+mod revocations;
 mod status;
 mod verify;
 
@@ -19,6 +20,7 @@ pub use metrics::MetricsPage;
 pub use probes::{Livez, Readyz};
 pub use refusals::RefusalsList;
 pub use reload::Reload;
+pub use revocations::{Revocations, WritableFeed};
 pub use status::Status;
 pub use verify::{Question, VerifyToken};
 

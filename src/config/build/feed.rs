@@ -1,13 +1,22 @@
 //! `feeds`.
 
 use super::Build;
+use super::names::Names;
 use super::values::{HOUR, MILLISECOND, MINUTE, SECOND};
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::settings::{Feed, FeedSource, HttpFeed};
 
+/// What feeds may refer to.
+pub(super) struct References<'a> {
+    pub(super) issuers: &'a Names,
+    pub(super) feeds: &'a Names,
+    /// Of each feed, whether its engine can be written to.
+    pub(super) writable: &'a [bool],
+}
+
 impl Build<'_, '_> {
-    pub(super) fn feed(&mut self, raw: &raw::Feed, place: &Place) -> Option<Feed> {
+    pub(super) fn feed(&mut self, raw: &raw::Feed, names: &References<'_>, place: &Place) -> Option<Feed> {
         let one = self.exactly_one(
             place,
             &[
@@ -15,19 +24,33 @@ impl Build<'_, '_> {
                 ("file", raw.file.is_some()),
                 ("valkey", raw.valkey.is_some()),
                 ("nats", raw.nats.is_some()),
+                ("set_push", raw.set_push.is_some()),
+                ("set_poll", raw.set_poll.is_some()),
+                ("backchannel_logout", raw.backchannel_logout.is_some()),
             ],
         );
-        let http = self.optional(raw.http.as_ref(), |build, raw| build.http_feed(raw, &place.field("http")));
+        let http =
+            self.optional(raw.http.as_ref(), |build, raw| build.http_feed(raw, names, &place.field("http")));
         let file = self.optional(raw.file.as_ref(), |build, raw| build.file_feed(raw, &place.field("file")));
         let valkey =
             self.optional(raw.valkey.as_ref(), |build, raw| build.valkey_feed(raw, &place.field("valkey")));
         let nats = self.optional(raw.nats.as_ref(), |build, raw| build.nats_feed(raw, &place.field("nats")));
+        let push = self.optional(raw.set_push.as_ref(), |build, raw| {
+            build.set_push(raw, names, &place.field("set_push"))
+        });
+        let poll = self.optional(raw.set_poll.as_ref(), |build, raw| {
+            build.set_poll(raw, names, &place.field("set_poll"))
+        });
+        let logout = self.optional(raw.backchannel_logout.as_ref(), |build, raw| {
+            build.backchannel_logout(raw, names, &place.field("backchannel_logout"))
+        });
         one?;
-        let source = http?.map(FeedSource::Http).or(file?).or(valkey?).or(nats?)?;
+        let events = push?.or(poll?).or(logout?).map(FeedSource::Events);
+        let source = http?.map(FeedSource::Http).or(file?).or(valkey?).or(nats?).or(events)?;
         Some(Feed { name: raw.name.clone(), source })
     }
 
-    fn http_feed(&mut self, raw: &raw::HttpFeed, place: &Place) -> Option<HttpFeed> {
+    fn http_feed(&mut self, raw: &raw::HttpFeed, names: &References<'_>, place: &Place) -> Option<HttpFeed> {
         let url = self.source_url(&raw.url, &place.field("url"), raw.insecure_allow_http);
         let long_poll = self.optional(raw.long_poll.as_ref(), |build, text| {
             build.duration(text, &place.field("long_poll"), SECOND, 5 * MINUTE)
@@ -37,6 +60,12 @@ impl Build<'_, '_> {
         let authorization = self.optional(raw.authorization.as_ref(), |build, secret| {
             build.secret_header(secret, &place.field("authorization"))
         });
+        let write_authorization = self.optional(raw.write_authorization.as_ref(), |build, secret| {
+            build.secret_header(secret, &place.field("write_authorization"))
+        });
+        let signed = self.optional(raw.signed.as_ref(), |build, raw| {
+            build.signed_feed(raw, names, &place.field("signed"))
+        });
         let ca = self.optional(raw.ca.as_deref(), |build, path| build.file(path, &place.field("ca")));
         Some(HttpFeed {
             url: url?,
@@ -44,6 +73,8 @@ impl Build<'_, '_> {
             interval: interval?,
             timeout: timeout?,
             authorization: authorization?,
+            write_authorization: write_authorization?,
+            signed: signed?,
             ca: ca?,
             insecure_allow_http: raw.insecure_allow_http,
         })

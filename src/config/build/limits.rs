@@ -1,10 +1,10 @@
-//! `limits` and `timeouts`.
+//! `limits`, `timeouts` and `overload`.
 
 use super::Build;
 use super::values::{DAY, HOUR, MILLISECOND};
 use crate::config::place::Place;
 use crate::config::raw;
-use crate::config::settings::{Limits, Timeouts};
+use crate::config::settings::{Limits, Overload, Timeouts};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -40,6 +40,12 @@ impl Build<'_, '_> {
             connections: usize::try_from(connections?).ok()?,
             concurrent_streams: u32::try_from(streams?).ok()?,
         })
+    }
+
+    pub(super) fn overload(&mut self, raw: &raw::Overload, place: &Place) -> Option<Overload> {
+        let requests = self.count(raw.requests, &place.field("requests"), 1, 10_000_000);
+        let delay = self.duration(&raw.delay, &place.field("delay"), MILLISECOND, HOUR);
+        Some(Overload { requests: usize::try_from(requests?).ok()?, delay: delay? })
     }
 
     pub(super) fn timeouts(&mut self, raw: &raw::Timeouts, place: &Place) -> Option<Timeouts> {

@@ -11,6 +11,7 @@ mod claims;
 mod conflicts;
 mod cors;
 mod engine;
+mod events;
 mod feed;
 mod files;
 mod forwarded;
@@ -22,6 +23,7 @@ mod listener;
 mod names;
 mod observe;
 mod reload;
+mod resilience;
 mod route;
 mod status_list;
 mod transport;
@@ -99,7 +101,9 @@ impl Build<'_, '_> {
         self.distinct_addresses(raw);
         self.somebody_asks_for_certificates(raw);
         let access_log = self.access_log(&raw.access_log, &root.field("access_log"));
-        let feeds = each(&raw.feeds, &root.field("feeds"), |raw, place| self.feed(raw, place));
+        let writable: Vec<bool> = raw.feeds.iter().map(raw::Feed::is_writable).collect();
+        let references = feed::References { issuers: &issuer_names, feeds: &feed_names, writable: &writable };
+        let feeds = each(&raw.feeds, &root.field("feeds"), |raw, place| self.feed(raw, &references, place));
         let issuers =
             each(&raw.issuers, &root.field("issuers"), |raw, place| self.issuer(raw, &feed_names, place));
         self.distinct_issuers(&raw.issuers, &root.field("issuers"));
@@ -107,16 +111,20 @@ impl Build<'_, '_> {
             each(&raw.upstreams, &root.field("upstreams"), |raw, place| self.upstream(raw, place));
         let limits = self.limits(&raw.limits, &root.field("limits"));
         let timeouts = self.timeouts(&raw.timeouts, &root.field("timeouts"));
+        let overload = self.overload(&raw.overload, &root.field("overload"));
         let reload = self.reload(&raw.reload, &root.field("reload"));
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
             max_body: limits.and_then(|limits| limits.body),
             issuers: &issuer_names,
             introspecting: raw.issuers.iter().map(|issuer| issuer.introspection.is_some()).collect(),
+            feeds: &feed_names,
             upstreams: &upstream_names,
         };
         let routes = each(&raw.routes, &root.field("routes"), |raw, place| self.route(raw, &defaults, place));
         self.distinct_routes(&routes, &root.field("routes"));
+        self.received_feeds(&feeds, &routes, &root);
+        self.effective_revocation(&issuers, &routes, &root.field("routes"));
 
         Some(Config {
             state_dir: raw.state_dir.as_deref().map(|path| self.files.resolve(path)),
@@ -134,6 +142,7 @@ impl Build<'_, '_> {
             limits: limits?,
             timeouts: timeouts?,
             forwarded: forwarded?,
+            overload: overload?,
             reload: reload?,
             document: Document::default(),
         })

@@ -9,8 +9,8 @@ use crate::certificate::CertificateFact;
 use crate::config::place::Place;
 use crate::config::raw::{self, PathSpelling};
 use crate::config::settings::{
-    Access, AllowedSpellings, ErrorDetail, IdentitySource, IssuerIndex, Requirements, Route, TokenFrom,
-    UpstreamHost, UpstreamIndex,
+    Access, AllowedSpellings, ErrorDetail, FeedIndex, IdentitySource, IssuerIndex, Requirements, Route,
+    Service, TokenFrom, UpstreamHost, UpstreamIndex,
 };
 use crate::route::{HostPattern, MethodSet, PathPattern, RouteMatch};
 
@@ -21,6 +21,7 @@ pub(super) struct Defaults<'a> {
     pub(super) issuers: &'a Names,
     /// Which issuers are asked about opaque tokens, in their order.
     pub(super) introspecting: Vec<bool>,
+    pub(super) feeds: &'a Names,
     pub(super) upstreams: &'a Names,
 }
 
@@ -36,7 +37,7 @@ impl Build<'_, '_> {
         }
         let matches = self.matches(&raw.matches, &place.field("match"));
         let access = self.access(raw, defaults, place);
-        let upstream = defaults.upstreams.find(&raw.upstream, &place.field("upstream"), self.mistakes);
+        let service = self.service(raw, defaults, place);
         let identity_headers = self.identity_headers(raw, &place.field("identity_headers"));
         let token_from = self.token_from(raw, place);
         let max_body = self.optional(raw.max_body.as_ref(), |build, size| {
@@ -58,7 +59,7 @@ impl Build<'_, '_> {
             name: raw.name.clone().unwrap_or_else(|| matches.to_string()),
             matches,
             access: access?,
-            upstream: UpstreamIndex(upstream?),
+            service: service?,
             identity_headers: identity_headers?,
             forward_token: raw.forward_token,
             token_from: token_from?,
@@ -124,7 +125,46 @@ impl Build<'_, '_> {
         all(methods).map(MethodSet::Only)
     }
 
+    fn service(&mut self, raw: &raw::Route, defaults: &Defaults<'_>, place: &Place) -> Option<Service> {
+        let one = self.exactly_one(
+            place,
+            &[
+                ("upstream", raw.upstream.is_some()),
+                ("receives", raw.receives.is_some()),
+                ("revocation_endpoint", raw.revocation_endpoint.is_some()),
+            ],
+        );
+        let upstream = self.optional(raw.upstream.as_deref(), |build, name| {
+            defaults.upstreams.find(name, &place.field("upstream"), build.mistakes)
+        });
+        let receives = self.optional(raw.receives.as_deref(), |build, name| {
+            defaults.feeds.find(name, &place.field("receives"), build.mistakes)
+        });
+        let revokes = self.optional(raw.revocation_endpoint.as_ref(), |build, raw| {
+            build.revocation_endpoint(raw, defaults.feeds, &place.field("revocation_endpoint"))
+        });
+        one?;
+        let upstream = upstream?.map(|place| Service::Upstream(UpstreamIndex(place)));
+        let receive = receives?.map(|place| Service::Receive(FeedIndex(place)));
+        upstream.or(receive).or(revokes?.map(Service::Revoke))
+    }
+
     fn access(&mut self, raw: &raw::Route, defaults: &Defaults<'_>, place: &Place) -> Option<Access> {
+        if raw.receives.is_some() {
+            if raw.public || raw.require.is_some() {
+                let remedy = "remove `public` and `require`: the feed itself says who may send to it";
+                self.mistakes.add(
+                    &place.field("receives"),
+                    "knows its sender by the feed's own rules",
+                    remedy,
+                );
+            }
+            return Some(Access::Public);
+        }
+        if raw.public && raw.revocation_endpoint.is_some() {
+            let remedy = "`require` the issuers whose tokens can be taken back here";
+            self.mistakes.add(&place.field("public"), "without a token there is nothing to revoke", remedy);
+        }
         let one = self.exactly_one(place, &[("require", raw.require.is_some()), ("public", raw.public)]);
         if raw.public && raw.forward_token {
             let remedy = "remove one of the two: a token that nobody checked must not reach the API as if it were good";

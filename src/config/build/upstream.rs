@@ -4,7 +4,7 @@ use http::uri::Authority;
 use rustls_pki_types::ServerName;
 use url::Host;
 
-use super::values::{DAY, HOUR, MILLISECOND};
+use super::values::{DAY, HOUR, MILLISECOND, SECOND};
 use super::{Build, all, each};
 use crate::config::place::Place;
 use crate::config::raw;
@@ -12,6 +12,8 @@ use crate::config::settings::{Endpoint, Protocol, Upstream, UpstreamTls};
 
 /// Sockets that a worker may hold for one upstream.
 const MAX_IDLE_CONNECTIONS: u64 = 65_536;
+/// Enough for any ratio that can be told from its neighbours.
+const MAX_WEIGHT: u64 = 1_000;
 
 impl Build<'_, '_> {
     pub(super) fn upstream(&mut self, raw: &raw::Upstream, place: &Place) -> Option<Upstream> {
@@ -34,6 +36,15 @@ impl Build<'_, '_> {
             0,
             MAX_IDLE_CONNECTIONS,
         );
+        let resolve = place.field("resolve_interval");
+        let resolve_interval = self.duration(&raw.resolve_interval, &resolve, SECOND, DAY);
+        let balancing = self.balancing(&raw.balancing, &place.field("balancing"));
+        let health_check = self.optional(raw.health_check.as_ref(), |build, raw| {
+            build.health_check(raw, &place.field("health_check"))
+        });
+        let ejection = self.ejection(&raw.ejection, &place.field("ejection"));
+        let retries = self.retries(&raw.retries, &place.field("retries"));
+        let limits = self.upstream_limits(&raw.limits, &place.field("limits"));
         Some(Upstream {
             name: raw.name.clone(),
             endpoints: endpoints?,
@@ -47,6 +58,12 @@ impl Build<'_, '_> {
             response_timeout: response?,
             idle_timeout: idle?,
             max_idle_connections: usize::try_from(max_idle?).ok()?,
+            resolve_interval: resolve_interval?,
+            balancing: balancing?,
+            health_check: health_check?,
+            ejection: ejection?,
+            retries: retries?,
+            limits: limits?,
         })
     }
 
@@ -55,15 +72,19 @@ impl Build<'_, '_> {
         let texts: Vec<String> = raw.iter().map(|endpoint| endpoint.url().to_owned()).collect();
         self.no_repeats(&texts, place);
         let endpoints = each(raw, place, |raw, place| match raw {
-            raw::Endpoint::Url(url) => self.endpoint(url, place),
-            raw::Endpoint::Detailed(raw) => self.endpoint(&raw.url, &place.field("url")),
+            raw::Endpoint::Url(url) => self.endpoint(url, raw.weight(), place, place),
+            raw::Endpoint::Detailed(detailed) => {
+                self.endpoint(&detailed.url, raw.weight(), &place.field("url"), &place.field("weight"))
+            }
         });
         all(endpoints)
     }
 
-    fn endpoint(&mut self, text: &str, place: &Place) -> Option<Endpoint> {
+    fn endpoint(&mut self, text: &str, weight: u64, place: &Place, weight_place: &Place) -> Option<Endpoint> {
+        let weight = self.count(weight, weight_place, 1, MAX_WEIGHT).map(u32::try_from);
         if let Some(path) = text.strip_prefix("unix:") {
-            return self.socket(path, place);
+            let socket = self.socket(path, place);
+            return Some(Endpoint { weight: weight?.ok()?, ..socket? });
         }
         let url = self.url(text, place)?;
         let credentials = !url.username().is_empty() || url.password().is_some();
@@ -94,7 +115,14 @@ impl Build<'_, '_> {
             self.mistakes.add(place, "the port is 0", "write the port on which the API listens");
             return None;
         };
-        Some(Endpoint { socket: None, tls: url.scheme() == "https", host, port, authority })
+        Some(Endpoint {
+            socket: None,
+            tls: url.scheme() == "https",
+            host,
+            port,
+            authority,
+            weight: weight?.ok()?,
+        })
     }
 
     /// An endpoint on this host that is no place in the network: its `Host` is `localhost`.
@@ -110,6 +138,7 @@ impl Build<'_, '_> {
             host: "localhost".to_owned(),
             port: 0,
             authority: Authority::from_static("localhost"),
+            weight: 1,
         })
     }
 

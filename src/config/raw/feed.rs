@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DurationText, NatsFeed, Reserved, SecretText, Valkey};
+use super::{BackchannelLogout, DurationText, NatsFeed, SecretText, SetPoll, SetPush, SignedFeed, Valkey};
 
-/// Where revocations come from. Exactly one of `http`, `file`, `valkey` and `nats`.
+/// Where revocations come from. Exactly one source.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Feed {
@@ -20,11 +20,19 @@ pub struct Feed {
     /// NATS `JetStream`, as docs/revocation-nats.md describes.
     pub nats: Option<NatsFeed>,
     /// Security Event Tokens by push (RFC 8935).
-    pub set_push: Option<Reserved>,
+    pub set_push: Option<SetPush>,
     /// Security Event Tokens by poll (RFC 8936).
-    pub set_poll: Option<Reserved>,
+    pub set_poll: Option<SetPoll>,
     /// `OpenID` Connect back-channel logout.
-    pub backchannel_logout: Option<Reserved>,
+    pub backchannel_logout: Option<BackchannelLogout>,
+}
+
+impl Feed {
+    /// Whether revocations can be written to its engine, for all gateways that read it.
+    pub fn is_writable(&self) -> bool {
+        let is_engine = self.file.is_some() || self.valkey.is_some() || self.nats.is_some();
+        is_engine || self.http.as_ref().is_some_and(|http| http.write_authorization.is_some())
+    }
 }
 
 /// A feed by HTTP.
@@ -44,6 +52,11 @@ pub struct HttpFeed {
     pub timeout: DurationText,
     /// Value of the `Authorization` header: `Bearer ${FEED_TOKEN}`, or `file:PATH` of a file that holds it.
     pub authorization: Option<SecretText>,
+    /// Value of the `Authorization` header for writing: lets `valgate revoke`, the admin listener, `write_to` and
+    /// `revocation_endpoint` revoke by this feed. For a server that takes revocations, as `valgate feed serve` does.
+    pub write_authorization: Option<SecretText>,
+    /// The server signs its answers: for a transport that is not to be trusted.
+    pub signed: Option<SignedFeed>,
     /// PEM file with certificate authorities to trust for this feed, beside the system's.
     pub ca: Option<String>,
     /// Fetch by `http://` from addresses other than loopback. Whoever is on the way can then lift revocations.

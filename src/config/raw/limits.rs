@@ -1,4 +1,4 @@
-//! `limits` and `timeouts`.
+//! `limits`, `timeouts` and `overload`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,24 @@ pub struct Timeouts {
     /// How long an idle HTTP/1.1 connection is kept after a stop was asked for, in case its client is just sending
     /// one more request, whose answer then says `Connection: close`. Closing at once would break such requests.
     pub drain_idle: DurationText,
+}
+
+/// When requests are refused at once (VAL-064), so that the others are answered in time.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Overload {
+    /// Requests that wait for the head of their answer, of all clients together; each worker has an even share. Room for
+    /// slow APIs, and a bound on the memory that they cost.
+    pub requests: u64,
+    /// For how long work that is ready may wait for its worker, not only in bursts. Beyond it a share of the requests is
+    /// refused, as large as is needed to get back. Far more than a busy worker needs, far less than clients wait.
+    pub delay: DurationText,
+}
+
+impl Default for Overload {
+    fn default() -> Self {
+        Self { requests: 10_000, delay: "100ms".into() }
+    }
 }
 
 impl Default for Limits {

@@ -6,6 +6,7 @@
 mod certificate;
 mod cors;
 mod engine;
+mod events;
 mod feed;
 mod introspection;
 mod issuer;
@@ -27,12 +28,15 @@ pub use certificate::{
 };
 pub use cors::{AnsweredBy, Cors};
 pub use engine::{EngineTls, NatsFeed, Valkey};
+pub use events::{
+    BackchannelLogout, RevocationEndpoint, Revokes, SetPoll, SetPush, SignedFeed, SubjectFact, Subjects,
+};
 pub use feed::{Feed, FileFeed, HttpFeed};
 pub use introspection::{IntrospectedTokens, Introspection};
 pub use issuer::{
     Binding, Discovery, ExpiryHint, Issuer, Keys, Profile, Registry, Revocation, WhenStale, WhenUnavailable,
 };
-pub use limits::{Limits, Timeouts};
+pub use limits::{Limits, Overload, Timeouts};
 pub use listener::{Hsts, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};
 pub use reload::Reload;
@@ -40,7 +44,10 @@ pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, Token
 pub use status_list::StatusList;
 pub use text::{DurationText, Reserved, SecretText, SizeText};
 pub use transport::{ClientCertificate, Proxy};
-pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
+pub use upstream::{
+    Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
+    UpstreamTls,
+};
 
 /// The configuration of valgate: one YAML file.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -88,6 +95,9 @@ pub struct Config {
     /// How long anything may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// When requests are refused because there are too many.
+    #[serde(default)]
+    pub overload: Overload,
     /// When changes of this file and of those that it names are put in force.
     #[serde(default)]
     pub reload: Reload,

@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cors, ErrorDetail, ExpiryHint, IdentitySource, RequiredCertificate, Reserved, SizeText};
+use super::{
+    Cors, ErrorDetail, ExpiryHint, IdentitySource, RequiredCertificate, Reserved, RevocationEndpoint,
+    SizeText,
+};
 
-/// What is served, to whom. Exactly one of `require` and `public`.
+/// What is served, to whom. Exactly one of `require` and `public`, and of `upstream`, `receives` and
+/// `revocation_endpoint`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -22,7 +26,12 @@ pub struct Route {
     /// What the client must have: a token, a certificate, or both.
     pub require: Option<Require>,
     /// Name of the upstream that serves it.
-    pub upstream: String,
+    pub upstream: Option<String>,
+    /// Name of the feed whose events or logout tokens arrive here: the gateway itself answers. The sender is known by
+    /// the feed's own rules, so the route has neither `require` nor `public`.
+    pub receives: Option<String>,
+    /// The gateway itself answers, and takes back the token or session of the bearer (in the manner of RFC 7009).
+    pub revocation_endpoint: Option<RevocationEndpoint>,
     /// Headers that tell the API who calls: header name to claim name, to a list of names that leads to a nested
     /// claim, or to a part of the client certificate: `{ certificate: san_uri }`. Arrays are joined by spaces, other than ASCII is percent-encoded, an absent claim leaves the
     /// header out. Clients cannot send these headers themselves, on any route.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use url::Url;
 
+use super::{EventFeed, SignedFeed};
 use super::{Nats, Valkey};
 
 /// Where revocations come from.
@@ -29,6 +30,8 @@ pub enum FeedSource {
         /// How often.
         interval: Duration,
     },
+    /// Statements that a provider signs.
+    Events(EventFeed),
     /// In a Valkey or Redis.
     Valkey {
         /// Where.
@@ -58,6 +61,10 @@ pub struct HttpFeed {
     pub timeout: Duration,
     /// The `Authorization` header, marked sensitive so that it is never printed.
     pub authorization: Option<HeaderValue>,
+    /// The same for writing; none: it is not written to.
+    pub write_authorization: Option<HeaderValue>,
+    /// How its answers are signed; none: not at all.
+    pub signed: Option<SignedFeed>,
     /// Authorities to trust beside the system's.
     pub ca: Option<PathBuf>,
     /// Whether `http://` is allowed to addresses other than loopback.

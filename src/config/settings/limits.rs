@@ -21,6 +21,15 @@ pub struct Limits {
     pub concurrent_streams: u32,
 }
 
+/// When requests are refused because there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overload {
+    /// Requests that wait for the head of their answer, of all clients together.
+    pub requests: usize,
+    /// For which ready work may wait for its worker.
+    pub delay: Duration,
+}
+
 /// How long anything may take on the side of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {

@@ -5,6 +5,7 @@
 
 mod carried;
 mod engine;
+mod events;
 mod feed;
 mod forwarded;
 mod introspection;
@@ -25,6 +26,7 @@ pub use carried::{CarriedProbe, ProbeError};
 pub use engine::{
     EngineTls, HostPort, Nats, NatsCredentials, Secret, Valkey, ValkeyCredentials, ValkeyTopology,
 };
+pub use events::{Arrival, EventFeed, RevocationEndpoint, Revokes, SetPoll, SignedFeed};
 pub use feed::{Feed, FeedSource, HttpFeed};
 pub use forwarded::{Forwarded, ForwardedHeader};
 pub use introspection::{ClientAuth, EndpointLocation, IntrospectedTokens, Introspection, PrivateKeyJwt};
@@ -32,16 +34,19 @@ pub use issuer::{
     Audiences, ExpiryHint, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Registry,
     Revocation, StatusList, WhenStale,
 };
-pub use limits::{Limits, Timeouts};
+pub use limits::{Limits, Overload, Timeouts};
 pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
 pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
 pub use reload::Reload;
 pub use route::{
-    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route,
+    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route, Service,
     TokenFrom, UpstreamHost,
 };
 pub use transport::{ClientCertificate, Proxy, Transport};
-pub use upstream::{Endpoint, Protocol, Upstream, UpstreamTls};
+pub use upstream::{
+    Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
+    UpstreamTls,
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -76,6 +81,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Whose word on the client's address counts.
     pub forwarded: Forwarded,
+    /// When requests are refused because there are too many.
+    pub overload: Overload,
     /// When it is put in force anew.
     pub reload: Reload,
     /// What the file said, to be compared with another.

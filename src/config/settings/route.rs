@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::HeaderName;
 
-use super::{ErrorDetail, ExpiryHint, IssuerIndex, UpstreamIndex};
+use super::{ErrorDetail, ExpiryHint, FeedIndex, IssuerIndex, RevocationEndpoint, UpstreamIndex};
 use crate::certificate::{CertificateFact, CertificateRules};
 use crate::cors::Cors;
 use crate::route::RouteMatch;
@@ -19,7 +19,7 @@ pub struct Route {
     /// Who may pass.
     pub access: Access,
     /// Who serves it.
-    pub upstream: UpstreamIndex,
+    pub service: Service,
     /// Headers that tell the API who calls, each with what fills it. Empty on public routes.
     pub identity_headers: Vec<(HeaderName, IdentitySource)>,
     /// Whether the token itself is passed on.
@@ -40,6 +40,17 @@ pub struct Route {
     pub allow_override_headers: Vec<HeaderName>,
     /// Which pages of other origins may call; none: none may read what they are answered.
     pub cors: Option<Cors>,
+}
+
+/// Who serves the requests of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// An API.
+    Upstream(UpstreamIndex),
+    /// The gateway, which takes what a provider sends for this feed. The feed knows its sender, so access is public.
+    Receive(FeedIndex),
+    /// The gateway, which revokes what the bearer sends.
+    Revoke(RevocationEndpoint),
 }
 
 /// Who may pass.
@@ -130,6 +141,16 @@ pub struct AllowedSpellings {
     pub double_slash: bool,
     /// `;` and what follows it in a segment.
     pub path_parameters: bool,
+}
+
+impl Route {
+    /// The API that serves it, if it is not the gateway itself.
+    pub fn upstream(&self) -> Option<UpstreamIndex> {
+        match self.service {
+            Service::Upstream(upstream) => Some(upstream),
+            Service::Receive(_) | Service::Revoke(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for ClaimPath {

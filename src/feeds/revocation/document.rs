@@ -6,6 +6,7 @@
 
 mod entry;
 mod line;
+mod listed;
 
 use std::fmt;
 use std::io::{self, BufReader, Read};
@@ -17,8 +18,10 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use crate::revocation::{Change, Full, Pushed, Staged};
 
 use entry::{EntrySeed, Loose};
+pub(super) use line::check_revocations;
 pub(super) use line::{check_usable, on_top};
 pub use line::{lift_line, parse_change, parse_revocation, revocation_line};
+pub use listed::Listed;
 
 /// A document read to its end.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use super::super::fetch::FetchError;
 use super::document::DocumentError;
+use super::signed::SignedFault;
 use crate::revocation::{EngineError, Full};
 
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,14 @@ pub(super) enum SyncError {
     NotJson { content_type: Option<String> },
     #[error("{0}; see docs/revocation-feed.md for what the server must send")]
     Document(#[from] DocumentError),
+    #[error(
+        "the answer is {}, not application/valgate-feed+jwt: the feed is configured as `signed`, and its server does \
+         not sign",
+        content_type.as_deref().unwrap_or("of no stated type")
+    )]
+    NotSigned { content_type: Option<String> },
+    #[error("{0}; the last good state stays in force")]
+    Signed(#[from] SignedFault),
     #[error("{0}; the last good state stays in force")]
     Misfit(#[from] Misfit),
     #[error("{} cannot be read: {error}; check that it exists and that the gateway may read it", path.display())]
@@ -57,6 +66,8 @@ impl SyncError {
         match self {
             Self::Document(DocumentError::Io(_))
             | Self::NotJson { .. }
+            | Self::NotSigned { .. }
+            | Self::Signed(_)
             | Self::File { .. }
             | Self::Engine(_)
             | Self::Interrupted(_) => false,

@@ -13,7 +13,9 @@ use url::Url;
 use super::super::fetch::{BodyStream, FetchClient, FetchError, FetchRequest, FetchSettings, FetchedStream};
 use super::document::{Document, DocumentError, parse};
 use super::error::SyncError;
-use super::replica::{Replica, Taken};
+use super::replica::{Replica, Taken, blocking};
+use super::signed::Signed;
+use crate::clock::Monotonic;
 use crate::revocation::Staged;
 
 pub(super) struct HttpSource {
@@ -21,6 +23,7 @@ pub(super) struct HttpSource {
     url: Url,
     authorization: Option<HeaderValue>,
     long_poll: Option<Duration>,
+    signed: Option<Signed>,
     timeout: Duration,
     /// The tag of the last answer, and the cursor that it answered: tags belong to URLs.
     validator: Option<(Option<String>, String)>,
@@ -35,6 +38,7 @@ impl HttpSource {
         url: Url,
         authorization: Option<HeaderValue>,
         long_poll: Option<Duration>,
+        signed: Option<Signed>,
         fetch: &FetchSettings,
     ) -> Result<Self, FetchError> {
         Ok(Self {
@@ -42,6 +46,7 @@ impl HttpSource {
             url,
             authorization,
             long_poll,
+            signed,
             timeout: fetch.timeout,
             validator: None,
             from_scratch: false,
@@ -73,7 +78,7 @@ impl HttpSource {
         let etag =
             self.validator.as_ref().filter(|(of, _)| of.as_deref() == cursor).map(|(_, etag)| etag.clone());
         let request = FetchRequest {
-            accept: "application/json",
+            accept: if self.signed.is_some() { SIGNED } else { "application/json" },
             etag: etag.as_deref(),
             authorization: self.authorization.as_ref(),
             timeout: Some(self.patience(cursor, wait)),
@@ -89,12 +94,19 @@ impl HttpSource {
             }
             FetchedStream::Full { head, body } => (head, body),
         };
-        if !head.is_json() {
-            return Err(SyncError::NotJson { content_type: head.content_type });
-        }
-        let document = read(body, replica.stage()).await?;
-        let taken = replica.take(document, cursor, as_of).await?;
-        self.validator = head.etag.map(|etag| (cursor.map(str::to_owned), etag));
+        let taken = match &mut self.signed {
+            None if !head.is_json() => return Err(SyncError::NotJson { content_type: head.content_type }),
+            None => {
+                let document = read(body, replica.stage()).await?;
+                let taken = replica.take(document, cursor, as_of).await?;
+                self.validator = head.etag.map(|etag| (cursor.map(str::to_owned), etag));
+                taken
+            }
+            Some(_) if head.content_type.as_deref() != Some(SIGNED) => {
+                return Err(SyncError::NotSigned { content_type: head.content_type });
+            }
+            Some(signed) => take_signed(signed, body, replica, cursor, as_of).await?,
+        };
         if cursor.is_none() {
             self.snapshot_took = Some(asked_at.until(replica.clock.monotonic()));
         }
@@ -122,6 +134,30 @@ impl HttpSource {
             (None, Some(took)) => self.timeout.max(took.saturating_mul(4)),
         }
     }
+}
+
+/// A signature is over the whole, so the whole is read before any of it counts.
+async fn take_signed(
+    signed: &mut Signed,
+    mut body: BodyStream,
+    replica: &mut Replica,
+    cursor: Option<&str>,
+    as_of: Monotonic,
+) -> Result<Taken, SyncError> {
+    let mut answer = Vec::new();
+    while let Some(chunk) = body.chunk().await? {
+        answer.extend_from_slice(&chunk);
+    }
+    let (payload, serial) = signed.open(&answer).await?;
+    drop(answer);
+    let staged = replica.stage();
+    let document =
+        blocking(move || parse(payload.as_slice(), staged)).await.map_err(SyncError::Interrupted)??;
+    let taken = replica.take(document, cursor, as_of).await?;
+    if let Err(error) = signed.taken(serial) {
+        tracing::warn!(%error, "the serial of a signed feed cannot be kept in state_dir: after a restart an old answer is only told by its age");
+    }
+    Ok(taken)
 }
 
 /// Parses on a blocking thread while the body arrives, a few chunks apart.
@@ -178,6 +214,7 @@ impl Read for Chunks {
     }
 }
 
+const SIGNED: &str = "application/valgate-feed+jwt";
 /// The mark that a body ended as it should; chunks that are sent are never empty.
 const END: Bytes = Bytes::new();
 const CHUNKS_IN_FLIGHT: usize = 16;

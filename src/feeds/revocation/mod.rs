@@ -10,13 +10,17 @@
 mod document;
 mod error;
 mod file;
+mod file_engine;
 mod http;
+mod http_engine;
 mod nats;
 mod pace;
 mod replica;
+mod signed;
 mod stats;
 mod store;
 mod valkey;
+mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,15 +41,20 @@ use crate::revocation::{FactHasher, FeedState, Index};
 pub use document::{lift_line, parse_change, parse_revocation, revocation_line};
 use error::SyncError;
 use file::FileSource;
+pub use file_engine::FileEngine;
 use http::HttpSource;
+pub use http_engine::HttpEngine;
 pub use nats::NatsEngine;
 use nats::NatsSource;
 use replica::{Replica, Taken};
+use signed::Signed;
+pub use signed::SignedSettings;
 pub use stats::RevocationFeedStats;
 use store::Store;
 pub use store::load_fact_hasher;
 pub use valkey::ValkeyEngine;
 use valkey::{Keys, ValkeySource};
+pub use writer::{Currency, FeedWriter, ToldFeedSettings};
 
 /// What one feed needs to be kept current.
 #[derive(Clone, Debug)]
@@ -78,6 +87,8 @@ pub enum RevocationSource {
         long_poll: Option<Duration>,
         /// The value of `Authorization`.
         authorization: Option<HeaderValue>,
+        /// What its answers must prove; `None` where the transport proves it.
+        signed: Option<Box<SignedSettings>>,
         /// How to fetch it; `max_bytes` must allow for a snapshot, see [`DEFAULT_MAX_BYTES`].
         fetch: Box<FetchSettings>,
     },
@@ -171,9 +182,13 @@ impl RevocationFeed {
             settings;
         let index = Index::new(hasher, issuers, leeway, max_entries);
         let (source, place) = match source {
-            RevocationSource::Http { url, long_poll, authorization, fetch } => {
+            RevocationSource::Http { url, long_poll, authorization, signed, fetch } => {
                 let place = url.to_string();
-                (Source::Http(Box::new(HttpSource::new(url, authorization, long_poll, &fetch)?)), place)
+                let kept = state_dir.as_deref().map(|directory| (directory, store::file_stem(&name)));
+                let kept = kept.as_ref().map(|(directory, stem)| (*directory, stem.as_str()));
+                let signed = signed.map(|signed| Signed::new(*signed, clock.clone(), kept));
+                let http = HttpSource::new(url, authorization, long_poll, signed, &fetch)?;
+                (Source::Http(Box::new(http)), place)
             }
             RevocationSource::File { path, max_bytes } => {
                 let place = path.display().to_string();

@@ -15,6 +15,7 @@ use super::store::{Restored, Store};
 use crate::clock::{Clock, Monotonic, UnixSeconds};
 use crate::revocation::{FeedState, Full, Staged};
 
+#[derive(Debug)]
 pub(super) struct Replica {
     pub(super) state: Arc<FeedState>,
     pub(super) stats: Arc<Stats>,
@@ -24,6 +25,8 @@ pub(super) struct Replica {
     snapshot_in_force: Option<[u8; 32]>,
     store: Option<Store>,
     kept_at: Option<Monotonic>,
+    /// The last attempt to keep the copy went well.
+    is_kept: bool,
     noted: Noted,
 }
 
@@ -43,7 +46,7 @@ pub(super) enum Taken {
 }
 
 /// What was complained about, so that each is said once.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Noted {
     broken: bool,
     foreign: bool,
@@ -60,6 +63,7 @@ impl Replica {
             snapshot_in_force: None,
             store,
             kept_at: None,
+            is_kept: false,
             noted: Noted::default(),
         }
     }
@@ -170,6 +174,24 @@ impl Replica {
         Ok(taken)
     }
 
+    /// Puts changes in force that no document brought, on top of what is there. Whether they are kept for a restart,
+    /// where there is a place for it.
+    pub(super) async fn put(&mut self, staged: Staged) -> Result<bool, Full> {
+        let changed = self.state.index().merge(&staged)?;
+        self.heard_now();
+        Stats::add(&self.stats.applied, staged.records().len() as u64);
+        if !changed && self.is_kept {
+            return Ok(true);
+        }
+        self.position.get_or_insert_with(|| Position { epoch: TOLD.to_owned(), cursor: None });
+        Ok(self.keep(Some(staged)).await)
+    }
+
+    /// The source was heard just now.
+    pub(super) fn heard_now(&self) {
+        self.heard(self.clock.monotonic());
+    }
+
     /// The source says at `as_of` that the copy is current.
     pub(super) async fn unchanged(&mut self, as_of: Monotonic) {
         self.heard(as_of);
@@ -240,9 +262,11 @@ impl Replica {
         }
     }
 
-    /// Keeps the changes, or all there is, on disk.
-    async fn keep(&mut self, changes: Option<Staged>) {
-        let (Some(mut store), Some(position)) = (self.store.take(), self.position.clone()) else { return };
+    /// Keeps the changes, or all there is, on disk. Whether that went well, where there is a place for it.
+    async fn keep(&mut self, changes: Option<Staged>) -> bool {
+        let (Some(mut store), Some(position)) = (self.store.take(), self.position.clone()) else {
+            return true;
+        };
         let state = Arc::clone(&self.state);
         let heard_at = self.clock.wall();
         let kept = blocking(move || {
@@ -257,6 +281,7 @@ impl Replica {
             Err(error) => Err(error),
         };
         self.kept_at = Some(self.clock.monotonic());
+        self.is_kept = result.is_ok();
         let feed = self.state.name();
         match result {
             Ok(()) if self.noted.store => {
@@ -276,6 +301,7 @@ impl Replica {
                 }
             }
         }
+        self.is_kept
     }
 }
 
@@ -289,4 +315,6 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
+/// The epoch of what no document brought.
+const TOLD: &str = "told";
 const KEEP_AGE_EVERY: Duration = Duration::from_secs(15);

@@ -28,6 +28,7 @@ pub(super) struct Store {
     /// What the copy is only good for: this source, these issuers, this leeway, this hash key.
     identity: Digest,
     tail: Option<Tail>,
+    is_durable: bool,
 }
 
 /// The end of the journal, where the next batch goes.
@@ -63,7 +64,13 @@ impl Store {
             journal: state_dir.join(format!("{stem}.journal")),
             identity: identity.sum(),
             tail: None,
+            is_durable: false,
         }
+    }
+
+    /// For what nobody could be asked for again: it is on the disk before it counts as kept.
+    pub(super) fn durable(self) -> Self {
+        Self { is_durable: true, ..self }
     }
 
     /// Brings the index back; `None` if there is no copy, or one of something else.
@@ -140,6 +147,9 @@ impl Store {
         let (batch, chain) = batch.finish()?;
         let mut file = private().append(true).create(true).open(&self.journal)?;
         file.write_all(&batch)?;
+        if self.is_durable {
+            file.sync_data()?;
+        }
         self.tail =
             Some(Tail { chain, bytes: tail.bytes + batch.len() as u64, snapshot_bytes: tail.snapshot_bytes });
         Ok(())
@@ -195,7 +205,7 @@ fn read_journal_batch(
 }
 
 /// Puts a whole new file in the place of another, or leaves the other.
-fn replace_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn replace_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = private().write(true).create(true).truncate(true).open(&temporary)?;
     write(&mut file)?;
@@ -212,7 +222,7 @@ fn private() -> OpenOptions {
 }
 
 /// A name that is safe in every file system, and different for different feeds.
-fn file_stem(name: &str) -> String {
+pub(super) fn file_stem(name: &str) -> String {
     let plain: String = name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })

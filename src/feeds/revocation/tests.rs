@@ -50,6 +50,7 @@ fn settings(url: Url) -> RevocationFeedSettings {
         url,
         long_poll: None,
         authorization: None,
+        signed: None,
         fetch: Box::new(FetchSettings { timeout: Duration::from_secs(20), ..FetchSettings::default() }),
     };
     RevocationFeedSettings {

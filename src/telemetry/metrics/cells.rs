@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::labels::{ConnectionState, Label, Protocol, ProtocolError, TlsResult};
+use super::labels::{ConnectionState, Label, Protocol, ProtocolError, Shed, TlsResult};
 use crate::catalogue::Reason;
 use crate::telemetry::access_log::Auth;
 
@@ -203,6 +203,8 @@ pub(super) struct CoreCells {
     pub(super) verdicts: Cell,
     pub(super) tls: Row<{ TlsResult::COUNT }>,
     pub(super) protocol_errors: Row<{ ProtocolError::COUNT }>,
+    pub(super) shed: Row<{ Shed::COUNT }>,
+    pub(super) delay: Histogram,
 }
 
 impl Block for CoreCells {
@@ -212,6 +214,8 @@ impl Block for CoreCells {
         self.verdicts.add(other.verdicts.get());
         self.tls.absorb(&other.tls);
         self.protocol_errors.absorb(&other.protocol_errors);
+        self.shed.absorb(&other.shed);
+        self.delay.absorb(&other.delay);
     }
 }
 

@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::Shared;
 use super::cells::{CoreCells, IssuerCells, ListenerCells, Local, RouteCells, UpstreamCells};
 use super::labels::{
-    ConnectionState, IssuerId, Label, ListenerId, Names, Protocol, ProtocolError, RouteId, TlsResult,
+    ConnectionState, IssuerId, Label, ListenerId, Names, Protocol, ProtocolError, RouteId, Shed, TlsResult,
     UpstreamId,
 };
 use crate::catalogue::Reason;
@@ -90,6 +90,16 @@ impl CoreMetrics {
     /// Counts a failure below HTTP.
     pub fn protocol_error(&self, error: ProtocolError) {
         self.core.protocol_errors.add(error.index(), 1);
+    }
+
+    /// Counts a request that was shed.
+    pub fn shed(&self, why: Shed) {
+        self.core.shed.add(why.index(), 1);
+    }
+
+    /// Notes for how long ready work had to wait for this core.
+    pub fn worker_delay(&self, delay: Duration) {
+        self.core.delay.record(delay);
     }
 
     /// Counts an accepted connection, and it as open until what is returned is dropped, on this thread.

@@ -9,7 +9,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::Shared;
 use super::cells::{Block, CoreCells, Histogram, ListenerCells, Published, RouteCells, Row};
-use super::labels::{ConnectionState, Label, Names, Protocol, ProtocolError, TlsResult};
+use super::labels::{ConnectionState, Label, Names, Protocol, ProtocolError, Shed, TlsResult};
 use super::readings::Readings;
 use crate::catalogue::Reason;
 use crate::telemetry::access_log::Auth;
@@ -111,7 +111,7 @@ impl Exposition {
 
     fn cores(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let sum = self.shared.cores.sums(1).pop().flatten().unwrap_or_default();
-        let CoreCells { bytes_in, bytes_out, verdicts, tls, protocol_errors } = &sum;
+        let CoreCells { bytes_in, bytes_out, verdicts, tls, protocol_errors, shed, delay } = &sum;
 
         let help = "Verdicts held in the first-level caches of all cores.";
         gauges(encoder, "verdict_cache_entries", help, [(NO_LABELS, verdicts.get())])?;
@@ -120,7 +120,11 @@ impl Exposition {
         let help = "TLS handshakes with clients.";
         counters(encoder, "tls_handshakes", help, by_label::<TlsResult, _>("result", tls))?;
         let help = "Connections that failed below HTTP.";
-        counters(encoder, "protocol_errors", help, by_label::<ProtocolError, _>("kind", protocol_errors))
+        counters(encoder, "protocol_errors", help, by_label::<ProtocolError, _>("kind", protocol_errors))?;
+        let help = "Requests that were shed because of overload.";
+        counters(encoder, "requests_shed", help, by_label::<Shed, _>("cause", shed))?;
+        let help = "For how long ready work waited for its worker, sampled.";
+        histograms(encoder, "worker_delay_seconds", help, [(NO_LABELS, delay)])
     }
 }
 

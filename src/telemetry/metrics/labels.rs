@@ -88,6 +88,16 @@ label! {
 }
 
 label! {
+    /// Why a request was shed.
+    Shed {
+        /// As many as may wait for their answers.
+        Requests = "requests",
+        /// Work waits too long for the worker.
+        Delay = "delay",
+    }
+}
+
+label! {
     /// What a connection speaks.
     Protocol {
         /// Nothing yet.

@@ -22,7 +22,7 @@ pub use self::core::{CoreMetrics, OpenConnection};
 use self::exposition::Exposition;
 use self::labels::Names;
 pub use self::labels::{
-    ConnectionState, IssuerId, ListenerId, Protocol, ProtocolError, RouteId, TlsResult, UpstreamId,
+    ConnectionState, IssuerId, ListenerId, Protocol, ProtocolError, RouteId, Shed, TlsResult, UpstreamId,
 };
 pub use self::readings::Registration;
 use self::readings::{Reading, Readings};

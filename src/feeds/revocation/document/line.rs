@@ -31,6 +31,16 @@ pub fn revocation_line(revocation: &Revocation) -> String {
     Value::Object(members).to_string()
 }
 
+/// What a reader of the feed would find wrong with these revocations.
+///
+/// # Errors
+/// The fault of the first that has one, without its values.
+pub fn check_revocations(revocations: &[Revocation]) -> Result<(), &'static str> {
+    revocations
+        .iter()
+        .try_for_each(|revocation| parse_change(revocation_line(revocation).as_bytes()).map(drop))
+}
+
 /// The line that takes back every revocation of the fact.
 pub fn lift_line(lifted: &Fact) -> String {
     let mut members = fact(lifted);

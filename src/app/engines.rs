@@ -1,0 +1,60 @@
+//! The engines of the configuration's feeds: what commands and the gateway write revocations to.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+
+use crate::clock::Clock;
+use crate::config::settings::{Feed, FeedSource, HttpFeed};
+use crate::feeds::fetch::{FetchSettings, TrustAnchors};
+use crate::feeds::revocation::{DEFAULT_MAX_BYTES, FileEngine, HttpEngine, NatsEngine, ValkeyEngine};
+use crate::revocation::RevocationEngine;
+
+/// The engine of a feed, to be read and, if the feed has what is needed for it, written.
+///
+/// # Errors
+/// A certificate that cannot be used, or a feed that only a running gateway knows.
+pub fn engine(feed: &Feed, clock: &Clock) -> Result<Arc<dyn RevocationEngine>> {
+    Ok(match &feed.source {
+        FeedSource::Http(http) => Arc::new(HttpEngine::new(
+            http.url.clone(),
+            http.authorization.clone(),
+            http.write_authorization.clone(),
+            &fetch_settings(http),
+        )?),
+        FeedSource::File { path, .. } => {
+            Arc::new(FileEngine::new(path.clone(), DEFAULT_MAX_BYTES, clock.clone()))
+        }
+        FeedSource::Valkey { valkey, prefix } => Arc::new(ValkeyEngine::new(valkey.clone(), prefix)),
+        FeedSource::Nats { nats, bucket } => {
+            Arc::new(NatsEngine::new(nats.clone(), bucket.clone(), clock.clone()))
+        }
+        FeedSource::Events(_) => bail!(
+            "the feed {} is told by a provider and kept by each gateway; name a feed that has an engine, or ask the \
+             gateway's admin listener",
+            feed.name
+        ),
+    })
+}
+
+/// The engine of a feed that may be written to; `None` if the feed is told, or only read.
+///
+/// # Errors
+/// As [`engine`].
+pub fn writable(feed: &Feed, clock: &Clock) -> Result<Option<Arc<dyn RevocationEngine>>> {
+    match &feed.source {
+        FeedSource::Events(_) | FeedSource::Http(HttpFeed { write_authorization: None, .. }) => Ok(None),
+        _ => engine(feed, clock).map(Some),
+    }
+}
+
+/// How the server of a feed is reached.
+pub fn fetch_settings(http: &HttpFeed) -> FetchSettings {
+    FetchSettings {
+        ca: http.ca.clone().map(TrustAnchors::File),
+        timeout: http.timeout,
+        max_bytes: DEFAULT_MAX_BYTES,
+        allow_http: http.insecure_allow_http,
+        ..FetchSettings::default()
+    }
+}

@@ -1,0 +1,254 @@
+//! One attempt: a request on one lane, by an idle connection, a shared one or a new one, to the head of its response.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http2};
+
+use super::body::{BodyProgress, RequestBody, stalled};
+use super::connect::{Connected, connect};
+use super::error::UpstreamError;
+use super::head::{again, is_idempotent, to_http1, to_http2};
+use super::lane::Lane;
+use super::pool::{Lease, Turn};
+use super::settings::{Protocol, UpstreamSettings};
+
+/// One attempt of one request.
+pub(super) struct Attempt<'a> {
+    pub settings: &'a UpstreamSettings,
+    pub lane: &'a Rc<Lane>,
+    pub progress: &'a BodyProgress,
+    /// Whether more attempts may follow, so that what they would send has to be kept.
+    pub may_repeat: MayRepeat,
+}
+
+/// Which attempts may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MayRepeat {
+    /// None.
+    Never,
+    /// On the same lane, if the upstream says that it did not process the request.
+    Here,
+    /// On another lane as well.
+    Elsewhere,
+}
+
+/// The head of a response, and the HTTP/1.1 connection that it came on.
+pub(super) struct Answered {
+    pub response: Response<Incoming>,
+    pub lease: Option<Lease>,
+    /// What may be sent in its place, if the response is not good enough.
+    pub again: Option<Request<RequestBody>>,
+}
+
+/// An attempt without a response.
+pub(super) struct Failed {
+    pub error: UpstreamError,
+    /// The request, where sending it again is safe.
+    pub again: Option<Request<RequestBody>>,
+}
+
+impl Attempt<'_> {
+    /// Makes the attempt.
+    pub async fn make(&self, request: Request<RequestBody>) -> Result<Answered, Failed> {
+        let mut request = request;
+        // Idle connections may turn out to be closed; what was not sent comes back and goes to the next one.
+        while let Some(lease) = self.lane.pool.take() {
+            match self.by_used_connection(lease, request).await? {
+                Outcome::Done(answered) => return Ok(answered),
+                Outcome::Unsent(unsent) => request = unsent,
+                // The other idle ones are likely to be dead too.
+                Outcome::Stale(again) => {
+                    request = again;
+                    break;
+                }
+            }
+        }
+        if let Some(sender) = self.open_http2() {
+            match self.by_http2(sender, request).await {
+                Ok(Outcome::Done(answered)) => return Ok(answered),
+                Ok(Outcome::Unsent(unsent) | Outcome::Stale(unsent)) => request = unsent,
+                // As with an idle connection: a new one gets a chance.
+                Err(Failed {
+                    error: UpstreamError::Reset(_) | UpstreamError::Refused(_),
+                    again: Some(again),
+                }) if self.progress.is_repeatable() => {
+                    request = again;
+                }
+                Err(failed) => return Err(failed),
+            }
+        }
+        match self.by_turn(request).await? {
+            Outcome::Done(answered) => Ok(answered),
+            Outcome::Unsent(request) | Outcome::Stale(request) => Err(unsent(request)),
+        }
+    }
+
+    /// By a connection that comes back or is made, whichever is first.
+    async fn by_turn(&self, request: Request<RequestBody>) -> Result<Outcome, Failed> {
+        let mut request = request;
+        let mut takes_used = true;
+        let patience = self.settings.timeouts.connect;
+        loop {
+            let permit = match tokio::time::timeout(patience, self.lane.pool.turn(takes_used)).await {
+                Err(_) => {
+                    let error = UpstreamError::ConnectTimeout { endpoint: self.lane.member.label() };
+                    return Err(Failed { error, again: Some(request) });
+                }
+                Ok(Turn::Connect(permit)) => permit,
+                Ok(Turn::Returned(lease)) => match self.by_used_connection(lease, request).await? {
+                    Outcome::Done(answered) => return Ok(Outcome::Done(answered)),
+                    Outcome::Unsent(again) | Outcome::Stale(again) => {
+                        // Once, and not on one dead connection after the other.
+                        (request, takes_used) = (again, false);
+                        continue;
+                    }
+                },
+            };
+            // Whoever had the permit before may have made an HTTP/2 connection for all.
+            if let Some(sender) = self.open_http2() {
+                drop(permit);
+                return self.by_http2(sender, request).await;
+            }
+            // Boxed, here and where else a request leaves the warm path: else each one carries the room for it.
+            let connected = Box::pin(connect(self.settings, &self.lane.member, self.settings.protocol)).await;
+            if let Ok(Connected::Http2(sender)) = &connected {
+                *self.lane.pool.http2.borrow_mut() = Some(sender.clone());
+            }
+            drop(permit);
+            return match connected {
+                Err(error) => Err(Failed { error, again: Some(to_http1(request)) }),
+                Ok(Connected::Http1(sender)) => self.by_http1(self.lane.pool.lease(sender), request).await,
+                Ok(Connected::Http2(sender)) => self.by_http2(sender, request).await,
+            };
+        }
+    }
+
+    /// By a connection of its own, which becomes something else with its response: HTTP/1.1 alone can.
+    pub async fn make_upgrade(&self, request: Request<RequestBody>) -> Result<Answered, Failed> {
+        match Box::pin(connect(self.settings, &self.lane.member, Protocol::Http1)).await {
+            Err(error) => Err(Failed { error, again: Some(request) }),
+            Ok(Connected::Http2(_)) => Err(Failed { error: UpstreamError::NoUpgrade, again: None }),
+            Ok(Connected::Http1(sender)) => {
+                match self.by_http1(self.lane.pool.lease(sender), request).await? {
+                    Outcome::Done(answered) => Ok(answered),
+                    Outcome::Unsent(request) | Outcome::Stale(request) => Err(unsent(request)),
+                }
+            }
+        }
+    }
+
+    /// By a connection that has served a request before. An upstream may close it in the very moment in which a request
+    /// is sent on it, which is nobody's fault and none of the client's business.
+    async fn by_used_connection(
+        &self,
+        mut lease: Lease,
+        request: Request<RequestBody>,
+    ) -> Result<Outcome, Failed> {
+        let copy = self.copy(&request, is_idempotent(request.method()));
+        match self.in_time(lease.sender.try_send_request(request)).await? {
+            Ok(response) => Ok(Outcome::Done(Answered { response, lease: Some(lease), again: copy })),
+            Err(mut error) => match (error.take_message(), copy) {
+                (Some(unsent), _) => Ok(Outcome::Unsent(unsent)),
+                (None, Some(copy)) if has_died(error.error()) && self.progress.is_repeatable() => {
+                    Ok(Outcome::Stale(copy))
+                }
+                (None, copy) => Err(lost(error, copy.filter(|_| self.elsewhere()))),
+            },
+        }
+    }
+
+    async fn by_http1(&self, mut lease: Lease, request: Request<RequestBody>) -> Result<Outcome, Failed> {
+        let request = to_http1(request);
+        let copy = self.copy(&request, self.elsewhere() && is_idempotent(request.method()));
+        match self.in_time(lease.sender.try_send_request(request)).await? {
+            Ok(response) => Ok(Outcome::Done(Answered { response, lease: Some(lease), again: copy })),
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => Ok(Outcome::Unsent(unsent)),
+                None => Err(lost(error, copy)),
+            },
+        }
+    }
+
+    async fn by_http2(
+        &self,
+        mut sender: http2::SendRequest<RequestBody>,
+        request: Request<RequestBody>,
+    ) -> Result<Outcome, Failed> {
+        let is_idempotent = is_idempotent(request.method());
+        // HTTP/2 tells which requests were not processed, and those may be sent again whatever they ask for.
+        let copy = self.copy(&request, true);
+        let request = to_http2(request, self.lane.endpoint());
+        match self.in_time(sender.try_send_request(request)).await? {
+            Ok(response) => Ok(Outcome::Done(Answered { response, lease: None, again: copy })),
+            Err(mut error) => {
+                if let Some(unsent) = error.take_message() {
+                    return Ok(Outcome::Unsent(to_http1(unsent)));
+                }
+                let failed = lost(error, copy);
+                let is_safe = is_idempotent || matches!(failed.error, UpstreamError::Refused(_));
+                Err(Failed { again: failed.again.filter(|_| is_safe), ..failed })
+            }
+        }
+    }
+
+    fn elsewhere(&self) -> bool {
+        self.may_repeat == MayRepeat::Elsewhere
+    }
+
+    /// The same request once more, if that is of use and its body can be kept.
+    fn copy(&self, request: &Request<RequestBody>, is_of_use: bool) -> Option<Request<RequestBody>> {
+        (is_of_use && self.progress.is_repeatable()).then(|| {
+            self.progress.keep(self.settings.retries.buffer);
+            again(request)
+        })
+    }
+
+    fn open_http2(&self) -> Option<http2::SendRequest<RequestBody>> {
+        if self.settings.protocol == Protocol::Http1 {
+            return None;
+        }
+        self.lane.pool.http2.borrow().as_ref().filter(|sender| !sender.is_closed()).cloned()
+    }
+
+    /// Waits for the response's head no longer than the response time-out after the request's body has come to
+    /// rest, so that a long upload is not taken for a slow answer.
+    async fn in_time<F: Future>(&self, sending: F) -> Result<F::Output, Failed> {
+        let limit: Duration = self.settings.timeouts.response;
+        tokio::select! {
+            biased;
+            outcome = sending => Ok(outcome),
+            () = stalled(self.progress, limit) => {
+                Err(Failed { error: UpstreamError::ResponseTimeout, again: None })
+            }
+        }
+    }
+}
+
+enum Outcome {
+    Done(Answered),
+    /// Not one byte of it was sent.
+    Unsent(Request<RequestBody>),
+    /// It was sent on a connection that had died, and may be sent again.
+    Stale(Request<RequestBody>),
+}
+
+/// A new connection ended before the request could be sent on it.
+fn unsent(request: Request<RequestBody>) -> Failed {
+    Failed { error: UpstreamError::ClosedAtOnce, again: Some(request) }
+}
+
+fn lost(error: TrySendError<Request<RequestBody>>, copy: Option<Request<RequestBody>>) -> Failed {
+    let error = error.into_error();
+    let may_be_repeated = has_died(&error);
+    let error = UpstreamError::from(error);
+    let may_be_repeated = may_be_repeated || matches!(error, UpstreamError::Refused(_));
+    Failed { error, again: copy.filter(|_| may_be_repeated) }
+}
+
+/// Whether the connection ended, as opposed to an answer that makes no sense.
+fn has_died(error: &hyper::Error) -> bool {
+    error.is_incomplete_message() || error.is_closed() || error.is_canceled() || UpstreamError::is_io(error)
+}
