@@ -333,6 +333,12 @@ impl Running {
         successor.ready().await
     }
 
+    /// Not ready any more, but serving as before for those who have not heard of it yet.
+    pub async fn say_goodbye(&self) {
+        self.readiness.drain();
+        tokio::time::sleep(self.blueprint.config.timeouts.drain_delay).await;
+    }
+
     /// Stops: not ready any more, no new connections, requests in flight served to their end or to the drain
     /// time-out, the log written out. Probes are answered throughout.
     pub async fn shutdown(mut self) {

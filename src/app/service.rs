@@ -105,8 +105,9 @@ impl Service {
                 return;
             }
         }
-        tracing::info!("draining");
         systemd::stopping();
+        self.running.say_goodbye().await;
+        tracing::info!("draining");
         self.running.shutdown().await;
         tracing::info!("stopped");
     }
