@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::inherited::Inherited;
 use crate::admin::endpoints::{
     Configuration, Feeds, Keys, Livez, LogLevel, MetricsPage, Readyz, RefusalsList, Reload, Revocations,
-    Status, VerifyToken,
+    Shadow, Status, VerifyToken,
 };
 use crate::admin::gate::Gate;
 use crate::admin::in_force::InForce;
@@ -66,6 +66,7 @@ pub fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
         Box::new(Keys { in_force: in_force.clone(), clock: clock.clone() }),
         Box::new(Feeds { in_force: in_force.clone(), clock: clock.clone() }),
         Box::new(Revocations { in_force: in_force.clone(), clock }),
+        Box::new(Shadow { in_force: in_force.clone(), metrics: Arc::clone(&metrics) }),
         Box::new(VerifyToken(in_force)),
         Box::new(Reload(reloads)),
         Box::new(LogLevel(logging::level_handle())),

@@ -159,6 +159,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     let readiness = Readiness::new(Sources::names(config));
     sources.show(&metrics, &readiness);
     let generation = Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores));
+    routes::warn_of_shadow_mode(config);
     let in_force = InForce::new(shown(1, &blueprint, &generation, &sources));
     let (reloads, requests) = reloads::channel();
     if let Some(probes) = &probes {
@@ -305,6 +306,7 @@ impl Running {
         let adopted: Vec<_> =
             self.workers.iter().zip(adoptions).map(|(worker, adoption)| worker.adopt(adoption)).collect();
         self.attendance.turn_to(&blueprint.upstreams, &self.metrics, &self.sources.ground().clock);
+        routes::warn_of_shadow_mode(&blueprint.config);
         self.blueprint = blueprint;
         self.sockets = sockets;
         let before = std::mem::replace(&mut self.sources, sources);

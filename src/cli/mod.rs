@@ -6,11 +6,13 @@ mod demo;
 mod explain;
 mod feed;
 mod inject;
+mod live;
 mod revocations;
 mod revoke;
 mod run;
 pub mod schema;
 mod selection;
+mod shadow_report;
 mod style;
 mod test;
 mod token;
@@ -55,6 +57,9 @@ enum Command {
     /// Run cases of requests and tokens against a configuration
     #[command(after_help = test::AFTER_HELP)]
     Test(test::Options),
+    /// Say whom the routes in shadow mode would have refused
+    #[command(after_help = shadow_report::AFTER_HELP)]
+    ShadowReport(shadow_report::Options),
     /// Show what a token says, or why it is accepted or refused
     #[command(subcommand)]
     Token(token::Command),
@@ -90,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Explain(options) => explain::explain(&options, &mut io::stdout().lock()),
         Command::Test(options) => test::run(&options),
         Command::Token(command) => token::run(&command),
+        Command::ShadowReport(options) => shadow_report::run(&options),
         Command::Schema => schema::schema(&mut io::stdout().lock())
             .map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS),
         Command::Revoke(options) => revoke::run(&options),

@@ -122,6 +122,13 @@ impl Core {
         self.metrics.request(id, reason, status, duration);
     }
 
+    pub(super) fn count_shadow(&self, route: Option<&Route>, reason: Option<Reason>) {
+        let id = route.and_then(|route| self.metric_ids.routes.get(usize::from(route.id.0)).copied());
+        if let Some(id) = id {
+            self.metrics.shadow(id, reason);
+        }
+    }
+
     pub(super) fn count_authentication(&self, issuer: Option<IssuerId>, auth: Auth) {
         let id = issuer.and_then(|issuer| self.metric_ids.issuers.get(usize::from(issuer.0)).copied());
         self.metrics.authenticated(id, auth);

@@ -26,5 +26,6 @@ mod operation;
 mod policy;
 mod refusals;
 mod revocation;
+mod shadow;
 mod status_list;
 mod tokens;

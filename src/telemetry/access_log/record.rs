@@ -40,6 +40,8 @@ pub struct Record<'a> {
     pub status: Option<StatusCode>,
     /// Why it was refused or failed; gives the fields `code` and `reason`.
     pub reason: Option<Reason>,
+    /// What it would have been refused for, had its route been enforced; gives `shadow_code` and `shadow_reason`.
+    pub shadow: Option<Reason>,
     /// The operator's part of the rejection ([`crate::rejection::Rejection::log_text`]).
     pub detail: Option<&'a str>,
     /// The issuer's name in the configuration.
@@ -116,6 +118,7 @@ impl<'a> Record<'a> {
             endpoint: None,
             status: None,
             reason: None,
+            shadow: None,
             detail: None,
             issuer: None,
             sub: None,
@@ -151,6 +154,8 @@ impl<'a> Record<'a> {
         sink.maybe_number("status", self.status.map(|status| u64::from(status.as_u16())));
         sink.maybe("code", self.reason.map(Reason::code).map(Code::number));
         sink.maybe("reason", self.reason.map(Reason::name));
+        sink.maybe("shadow_code", self.shadow.map(Reason::code).map(Code::number));
+        sink.maybe("shadow_reason", self.shadow.map(Reason::name));
         sink.maybe("detail", self.detail);
         sink.maybe("issuer", self.issuer);
         sink.maybe("sub", self.sub);

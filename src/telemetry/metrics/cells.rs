@@ -127,6 +127,10 @@ pub(super) struct RouteCells {
     /// Refusals and failures; the reason stands for code and status class too.
     pub(super) failed: Row<{ Reason::ALL.len() }>,
     pub(super) duration: Histogram,
+    /// Requests in shadow mode that would have been let through.
+    pub(super) admitted: Cell,
+    /// Requests in shadow mode that would have been refused.
+    pub(super) overlooked: Row<{ Reason::ALL.len() }>,
 }
 
 impl RouteCells {
@@ -142,6 +146,8 @@ impl Block for RouteCells {
         self.answered.absorb(&other.answered);
         self.failed.absorb(&other.failed);
         self.duration.absorb(&other.duration);
+        self.admitted.add(other.admitted.get());
+        self.overlooked.absorb(&other.overlooked);
     }
 }
 

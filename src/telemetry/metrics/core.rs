@@ -60,6 +60,14 @@ impl CoreMetrics {
         });
     }
 
+    /// Counts a request on a route that is not enforced; the reason is that of the refusal that was not carried out.
+    pub fn shadow(&self, route: RouteId, reason: Option<Reason>) {
+        self.routes.with(route.0, &self.shared.routes, |cells| match reason {
+            Some(reason) => cells.overlooked.add(reason as usize, 1),
+            None => cells.admitted.add(1),
+        });
+    }
+
     /// Counts how a request's token was judged; no issuer if none was involved.
     pub fn authenticated(&self, issuer: Option<IssuerId>, auth: Auth) {
         let id = issuer.map_or(Names::NONE, |issuer| issuer.0);

@@ -61,6 +61,19 @@ impl Exposition {
         });
         counters(encoder, "requests", "Requests by outcome.", requests)?;
 
+        let shadow = routes.iter().flat_map(|(route, cells)| {
+            let overlooked =
+                Reason::ALL.iter().map(|reason| (Some(*reason), cells.overlooked.get(*reason as usize)));
+            let all = [(None, cells.admitted.get())].into_iter().chain(overlooked);
+            all.filter(|(_, count)| *count > 0).map(|(reason, count)| {
+                let code = reason.map_or("none", |reason| reason.code().number());
+                let reason = reason.map_or("none", Reason::name);
+                ([("route", &**route), ("code", code), ("reason", reason)], count)
+            })
+        });
+        let help = "Requests on routes that are not enforced, by what they would have been refused for.";
+        counters(encoder, "shadow_requests", help, shadow)?;
+
         let help = "Time from a request's first byte to its response's last.";
         let durations = routes.iter().map(|(name, cells)| ([("route", &**name)], &cells.duration));
         histograms(encoder, "request_duration_seconds", help, durations)
@@ -126,6 +139,28 @@ impl Exposition {
         let help = "For how long ready work waited for its worker, sampled.";
         histograms(encoder, "worker_delay_seconds", help, [(NO_LABELS, delay)])
     }
+}
+
+/// What was counted of the requests of one route that is not enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShadowCounts {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Requests that would have been let through.
+    pub admitted: u64,
+    /// Requests that would have been refused, by the reason; none that is zero.
+    pub refused: Vec<(Reason, u64)>,
+}
+
+/// Of all routes for which there is anything.
+pub(super) fn shadow(shared: &Shared) -> Vec<ShadowCounts> {
+    let routes = named(&shared.route_names, &shared.routes).into_iter();
+    let counts = routes.map(|(route, cells)| {
+        let refused = Reason::ALL.iter().map(|reason| (*reason, cells.overlooked.get(*reason as usize)));
+        let refused = refused.filter(|(_, count)| *count > 0).collect();
+        ShadowCounts { route, admitted: cells.admitted.get(), refused }
+    });
+    counts.filter(|counts| counts.admitted > 0 || !counts.refused.is_empty()).collect()
 }
 
 /// By [`RouteCells::class`].
