@@ -31,6 +31,7 @@ use crate::admin::{Endpoint, Router};
 use crate::clock::Clock;
 use crate::config::settings::{Admin, AdminPlace, AdminTls};
 use crate::gateway::Refusals;
+use crate::telemetry::audit_log::Journal;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
 
@@ -116,7 +117,12 @@ impl Door {
     }
 
     /// Serves the endpoints from now on.
-    pub fn serve(&self, endpoints: Vec<Box<dyn Endpoint>>, tasks: &mut JoinSet<()>) -> Result<()> {
+    pub fn serve(
+        &self,
+        endpoints: Vec<Box<dyn Endpoint>>,
+        journal: Journal,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<()> {
         let socket = match &self.listener {
             Listener::Unix(listener) => {
                 Socket::Unix(tokio::net::UnixListener::from_std(listener.try_clone()?)?)
@@ -129,7 +135,7 @@ impl Door {
                 }
             }
         };
-        let router = Router::new(self.gate.clone(), endpoints);
+        let router = Router::new(self.gate.clone(), endpoints, journal);
         tasks.spawn(async move {
             server::serve(socket, LONGEST_CALL, router).await;
         });

@@ -13,6 +13,7 @@
 
 mod admin;
 mod attendance;
+mod audit;
 mod blueprint;
 pub mod engines;
 mod events;
@@ -57,6 +58,7 @@ use crate::config::settings;
 use crate::feeds::revocation::load_fact_hasher;
 use crate::gateway::{Refusals, RequestLimits, SharedVerdicts};
 use crate::telemetry::access_log::{self, AccessLog};
+use crate::telemetry::audit_log::{AuditLog, Event, Journal};
 use crate::telemetry::metrics::{Metrics, Registration};
 pub use admin::AdminAddress;
 use admin::{Door, Told};
@@ -88,7 +90,8 @@ const MAX_VERDICTS: u64 = 100_000;
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Fields of the configuration that only a restart changes: threads, directories and outputs are made once.
-const FIXED: [&str; 7] = ["workers", "state_dir", "health", "admin", "access_log", "log", "tracing"];
+const FIXED: [&str; 8] =
+    ["workers", "state_dir", "health", "admin", "access_log", "audit_log", "log", "tracing"];
 
 /// A gateway that serves requests.
 #[derive(Debug)]
@@ -106,6 +109,8 @@ pub struct Running {
     workers: Vec<Worker>,
     tasks: JoinSet<()>,
     access_log: AccessLog,
+    audit_log: Option<AuditLog>,
+    journal: Journal,
     _registrations: Vec<Registration>,
 }
 
@@ -129,6 +134,8 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     let cores = config.workers.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
     let metrics = Arc::new(Metrics::new());
     let access_log = AccessLog::start(&log_settings(&config))?;
+    let audit_log = config.audit_log.as_ref().map(audit_log).transpose()?;
+    let journal = audit_log.as_ref().map_or_else(Journal::off, |log| log.journal(clock.clone()));
     let mut tasks = JoinSet::new();
     if let Some(directory) = &config.state_dir {
         make_private_directory(directory);
@@ -175,7 +182,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
             clock: clock.clone(),
             reloads,
         };
-        admin.serve(admin::endpoints(told), &mut tasks)?;
+        admin.serve(admin::endpoints(told), journal.clone(), &mut tasks)?;
     }
     let verdicts = SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?;
     let workers = per_core(sockets.shares(&Sockets::default(), cores)?, &generation, cores)
@@ -185,12 +192,17 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
             let (metrics, log) = (metrics.core(), access_log.per_core());
             let refusals = refusals.as_ref().map(|all| all.of_core(core));
             let (clock, verdicts) = (clock.clone(), verdicts.clone());
-            let equipment = Equipment { clock, verdicts, metrics, log, refusals };
+            let audit = audit_log.as_ref().map(|log| log.per_core(cores));
+            let equipment = Equipment { clock, verdicts, metrics, log, audit, refusals };
             Worker::start(core, equipment, first)
         })
         .collect::<std::io::Result<_>>()
         .context("cannot start a worker thread")?;
 
+    journal.note(Event::Started { version: env!("CARGO_PKG_VERSION") });
+    if !journal.is_off() {
+        tasks.spawn(audit::follow(in_force.clone(), journal.clone(), clock.clone()));
+    }
     readiness.listening();
     let waiting = readiness.clone();
     tasks.spawn(async move {
@@ -209,6 +221,9 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         &[],
         move || dropped.count(),
     ));
+    if let Some(log) = &audit_log {
+        registrations.extend(register_audit_log(log, &metrics));
+    }
     let running = Running {
         blueprint,
         sockets,
@@ -223,6 +238,8 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         workers,
         tasks,
         access_log,
+        audit_log,
+        journal,
         _registrations: registrations,
     };
     Ok((running, requests))
@@ -259,9 +276,12 @@ impl Running {
         &self.status
     }
 
-    /// Begins a new file for the access log, after the old one was moved away.
-    pub fn reopen_access_log(&self) {
+    /// Begins new files for the access log and the audit log, after the old ones were moved away.
+    pub fn reopen_logs(&self) {
         self.access_log.reopen();
+        if let Some(log) = &self.audit_log {
+            log.lines().reopen();
+        }
     }
 
     /// Puts another configuration in force, as a whole. Requests in flight and open connections go on; requests from now
@@ -275,6 +295,7 @@ impl Running {
             Ok(next) => Ok(self.publish(next).await),
             Err(error) => {
                 self.status.failed("the configuration cannot be put in force; the one before stays");
+                self.journal.note(Event::ConfigurationRefused { why: &format!("{error:#}") });
                 Err(error)
             }
         }
@@ -311,6 +332,7 @@ impl Running {
         self.sockets = sockets;
         let before = std::mem::replace(&mut self.sources, sources);
         self.status.changed(number);
+        self.journal.note(Event::ConfigurationChanged { generation: number, changes: &changes });
         for core in adopted {
             // A core that is gone serves by nothing.
             let _ = core.await;
@@ -349,10 +371,14 @@ impl Running {
         }
         drop(self.sources);
         self.tasks.shutdown().await;
-        let log = self.access_log;
-        let written = tokio::task::spawn_blocking(move || log.shutdown(LOG_PATIENCE)).await;
-        if !matches!(written, Ok(Ok(()))) {
-            tracing::warn!("the access log could not be written to its end");
+        self.journal.note(Event::Stopped);
+        self.journal.keep_house();
+        let logs = [Some(self.access_log), self.audit_log.map(AuditLog::into_lines)];
+        for log in logs.into_iter().flatten() {
+            let written = tokio::task::spawn_blocking(move || log.shutdown(LOG_PATIENCE)).await;
+            if let Ok(Err(error)) = written {
+                tracing::warn!(%error, "a log could not be written to its end");
+            }
         }
     }
 
@@ -445,11 +471,42 @@ fn log_settings(config: &Config) -> access_log::Settings {
             settings::LogFormat::Json => access_log::Format::Json,
             settings::LogFormat::Text => access_log::Format::Text,
         },
-        output: match &log.output {
-            settings::LogOutput::Stdout => access_log::Output::Stdout,
-            settings::LogOutput::Stderr => access_log::Output::Stderr,
-            settings::LogOutput::File(path) => access_log::Output::File(path.clone()),
-        },
+        output: log_output(&log.output),
         ..access_log::Settings::default()
     }
+}
+
+fn log_output(output: &settings::LogOutput) -> access_log::Output {
+    match output {
+        settings::LogOutput::Stdout => access_log::Output::Stdout,
+        settings::LogOutput::Stderr => access_log::Output::Stderr,
+        settings::LogOutput::File(path) => access_log::Output::File(path.clone()),
+    }
+}
+
+fn audit_log(settings: &settings::AuditLog) -> Result<AuditLog> {
+    let lines = AccessLog::start(&access_log::Settings {
+        name: "audit log",
+        output: log_output(&settings.output),
+        ..access_log::Settings::default()
+    })?;
+    Ok(AuditLog::new(lines, settings.lines_per_second))
+}
+
+fn register_audit_log(log: &AuditLog, metrics: &Metrics) -> [Registration; 2] {
+    let (dropped, left_out) = (log.lines().dropped_lines(), log.left_out());
+    [
+        metrics.register_counter(
+            "audit_log_dropped_lines",
+            "Lines of the audit log that were dropped because the writer could not keep up.",
+            &[],
+            move || dropped.count(),
+        ),
+        metrics.register_counter(
+            "audit_log_left_out_lines",
+            "Lines of the audit log that were left out because there were too many of a kind.",
+            &[],
+            move || left_out.count(),
+        ),
+    ]
 }

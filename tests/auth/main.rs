@@ -14,6 +14,7 @@
 mod support;
 
 mod admin;
+mod audit_log;
 mod bench;
 mod certificates;
 mod credentials;

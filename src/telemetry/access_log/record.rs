@@ -173,6 +173,30 @@ impl<'a> Record<'a> {
     }
 }
 
+impl Record<'_> {
+    /// Gives the sink who asked for what and why not: a line of the audit log.
+    pub(super) fn visit_audited(&self, reason: Reason, sink: &mut dyn Sink) {
+        sink.text("code", reason.code().number());
+        sink.text("reason", reason.name());
+        sink.maybe("detail", self.detail);
+        sink.text("request_id", self.request_id);
+        sink.text("listener", self.listener);
+        sink.ip("client_ip", self.client);
+        sink.maybe_bytes("method", self.method);
+        sink.maybe_bytes("host", self.host);
+        sink.maybe_bytes("path", self.path.map(without_query));
+        sink.maybe("route", self.route);
+        sink.maybe_number("status", self.status.map(|status| u64::from(status.as_u16())));
+        sink.maybe("issuer", self.issuer);
+        sink.maybe("sub", self.sub);
+        sink.maybe("client_id", self.client_id);
+        sink.maybe("jti", self.jti);
+        sink.maybe("token", self.token);
+        sink.maybe("kid", self.kid);
+        sink.maybe("certificate", self.certificate);
+    }
+}
+
 impl Auth {
     /// As in log lines and metric labels.
     pub const fn name(self) -> &'static str {
@@ -198,7 +222,7 @@ impl Outcome {
 }
 
 /// What a format makes of a record's fields. Names are constants of this module and need no escaping.
-pub(super) trait Sink {
+pub(in crate::telemetry) trait Sink {
     fn bytes(&mut self, name: &str, value: &[u8]);
     fn number(&mut self, name: &str, value: u64);
     fn ip(&mut self, name: &str, client: SocketAddr);
