@@ -7,6 +7,8 @@ mod explain;
 mod feed;
 mod inject;
 mod live;
+pub mod manual;
+mod pages;
 mod revocations;
 mod revoke;
 mod run;
@@ -42,8 +44,10 @@ const AFTER_HELP: &str = "Exit codes: 0 success; 1 failure, told on standard err
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway
+    #[command(after_help = pages::RUN)]
     Run(run::Options),
     /// Say everything that is wrong with a configuration, without starting anything
+    #[command(after_help = pages::CHECK)]
     Check {
         /// Configuration file
         #[arg(short, long, value_name = "FILE")]
@@ -53,6 +57,7 @@ enum Command {
     #[command(after_help = audit::AFTER_HELP)]
     Audit(audit::Options),
     /// Explain an error code: its causes, who must act, and how to fix them
+    #[command(after_help = pages::EXPLAIN)]
     Explain(explain::Options),
     /// Run cases of requests and tokens against a configuration
     #[command(after_help = test::AFTER_HELP)]
@@ -64,6 +69,7 @@ enum Command {
     #[command(subcommand)]
     Token(token::Command),
     /// Print the JSON Schema of the configuration
+    #[command(after_help = pages::SCHEMA)]
     Schema,
     /// Revoke a token, a session, or all tokens of a subject, client, key or issuer
     Revoke(revoke::Options),
@@ -76,7 +82,14 @@ enum Command {
     /// Serve an admission webhook that puts the gateway into pods as they are made
     Webhook(webhook::Options),
     /// Run the gateway with a development issuer and a sample API, to try it out
+    #[command(after_help = pages::DEMO)]
     Demo(crate::demo::Options),
+    /// Print completions for a shell
+    #[command(after_help = pages::COMPLETIONS)]
+    Completions(manual::Completions),
+    /// Write the manual pages
+    #[command(after_help = pages::MAN)]
+    Man(manual::Man),
 }
 
 /// Runs the command that the arguments name.
@@ -107,6 +120,8 @@ pub fn main() -> ExitCode {
             webhook::run(&options).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
         }
         Command::Demo(options) => demo::run(&options),
+        Command::Completions(options) => manual::completions(&options),
+        Command::Man(options) => manual::man(&options),
     }
 }
 

@@ -135,9 +135,9 @@ impl Core {
         }
     }
 
-    pub(super) fn count_authentication(&self, issuer: Option<IssuerId>, auth: Auth) {
+    pub(super) fn count_authentication(&self, issuer: Option<IssuerId>, auth: Auth, duration: Duration) {
         let id = issuer.and_then(|issuer| self.metric_ids.issuers.get(usize::from(issuer.0)).copied());
-        self.metrics.authenticated(id, auth);
+        self.metrics.authenticated(id, auth, duration);
     }
 
     pub(super) fn count_upstream(&self, route: &Route, first_byte: Duration) {

@@ -58,6 +58,8 @@ pub struct Exchange {
     examined: Option<Box<Examined>>,
     /// How the token was judged.
     pub temperature: Option<Temperature>,
+    /// How long that took.
+    pub judging: Duration,
     /// Which endpoint of the upstream the request went to, the last if it went to several.
     pub lane: Option<Rc<Lane>>,
     /// How long the upstream took to the first byte of its response.
@@ -104,6 +106,7 @@ impl Exchange {
             fingerprint: None,
             examined: None,
             temperature: None,
+            judging: Duration::ZERO,
             lane: None,
             first_byte: None,
             body: None,
@@ -197,7 +200,7 @@ impl Exchange {
         }
         core.metrics.bytes(received, self.sent);
         if self.temperature.is_some() {
-            core.count_authentication(token.map(|token| token.issuer().id), auth);
+            core.count_authentication(token.map(|token| token.issuer().id), auth, self.judging);
         }
         if let (Some(route), Some(first_byte)) = (route, self.first_byte) {
             core.count_upstream(route, first_byte);

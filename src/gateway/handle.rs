@@ -221,7 +221,9 @@ async fn permit(
     };
     let token = credential::extract(request, &route.token_from, from, core.limits.token)
         .map_err(|rejection| with_scope(rejection, policy))?;
+    let begun = core.clock.monotonic();
     let live = core.authenticator.authenticate(token, &policy.issuers, &mut exchange.temperature).await;
+    exchange.judging = begun.until(core.clock.monotonic());
     let live = live.inspect_err(|refused| exchange.token_refused(token, route, refused))?;
     exchange.token = Some(live.clone());
     policy

@@ -57,7 +57,10 @@ async fn it_says_who_was_refused_and_what_changed() {
     assert_eq!(of(&lines, "stopped").len(), 1);
     assert_eq!(of(&lines, "keys_changed")[0]["added"], "k1");
     let changed = of(&lines, "configuration_changed");
-    assert_eq!((&changed[0]["generation"], &changed[0]["changes"]), (&json!(2), &json!("error_detail (added)")));
+    assert_eq!(
+        (&changed[0]["generation"], &changed[0]["changes"]),
+        (&json!(2), &json!("error_detail (added)"))
+    );
     let called: Vec<_> = of(&lines, "admin_called").iter().map(|line| line["path"].clone()).collect();
     assert_eq!(called, ["/status"], "a scrape is no event");
 }
@@ -82,7 +85,10 @@ async fn it_says_when_revocations_change() {
     .await;
     let lines = lines(gateway).await;
     let changed = of(&lines, "revocations_changed");
-    assert_eq!((&changed[0]["feed"], &changed[0]["entries"], &changed[0]["before"]), (&json!("logout"), &json!(2), &json!(0)));
+    assert_eq!(
+        (&changed[0]["feed"], &changed[0]["entries"], &changed[0]["before"]),
+        (&json!("logout"), &json!(2), &json!(0))
+    );
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod audit_log;
 mod bench;
 mod certificates;
 mod credentials;
+mod dashboards;
 mod explain;
 mod identity;
 mod introspection;

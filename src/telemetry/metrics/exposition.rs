@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet}
 use prometheus_client::metrics::MetricType;
 
 use super::Shared;
-use super::cells::{Block, CoreCells, Histogram, ListenerCells, Published, RouteCells, Row};
+use super::cells::{Block, CoreCells, Histogram, ListenerCells, Published, RouteCells, Row, Scale};
 use super::labels::{ConnectionState, Label, Names, Protocol, ProtocolError, Shed, TlsResult};
 use super::readings::Readings;
 use crate::catalogue::Reason;
@@ -124,7 +124,7 @@ impl Exposition {
 
     fn cores(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let sum = self.shared.cores.sums(1).pop().flatten().unwrap_or_default();
-        let CoreCells { bytes_in, bytes_out, verdicts, tls, protocol_errors, shed, delay } = &sum;
+        let CoreCells { bytes_in, bytes_out, verdicts, tls, protocol_errors, shed, delay, .. } = &sum;
 
         let help = "Verdicts held in the first-level caches of all cores.";
         gauges(encoder, "verdict_cache_entries", help, [(NO_LABELS, verdicts.get())])?;
@@ -132,6 +132,13 @@ impl Exposition {
         counters(encoder, "bytes", "Bytes of bodies, from and to clients.", bytes)?;
         let help = "TLS handshakes with clients.";
         counters(encoder, "tls_handshakes", help, by_label::<TlsResult, _>("result", tls))?;
+        let help = "Time of TLS handshakes that succeeded.";
+        histograms(encoder, "tls_handshake_duration_seconds", help, [(NO_LABELS, &sum.tls_duration)])?;
+        let help = "Time from a token to the verdict on it, by where that came from.";
+        let durations = Auth::ALL.iter().zip(&sum.auth_duration);
+        let judged = durations.filter(|(auth, _)| **auth != Auth::None);
+        let judged = judged.map(|(auth, durations)| ([("cache", auth.name())], durations));
+        histograms(encoder, "auth_duration_seconds", help, judged)?;
         let help = "Connections that failed below HTTP.";
         counters(encoder, "protocol_errors", help, by_label::<ProtocolError, _>("kind", protocol_errors))?;
         let help = "Requests that were shed because of overload.";
@@ -218,11 +225,11 @@ fn gauges<S: EncodeLabelSet>(
     Ok(())
 }
 
-fn histograms<'a, S: EncodeLabelSet>(
+fn histograms<'a, S: EncodeLabelSet, B: Scale + 'a>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    samples: impl IntoIterator<Item = (S, &'a Histogram)>,
+    samples: impl IntoIterator<Item = (S, &'a Histogram<B>)>,
 ) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
     for (labels, histogram) in samples {
