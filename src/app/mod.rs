@@ -58,11 +58,12 @@ use crate::config::settings;
 use crate::feeds::revocation::load_fact_hasher;
 use crate::gateway::{Refusals, RequestLimits, SharedVerdicts};
 use crate::telemetry::access_log::{self, AccessLog};
-use crate::telemetry::audit_log::{AuditLog, Event, Journal};
+use crate::telemetry::audit_log::Event;
 use crate::telemetry::metrics::{Metrics, Registration};
 pub use admin::AdminAddress;
 use admin::{Door, Told};
 use attendance::Attendance;
+use audit::Audit;
 use blueprint::Blueprint;
 use generation::Generation;
 pub use handover::Program;
@@ -109,8 +110,7 @@ pub struct Running {
     workers: Vec<Worker>,
     tasks: JoinSet<()>,
     access_log: AccessLog,
-    audit_log: Option<AuditLog>,
-    journal: Journal,
+    audit: Audit,
     _registrations: Vec<Registration>,
 }
 
@@ -134,8 +134,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     let cores = config.workers.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
     let metrics = Arc::new(Metrics::new());
     let access_log = AccessLog::start(&log_settings(&config))?;
-    let audit_log = config.audit_log.as_ref().map(audit_log).transpose()?;
-    let journal = audit_log.as_ref().map_or_else(Journal::off, |log| log.journal(clock.clone()));
+    let audit = Audit::start(config.audit_log.as_ref(), &clock)?;
     let mut tasks = JoinSet::new();
     if let Some(directory) = &config.state_dir {
         make_private_directory(directory);
@@ -182,7 +181,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
             clock: clock.clone(),
             reloads,
         };
-        admin.serve(admin::endpoints(told), journal.clone(), &mut tasks)?;
+        admin.serve(admin::endpoints(told), audit.journal().clone(), &mut tasks)?;
     }
     let verdicts = SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?;
     let workers = per_core(sockets.shares(&Sockets::default(), cores)?, &generation, cores)
@@ -192,17 +191,14 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
             let (metrics, log) = (metrics.core(), access_log.per_core());
             let refusals = refusals.as_ref().map(|all| all.of_core(core));
             let (clock, verdicts) = (clock.clone(), verdicts.clone());
-            let audit = audit_log.as_ref().map(|log| log.per_core(cores));
+            let audit = audit.per_core(cores);
             let equipment = Equipment { clock, verdicts, metrics, log, audit, refusals };
             Worker::start(core, equipment, first)
         })
         .collect::<std::io::Result<_>>()
         .context("cannot start a worker thread")?;
 
-    journal.note(Event::Started { version: env!("CARGO_PKG_VERSION") });
-    if !journal.is_off() {
-        tasks.spawn(audit::follow(in_force.clone(), journal.clone(), clock.clone()));
-    }
+    audit.follow(&in_force, &clock, &mut tasks);
     readiness.listening();
     let waiting = readiness.clone();
     tasks.spawn(async move {
@@ -213,17 +209,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     let mut attendance = Attendance::default();
     attendance.turn_to(&blueprint.upstreams, &metrics, &clock);
     let status = Status::new(clock, readiness.clone());
-    let dropped = access_log.dropped_lines();
-    let mut registrations = status.register(&metrics);
-    registrations.push(metrics.register_counter(
-        "access_log_dropped_lines",
-        "Lines of the access log that were dropped because the writer could not keep up.",
-        &[],
-        move || dropped.count(),
-    ));
-    if let Some(log) = &audit_log {
-        registrations.extend(register_audit_log(log, &metrics));
-    }
+    let registrations = register(&status, &access_log, &audit, &metrics);
     let running = Running {
         blueprint,
         sockets,
@@ -238,8 +224,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         workers,
         tasks,
         access_log,
-        audit_log,
-        journal,
+        audit,
         _registrations: registrations,
     };
     Ok((running, requests))
@@ -279,9 +264,7 @@ impl Running {
     /// Begins new files for the access log and the audit log, after the old ones were moved away.
     pub fn reopen_logs(&self) {
         self.access_log.reopen();
-        if let Some(log) = &self.audit_log {
-            log.lines().reopen();
-        }
+        self.audit.reopen();
     }
 
     /// Puts another configuration in force, as a whole. Requests in flight and open connections go on; requests from now
@@ -295,7 +278,7 @@ impl Running {
             Ok(next) => Ok(self.publish(next).await),
             Err(error) => {
                 self.status.failed("the configuration cannot be put in force; the one before stays");
-                self.journal.note(Event::ConfigurationRefused { why: &format!("{error:#}") });
+                self.audit.journal().note(Event::ConfigurationRefused { why: &format!("{error:#}") });
                 Err(error)
             }
         }
@@ -332,7 +315,7 @@ impl Running {
         self.sockets = sockets;
         let before = std::mem::replace(&mut self.sources, sources);
         self.status.changed(number);
-        self.journal.note(Event::ConfigurationChanged { generation: number, changes: &changes });
+        self.audit.journal().note(Event::ConfigurationChanged { generation: number, changes: &changes });
         for core in adopted {
             // A core that is gone serves by nothing.
             let _ = core.await;
@@ -371,9 +354,7 @@ impl Running {
         }
         drop(self.sources);
         self.tasks.shutdown().await;
-        self.journal.note(Event::Stopped);
-        self.journal.keep_house();
-        let logs = [Some(self.access_log), self.audit_log.map(AuditLog::into_lines)];
+        let logs = [Some(self.access_log), self.audit.finish()];
         for log in logs.into_iter().flatten() {
             let written = tokio::task::spawn_blocking(move || log.shutdown(LOG_PATIENCE)).await;
             if let Ok(Err(error)) = written {
@@ -415,6 +396,20 @@ fn shown(
         writable_feeds: sources.writable_feeds(),
         explainer: generation.explainer(clock),
     }
+}
+
+/// Has metrics tell of the configuration and of the logs, for as long as what is returned lasts.
+fn register(status: &Status, access_log: &AccessLog, audit: &Audit, metrics: &Metrics) -> Vec<Registration> {
+    let dropped = access_log.dropped_lines();
+    let mut registrations = status.register(metrics);
+    registrations.push(metrics.register_counter(
+        "access_log_dropped_lines",
+        "Lines of the access log that were dropped because the writer could not keep up.",
+        &[],
+        move || dropped.count(),
+    ));
+    registrations.extend(audit.register(metrics));
+    registrations
 }
 
 /// Where refusals are kept, if anyone can ask for them.
@@ -482,31 +477,4 @@ fn log_output(output: &settings::LogOutput) -> access_log::Output {
         settings::LogOutput::Stderr => access_log::Output::Stderr,
         settings::LogOutput::File(path) => access_log::Output::File(path.clone()),
     }
-}
-
-fn audit_log(settings: &settings::AuditLog) -> Result<AuditLog> {
-    let lines = AccessLog::start(&access_log::Settings {
-        name: "audit log",
-        output: log_output(&settings.output),
-        ..access_log::Settings::default()
-    })?;
-    Ok(AuditLog::new(lines, settings.lines_per_second))
-}
-
-fn register_audit_log(log: &AuditLog, metrics: &Metrics) -> [Registration; 2] {
-    let (dropped, left_out) = (log.lines().dropped_lines(), log.left_out());
-    [
-        metrics.register_counter(
-            "audit_log_dropped_lines",
-            "Lines of the audit log that were dropped because the writer could not keep up.",
-            &[],
-            move || dropped.count(),
-        ),
-        metrics.register_counter(
-            "audit_log_left_out_lines",
-            "Lines of the audit log that were left out because there were too many of a kind.",
-            &[],
-            move || left_out.count(),
-        ),
-    ]
 }

@@ -171,7 +171,7 @@ impl Service {
             Ok(config) => config,
             Err(diagnostics) => {
                 let why = "the configuration file has mistakes";
-                self.running.journal.note(audit_log::Event::ConfigurationRefused { why });
+                self.running.audit.journal().note(audit_log::Event::ConfigurationRefused { why });
                 self.running.status.failed("the configuration file has mistakes; the one before is in force");
                 return Err(diagnostics.to_string());
             }

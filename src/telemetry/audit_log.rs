@@ -188,11 +188,6 @@ impl Journal {
         Self(None)
     }
 
-    /// Whether it writes nothing.
-    pub fn is_off(&self) -> bool {
-        self.0.is_none()
-    }
-
     /// Writes an event down.
     pub fn note(&self, event: Event<'_>) {
         let Some(control) = &self.0 else { return };
