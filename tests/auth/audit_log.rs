@@ -91,11 +91,12 @@ async fn it_says_when_revocations_change() {
     );
 }
 
+const ATTACK: u64 = 200;
+
 #[tokio::test]
 async fn an_attack_does_not_fill_it() {
     let signer = Signer::es256("k1");
     let gateway = TestGateway::start(&yaml(&signer, "workers: 1")).await;
-    const ATTACK: u64 = 200;
     for _ in 0..ATTACK {
         refused(&gateway.get("/orders/1", "", &[]).await, "VAL-010", "missing");
     }
