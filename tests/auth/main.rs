@@ -14,9 +14,11 @@
 mod support;
 
 mod admin;
+mod audit_log;
 mod bench;
 mod certificates;
 mod credentials;
+mod dashboards;
 mod explain;
 mod identity;
 mod introspection;
@@ -26,5 +28,6 @@ mod operation;
 mod policy;
 mod refusals;
 mod revocation;
+mod shadow;
 mod status_list;
 mod tokens;
