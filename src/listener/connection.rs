@@ -202,7 +202,7 @@ impl Connection {
             let inbound = handle.begin().map_or_else(Inbound::Refused, Inbound::Http1);
             let (peer, drain) = (Rc::clone(&peer), &drain);
             async move {
-                let response = respond(&self.gateway, &self.settings.role, &peer, request, inbound).await;
+                let response = respond(&self.gateway, &self.settings, &peer, request, inbound).await;
                 Ok::<_, Infallible>(if drain.has_begun() { last(response) } else { response })
             }
         });
@@ -237,7 +237,7 @@ impl Connection {
         let service = service_fn(move |request| {
             let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
             async move {
-                Ok::<_, Infallible>(respond(&gateway, &settings.role, &peer, request, Inbound::Http2).await)
+                Ok::<_, Infallible>(respond(&gateway, &settings, &peer, request, Inbound::Http2).await)
             }
         });
         let mut connection = pin!(self.http.http2.serve_connection(TokioIo::new(stream), service));
@@ -337,12 +337,15 @@ fn last(mut response: http::Response<ResponseBody>) -> http::Response<ResponseBo
 
 async fn respond(
     gateway: &Gateway,
-    role: &Role,
+    settings: &ListenerSettings,
     peer: &Peer,
     request: http::Request<hyper::body::Incoming>,
     inbound: Inbound,
 ) -> http::Response<ResponseBody> {
-    match role {
+    if let Some(decisions) = &settings.decisions {
+        return gateway.decide(peer, request, inbound, decisions).await;
+    }
+    match &settings.role {
         Role::RedirectToHttps(port) => gateway.redirect(peer, request, &inbound, *port),
         Role::Tls(_) | Role::Plaintext => gateway.handle(peer, request, inbound).await,
     }
