@@ -103,7 +103,10 @@ impl Face {
             ListenerKind::RedirectToHttps => (Speech::RedirectToHttps, None),
         };
         let hsts = hsts.map(routes::hsts_value).transpose()?;
-        let decisions = listener.decision.as_ref().map(|decision| Decisions::new(decision.protocol, decision.from.clone()));
+        let decisions = listener
+            .decision
+            .as_ref()
+            .map(|decision| Decisions::new(decision.protocol, decision.from.clone()));
         Ok(Self {
             speech,
             hsts,

@@ -100,16 +100,13 @@ impl Gateway {
         let stand_in = stand_in(&ask);
         let described = match inbound.violation() {
             Some(rejection) => Err(rejection),
-            None => decisions.described(&core, asker, ask).await.map_err(|rejection| inbound.blame(rejection)),
+            None => {
+                decisions.described(&core, asker, ask).await.map_err(|rejection| inbound.blame(rejection))
+            }
         };
         // What TLS tells is about the proxy, not about its client.
-        let client = Peer::new(
-            asker.address,
-            Rc::clone(&asker.listener),
-            None,
-            None,
-            Rc::clone(&asker.activity),
-        );
+        let client =
+            Peer::new(asker.address, Rc::clone(&asker.listener), None, None, Rc::clone(&asker.activity));
         let request = described.as_ref().map_or(&stand_in, |described| &described.request);
         let form = decisions.form(request.headers());
         let mut exchange = Box::new(Exchange::begin(&core, &client, request, &inbound));

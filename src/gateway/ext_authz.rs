@@ -242,8 +242,8 @@ mod tests {
     use prost::Message as _;
 
     use super::{
-        Address, AttributeContext, AttributeRequest, CheckRequest, HttpRequest, SocketAddress, Source, describe,
-        framed,
+        Address, AttributeContext, AttributeRequest, CheckRequest, HttpRequest, SocketAddress, Source,
+        describe, framed,
     };
     use crate::catalogue::Reason;
 

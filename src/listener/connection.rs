@@ -236,9 +236,7 @@ impl Connection {
         let (gateway, settings) = (self.gateway.clone(), Rc::clone(&self.settings));
         let service = service_fn(move |request| {
             let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
-            async move {
-                Ok::<_, Infallible>(respond(&gateway, &settings, &peer, request, Inbound::Http2).await)
-            }
+            async move { Ok::<_, Infallible>(respond(&gateway, &settings, &peer, request, Inbound::Http2).await) }
         });
         let mut connection = pin!(self.http.http2.serve_connection(TokioIo::new(stream), service));
         tokio::select! {

@@ -79,7 +79,11 @@ impl Build<'_, '_> {
         for (is_there, name, why) in [
             (listener.redirect_to_https, "redirect_to_https", "a redirect is no verdict"),
             (listener.hsts.is_some(), "hsts", "a proxy asks here, no browser"),
-            (listener.proxy_protocol.is_some(), "proxy_protocol", "it would hide from which address is asked"),
+            (
+                listener.proxy_protocol.is_some(),
+                "proxy_protocol",
+                "it would hide from which address is asked",
+            ),
         ] {
             if is_there {
                 let message = format!("not possible together with `{name}`");
