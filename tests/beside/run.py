@@ -32,6 +32,12 @@ def main() -> None:
     valgate = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "target/debug/valgate").resolve()
     only = sys.argv[2:]
     check_documentation()
+    if not only:
+        with tempfile.TemporaryDirectory() as directory:
+            ask_directly(Stand(valgate, Path(directory)))
+        with tempfile.TemporaryDirectory() as directory:
+            ask_as_stranger(Stand(valgate, Path(directory), askers="192.0.2.1"))
+        print("beside: asked directly ok")
     for name, start in PROXIES.items():
         if only and name not in only:
             continue
@@ -107,12 +113,48 @@ def judge(stand: "Stand") -> None:
         stand.received.clear()
 
 
-def refused(stand, path, headers, status, code, challenge="", method="GET") -> None:
-    seen, answer, body = stand.get(path, headers, method)
+def refused(stand, path, headers, status, code, challenge="", method="GET", port=WEB) -> None:
+    seen, answer, body = stand.get(path, headers, method, port)
     assert (seen, json.loads(body)["code"]) == (status, code), (path, headers, seen, body)
     challenges = [value for name, value in answer if name.lower() == "www-authenticate"]
     assert len(challenges) == bool(challenge) and challenge in "".join(challenges), answer
     assert stand.received == [], stand.received
+
+
+def ask_directly(stand: "Stand") -> None:
+    """What a proxy that is not set up as it should be is answered."""
+    try:
+        for port in (FORWARD_AUTH, AUTH_REQUEST):
+            good = DESCRIPTION | {"Authorization": f"Bearer {stand.token()}"}
+            status, headers, _ = stand.get("/", good, port=port)
+            assert status == 200 and ("x-auth-subject", "alice") in headers, (status, headers)
+            for name in DESCRIPTION:
+                part = {other: value for other, value in good.items() if other != name}
+                refused(stand, "/", part, 400, "VAL-042", port=port)
+                refused(stand, "/", part | {name: DESCRIPTION[name], name.lower(): "/status"}, 400, "VAL-042", port=port)
+            refused(stand, "/", good | {"x_auth_subject": "mallory"}, 400, "VAL-042", port=port)
+            # gRPC's refusals have status 200, which would be leave to pass; pages would be no problem document.
+            for form in ({"Content-Type": "application/grpc"}, {"Accept": "application/json"}):
+                refused(stand, "/", DESCRIPTION | form, 401, "VAL-010", "Bearer", port=port)
+        # A listener for Envoy has no other answers.
+        assert stand.get("/", good, port=EXT_AUTHZ)[1].count(("content-type", "application/grpc")) == 1
+    finally:
+        stand.close()
+
+
+def ask_as_stranger(stand: "Stand") -> None:
+    try:
+        good = DESCRIPTION | {"Authorization": f"Bearer {stand.token()}"}
+        for port in (FORWARD_AUTH, AUTH_REQUEST):
+            refused(stand, "/", good, 403, "VAL-031", port=port)
+    finally:
+        stand.close()
+
+
+DESCRIPTION = {
+    "X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/orders/7", "X-Forwarded-Host": "api.example.com",
+    "X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.7",
+}
 
 
 def silence(stand: "Stand") -> None:
@@ -185,7 +227,7 @@ PATIENT = {"traefik"}
 class Stand:
     """valgate, a proxy that asks it, and an API behind the proxy that remembers requests."""
 
-    def __init__(self, valgate: Path, directory: Path, proxy) -> None:
+    def __init__(self, valgate: Path, directory: Path, proxy=None, askers: str = "127.0.0.1") -> None:
         self.directory, self.is_envoy = directory, proxy is envoy
         self.received: list[tuple[str, list[tuple[str, str]]]] = []
         self.ports = {port: str(free_port()) for port in (WEB, FORWARD_AUTH, AUTH_REQUEST, EXT_AUTHZ)}
@@ -198,14 +240,17 @@ class Stand:
         (directory / "jwks.json").write_text(json.dumps({"keys": [jwk]}))
         config = self.adapted("valgate.yaml")
         text = config.read_text().replace("jwks_url: https://id.example.com/jwks", "file: jwks.json")
+        text = text.replace("decision: { ", f"decision: {{ from: [{askers}], ")
         config.write_text(text + "\naccess_log: off\nworkers: 1\n")
         self.valgate = self.proxy = None
         self.log = open(directory / "log", "w+")
         try:
             self.valgate = subprocess.Popen([valgate, "run", "--config", config], stderr=self.log, stdout=self.log)
-            self.proxy = subprocess.Popen(proxy(self), cwd=directory, stderr=self.log, stdout=self.log)
             for port in (FORWARD_AUTH, AUTH_REQUEST, EXT_AUTHZ):
                 self.wait(lambda: self.connects(port))
+            if not proxy:
+                return
+            self.proxy = subprocess.Popen(proxy(self), cwd=directory, stderr=self.log, stdout=self.log)
             self.wait(lambda: self.connects(WEB) and self.get("/status", {})[0] == 200)
         except BaseException:
             self.close()
@@ -250,10 +295,10 @@ class Stand:
             assert time.monotonic() < end and self.valgate.poll() is None, "it does not start"
             time.sleep(0.05)
 
-    def get(self, path: str, headers: dict, method: str = "GET") -> tuple[int, list, bytes]:
+    def get(self, path: str, headers: dict, method: str = "GET", port: str = WEB) -> tuple[int, list, bytes]:
         """Sends the path as it is, which clients that mean well do not."""
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        with socket.create_connection(("127.0.0.1", int(self.ports[WEB])), PATIENCE) as connection:
+        with socket.create_connection(("127.0.0.1", int(self.ports[port])), PATIENCE) as connection:
             request = f"{method} {path} HTTP/1.1\r\nHost: api.example.com\r\n{head}Connection: close\r\n\r\n"
             connection.sendall(request.encode())
             answer = http.client.HTTPResponse(connection, method=method)
