@@ -10,6 +10,7 @@ not is refused with valgate's code and never reaches the API. Then valgate falls
 import base64
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -160,6 +161,8 @@ DESCRIPTION = {
 def silence(stand: "Stand") -> None:
     """A valgate that takes connections and says nothing: the client waits no longer than the proxy does."""
     stand.valgate.send_signal(signal.SIGSTOP)
+    # Until all of its threads have stopped, it may still answer.
+    os.waitpid(stand.valgate.pid, os.WUNTRACED)
     for path in ("/status", "/orders/7"):
         status, _, _ = stand.get(path, {})
         assert status >= 400, status
