@@ -241,7 +241,7 @@ mod tests {
         }
         let sent = |allowed: &[HeaderName]| {
             let mut names: Vec<_> =
-                names.sent_by_client(&headers, allowed).map(|name| name.to_string()).collect();
+                names.sent_by_client(&headers, allowed).map(ToString::to_string).collect();
             names.sort_unstable();
             names
         };

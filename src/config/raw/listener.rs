@@ -34,7 +34,7 @@ pub struct Listener {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
-    /// `forward_auth`: Traefik, Caddy, HAProxy. `auth_request`: nginx. `ext_authz`: Envoy, by gRPC.
+    /// `forward_auth`: Traefik, Caddy, a script. `auth_request`: nginx. `ext_authz`: Envoy, by gRPC.
     pub protocol: DecisionProtocol,
     /// Networks of the proxies that may ask: `10.0.0.0/8`, or single addresses. Others are refused.
     #[serde(default = "loopback")]
