@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use super::{routes, upstreams};
 use crate::config::settings::{Forwarded, Listener, ListenerKind};
 use crate::config::{Config, Identity};
-use crate::gateway::{ReservedNames, Routes, TrustedProxies};
+use crate::gateway::{Decisions, ReservedNames, Routes, TrustedProxies};
 use crate::listener;
 use crate::upstream::Upstream;
 
@@ -44,6 +44,8 @@ pub struct Face {
     pub hsts: Option<HeaderValue>,
     /// Networks of load balancers whose connections begin with the PROXY protocol.
     pub proxy_protocol: Option<Vec<IpNet>>,
+    /// How it answers another proxy that asks about requests.
+    pub decisions: Option<Arc<Decisions>>,
 }
 
 /// What is spoken on a listener.
@@ -101,7 +103,16 @@ impl Face {
             ListenerKind::RedirectToHttps => (Speech::RedirectToHttps, None),
         };
         let hsts = hsts.map(routes::hsts_value).transpose()?;
-        Ok(Self { speech, hsts, proxy_protocol: listener.proxy_protocol.clone() })
+        let decisions = listener
+            .decision
+            .as_ref()
+            .map(|decision| Decisions::new(decision.protocol, decision.from.clone()));
+        Ok(Self {
+            speech,
+            hsts,
+            proxy_protocol: listener.proxy_protocol.clone(),
+            decisions: decisions.map(Arc::new),
+        })
     }
 }
 

@@ -109,6 +109,7 @@ fn listeners(
                 Speech::Plaintext => Role::Plaintext,
                 Speech::RedirectToHttps => Role::RedirectToHttps(https_port),
             },
+            decisions: face.decisions.clone(),
             hsts: face.hsts.clone(),
             guard: GuardLimits {
                 uri: config.limits.uri,

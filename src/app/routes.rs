@@ -136,6 +136,7 @@ fn service(route: &settings::Route, config: &Config) -> Service {
             let accepts = if is_logout { Accepts::LogoutTokens } else { Accepts::SecurityEvents };
             Service::Receive(Receiver { feed, accepts })
         }
+        settings::Service::Decision => Service::Decision,
         settings::Service::Revoke(endpoint) => Service::Revoke(OwnRevocation {
             revokes: match endpoint.revokes {
                 settings::Revokes::Token => Revokes::Token,

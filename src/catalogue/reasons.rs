@@ -141,6 +141,9 @@ reasons! {
     CertificateRule = AccessDenied, "certificate_rule", Client,
         "The client certificate is not one that this route allows.",
         "Use the certificate that was issued for this API; the gateway's log names the rule.";
+    ProxyNotTrusted = AccessDenied, "proxy_not_trusted", Operator,
+        "Who asks for a decision is not in the listener's decision.from.",
+        "The operator should add the proxy's address to the listener's decision.from, and keep that listener private.";
     CrossOrigin = AccessDenied, "cross_origin", Client,
         "A request that changes something came with a cookie from a page of another origin.",
         "Send the request from a page of the same origin, or with an Authorization header in place of the cookie.";
@@ -169,6 +172,9 @@ reasons! {
     IllegalTarget = BadRequest, "illegal_target", Client,
         "The request target or the Host header is missing, malformed, or the two disagree.",
         "Send a plain path and exactly one Host header that names the same host.";
+    IllegalDescription = BadRequest, "illegal_description", Operator,
+        "The proxy that asks for a decision does not say, exactly once each, which request it is about.",
+        "The operator should configure the proxy as docs/beside.md shows it.";
     MalformedRequest = BadRequest, "malformed_request", Client,
         "The bytes are not a valid HTTP request.",
         "Speak HTTP/1.1 or HTTP/2 to this port; plain HTTP sent to a TLS port, or the reverse, ends here too.";

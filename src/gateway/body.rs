@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::exchange::Exchange;
@@ -39,6 +40,8 @@ pub enum BodyError {
 enum Source {
     Upstream(UpstreamBody),
     Full(Option<Bytes>),
+    /// A gRPC message and the trailers that end it.
+    Message(Option<Bytes>, Option<HeaderMap>),
 }
 
 impl ResponseBody {
@@ -46,6 +49,20 @@ impl ResponseBody {
     pub fn full(bytes: Bytes) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
         Self { source: Source::Full(bytes), exchange: None, watched: None, is_grpc: false }
+    }
+
+    /// A gRPC message of our own and the trailers behind it.
+    pub fn message(bytes: Bytes, trailers: HeaderMap) -> Self {
+        let source = Source::Message(Some(bytes), Some(trailers));
+        Self { source, exchange: None, watched: None, is_grpc: true }
+    }
+
+    /// What a body of our own says; nothing of an upstream's.
+    pub(super) fn said(&self) -> &[u8] {
+        match &self.source {
+            Source::Full(Some(bytes)) | Source::Message(Some(bytes), _) => bytes,
+            Source::Full(None) | Source::Message(None, _) | Source::Upstream(_) => &[],
+        }
     }
 
     /// An upstream's body.
@@ -115,6 +132,10 @@ impl Body for ResponseBody {
         let this = &mut *self;
         let frame = match &mut this.source {
             Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Source::Message(bytes, trailers) => match bytes.take() {
+                Some(bytes) => Some(Ok(Frame::data(bytes))),
+                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+            },
             Source::Upstream(_) => ready!(this.poll_upstream(context)),
         };
         match (&frame, &mut this.exchange) {
@@ -137,13 +158,16 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Full(bytes) => bytes.is_none(),
+            Source::Message(bytes, trailers) => bytes.is_none() && trailers.is_none(),
             Source::Upstream(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Full(bytes) | Source::Message(bytes, _) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Source::Upstream(body) => body.size_hint(),
         }
     }

@@ -106,6 +106,11 @@ impl TrustedProxies {
 }
 
 impl Provenance {
+    /// As a proxy that may be believed tells it.
+    pub(super) fn told(client: IpAddr, is_https: bool) -> Self {
+        Self { client_address: SocketAddr::new(client, 0), is_https, host: None, hops: Vec::new() }
+    }
+
     /// Tells the API, in headers that nothing of the client's is left in (RFC 7239 section 4 and its older kin).
     pub(super) fn tell(
         &self,

@@ -29,6 +29,11 @@ pub fn trailers(reason: Reason) -> HeaderMap {
     trailers
 }
 
+/// The trailers of a call that succeeded.
+pub fn ok_trailers() -> HeaderMap {
+    HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))])
+}
+
 /// `grpc-message` is percent-encoded outside printable ASCII.
 fn percent_encoded(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {

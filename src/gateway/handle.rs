@@ -174,6 +174,7 @@ async fn serve(
     match &route.service {
         Service::Upstream(_) => forward(core, route, permit, request, peer, inbound, exchange).await,
         Service::Receive(receiver) => receiver.receive(core, request).await.map(Served::answer),
+        Service::Decision => Err(Reason::NoRoute.into()),
         Service::Revoke(revocation) => revocation.revoke(core, &permit, &request).await.map(Served::answer),
     }
 }
@@ -201,11 +202,11 @@ fn answer_preflight(sharing: &Sharing) -> Result<Served, Rejection> {
 
 /// Leave to be forwarded: by the operator's word for a public route, by a client certificate or by a live token that
 /// the policy accepts for any other.
-async fn permit(
+pub(super) async fn permit<B>(
     core: &Core,
     peer: &Peer,
     route: &Route,
-    request: &CleanRequest,
+    request: &CleanRequest<B>,
     exchange: &mut Exchange,
 ) -> Result<Permit, Rejection> {
     let policy = match &route.access {

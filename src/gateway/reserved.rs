@@ -76,6 +76,22 @@ const HOP_BY_HOP: [&str; 10] = [
     "upgrade",
 ];
 
+/// Of the names above, those that a proxy may well say itself when it asks for a decision.
+const OF_PROXIES: [&str; 12] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-method",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-uri",
+    "x-real-ip",
+    "x-request-id",
+];
+
 /// The set of reserved names of one configuration.
 #[derive(Debug)]
 pub struct ReservedNames {
@@ -105,6 +121,19 @@ impl ReservedNames {
         // reserved itself, and is removed all the same.
         let usual = name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         !usual && self.folded.contains(&fold(name.as_str()))
+    }
+
+    /// The headers that a client has no business sending and another proxy would pass on. What the route allows by
+    /// name is not among them.
+    pub fn sent_by_client<'h>(
+        &self,
+        headers: &'h HeaderMap,
+        allowed: &[HeaderName],
+    ) -> impl Iterator<Item = &'h HeaderName> {
+        headers.keys().filter(move |name| {
+            let is_of_proxy = OF_PROXIES.contains(&name.as_str()) || HOP_BY_HOP.contains(&name.as_str());
+            self.has(name) && !is_of_proxy && !allowed.contains(name)
+        })
     }
 
     /// Removes what is reserved, and what the `Connection` header names as being about this connection alone.
@@ -191,6 +220,33 @@ mod tests {
         for name in ["accept", "content-length", "host", "x-auth", "x-auth-subject-2", "x_custom", "cookie"] {
             assert!(!names.has(&name.parse().unwrap()), "{name}");
         }
+    }
+
+    #[test]
+    fn a_proxy_may_say_what_its_client_may_not() {
+        let names = ReservedNames::new([&HeaderName::from_static("x-auth-subject")]);
+        let mut headers = HeaderMap::new();
+        let of_proxy = ["x-forwarded-for", "x-real-ip", "connection", "te", "x-request-id", "accept"];
+        let of_client = [
+            "client-cert",
+            "x-auth-subject",
+            "x-forwarded-user",
+            "x-http-method-override",
+            "x-original-url",
+            "x_auth_subject",
+            "x_forwarded_for",
+        ];
+        for name in of_proxy.iter().chain(&of_client) {
+            headers.insert(HeaderName::from_static(name), "1".parse().unwrap());
+        }
+        let sent = |allowed: &[HeaderName]| {
+            let mut names: Vec<_> =
+                names.sent_by_client(&headers, allowed).map(ToString::to_string).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(sent(&[]), of_client);
+        assert!(!sent(&["x-original-url".parse().unwrap()]).contains(&"x-original-url".to_owned()));
     }
 
     #[test]

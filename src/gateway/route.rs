@@ -61,6 +61,8 @@ pub enum Service {
     Receive(Receiver),
     /// The gateway: it revokes what the bearer sends.
     Revoke(OwnRevocation),
+    /// Another proxy, which asks about each request.
+    Decision,
 }
 
 /// The `Host` that an upstream sees.
@@ -77,7 +79,7 @@ impl Route {
     pub fn upstream(&self) -> Option<usize> {
         match self.service {
             Service::Upstream(place) => Some(place),
-            Service::Receive(_) | Service::Revoke(_) => None,
+            Service::Receive(_) | Service::Revoke(_) | Service::Decision => None,
         }
     }
 }

@@ -207,7 +207,7 @@ impl Connection {
             let (peer, drain) = (Rc::clone(&peer), &drain);
             // Boxed, since hyper would keep room for it as long as the connection lives.
             Box::pin(async move {
-                let response = respond(&self.gateway, &self.settings.role, &peer, request, inbound).await;
+                let response = respond(&self.gateway, &self.settings, &peer, request, inbound).await;
                 Ok::<_, Infallible>(if drain.has_begun() { last(response) } else { response })
             })
         });
@@ -243,7 +243,7 @@ impl Connection {
             let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
             // Boxed, since it is moved several times on its way to becoming a task.
             Box::pin(async move {
-                Ok::<_, Infallible>(respond(&gateway, &settings.role, &peer, request, Inbound::Http2).await)
+                Ok::<_, Infallible>(respond(&gateway, &settings, &peer, request, Inbound::Http2).await)
             })
         });
         let mut connection = pin!(self.http.http2.serve_connection(TokioIo::new(stream), service));
@@ -343,12 +343,16 @@ fn last(mut response: http::Response<ResponseBody>) -> http::Response<ResponseBo
 
 async fn respond(
     gateway: &Gateway,
-    role: &Role,
+    settings: &ListenerSettings,
     peer: &Peer,
     request: http::Request<hyper::body::Incoming>,
     inbound: Inbound,
 ) -> http::Response<ResponseBody> {
-    match role {
+    if let Some(decisions) = &settings.decisions {
+        // Boxed, since requests that are served would otherwise keep room for it.
+        return Box::pin(gateway.decide(peer, request, inbound, decisions)).await;
+    }
+    match &settings.role {
         Role::RedirectToHttps(port) => gateway.redirect(peer, request, &inbound, *port),
         Role::Tls(_) | Role::Plaintext => gateway.handle(peer, request, inbound).await,
     }

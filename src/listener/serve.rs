@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::connection::{Connection, HttpSettings};
 use super::crowd::Crowd;
 use super::drain::DrainSignal;
-use crate::gateway::Gateway;
+use crate::gateway::{Decisions, Gateway};
 use crate::http1::GuardLimits;
 use crate::telemetry::metrics::ListenerId;
 
@@ -29,6 +29,8 @@ pub struct ListenerSettings {
     pub proxy_protocol: Option<Vec<IpNet>>,
     /// What it is for.
     pub role: Role,
+    /// How it answers another proxy that asks about requests; none: it serves them itself.
+    pub decisions: Option<Arc<Decisions>>,
     /// `Strict-Transport-Security`.
     pub hsts: Option<HeaderValue>,
     /// Bounds on what HTTP/1.1 clients send.

@@ -8,7 +8,9 @@ use super::values::DAY;
 use super::{Build, all, each};
 use crate::config::place::Place;
 use crate::config::raw;
-use crate::config::settings::{ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
+use crate::config::settings::{
+    ClientCertificates, Decision, DecisionProtocol, Hsts, Listener, ListenerKind, Tls, TlsVersion,
+};
 
 impl Build<'_, '_> {
     pub(super) fn listeners(&mut self, raw: &[raw::Listener], place: &Place) -> Vec<Option<Listener>> {
@@ -61,13 +63,53 @@ impl Build<'_, '_> {
         let proxy_protocol = self.optional(raw.proxy_protocol.as_ref(), |build, raw| {
             build.load_balancers(raw, &place.field("proxy_protocol"))
         });
+        let decision = self.optional(raw.decision.as_ref(), |build, decision| {
+            build.decision(decision, raw, &place.field("decision"))
+        });
         let kind = match (one, tls?) {
             (Some(()), Some(tls)) => ListenerKind::Tls(Tls { hsts: hsts?, ..tls }),
             (Some(()), None) if raw.plaintext => ListenerKind::Plaintext,
             (Some(()), None) => ListenerKind::RedirectToHttps,
             (None, _) => return None,
         };
-        Some(Listener { address: address?, kind, proxy_protocol: proxy_protocol? })
+        Some(Listener { address: address?, kind, proxy_protocol: proxy_protocol?, decision: decision? })
+    }
+
+    fn decision(&mut self, raw: &raw::Decision, listener: &raw::Listener, place: &Place) -> Option<Decision> {
+        for (is_there, name, why) in [
+            (listener.redirect_to_https, "redirect_to_https", "a redirect is no verdict"),
+            (listener.hsts.is_some(), "hsts", "a proxy asks here, no browser"),
+            (
+                listener.proxy_protocol.is_some(),
+                "proxy_protocol",
+                "it would hide from which address is asked",
+            ),
+        ] {
+            if is_there {
+                let message = format!("not possible together with `{name}`");
+                self.mistakes.add_at_key(place, message, format!("remove `{name}`: {why}"));
+            }
+        }
+        let here = place.field("from");
+        self.not_empty(&raw.from, &here, "only proxies in networks that are named here are answered")?;
+        let protocol = match raw.protocol {
+            raw::DecisionProtocol::ForwardAuth => DecisionProtocol::ForwardAuth,
+            raw::DecisionProtocol::AuthRequest => DecisionProtocol::AuthRequest,
+            raw::DecisionProtocol::ExtAuthz => DecisionProtocol::ExtAuthz,
+        };
+        Some(Decision { protocol, from: self.networks(&raw.from, &here)? })
+    }
+
+    /// A route that is only decided about needs somebody who asks.
+    pub(super) fn somebody_asks_for_decisions(&mut self, raw: &raw::Config) {
+        if raw.listeners.iter().any(|listener| listener.decision.is_some()) {
+            return;
+        }
+        for (index, _) in raw.routes.iter().enumerate().filter(|(_, route)| route.decision) {
+            let place = Place::root().field("routes").index(index).field("decision");
+            let remedy = "give a listener `decision`, or the route an `upstream`";
+            self.mistakes.add(&place, "no listener answers questions about it", remedy);
+        }
     }
 
     fn load_balancers(&mut self, raw: &raw::ProxyProtocol, place: &Place) -> Option<Vec<IpNet>> {

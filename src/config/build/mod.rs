@@ -100,6 +100,7 @@ impl Build<'_, '_> {
         let admin = self.optional(raw.admin.as_ref(), |build, raw| build.admin(raw, &root.field("admin")));
         self.distinct_addresses(raw);
         self.somebody_asks_for_certificates(raw);
+        self.somebody_asks_for_decisions(raw);
         let access_log = self.access_log(&raw.access_log, &root.field("access_log"));
         let audit_log = self
             .optional(raw.audit_log.as_ref(), |build, raw| build.audit_log(raw, &root.field("audit_log")));

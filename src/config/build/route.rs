@@ -152,6 +152,7 @@ impl Build<'_, '_> {
                 ("upstream", raw.upstream.is_some()),
                 ("receives", raw.receives.is_some()),
                 ("revocation_endpoint", raw.revocation_endpoint.is_some()),
+                ("decision", raw.decision),
             ],
         );
         let upstream = self.optional(raw.upstream.as_deref(), |build, name| {
@@ -166,7 +167,7 @@ impl Build<'_, '_> {
         one?;
         let upstream = upstream?.map(|place| Service::Upstream(UpstreamIndex(place)));
         let receive = receives?.map(|place| Service::Receive(FeedIndex(place)));
-        upstream.or(receive).or(revokes?.map(Service::Revoke))
+        upstream.or(receive).or(revokes?.map(Service::Revoke)).or(raw.decision.then_some(Service::Decision))
     }
 
     fn access(&mut self, raw: &raw::Route, defaults: &Defaults<'_>, place: &Place) -> Option<Access> {

@@ -25,6 +25,33 @@ pub struct Listener {
     pub hsts: Option<Hsts>,
     /// Expect the PROXY protocol (version 1 or 2) of a load balancer at the start of every connection, TLS or not.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Serve nothing, and answer another proxy that asks whether a request may pass.
+    pub decision: Option<Decision>,
+}
+
+/// How another proxy asks whether a request may pass (see docs/beside.md). Keep the address private: who may ask
+/// says what is asked about.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// `forward_auth`: Traefik, Caddy, a script. `auth_request`: nginx. `ext_authz`: Envoy, by gRPC.
+    pub protocol: DecisionProtocol,
+    /// Networks of the proxies that may ask: `10.0.0.0/8`, or single addresses. Others are refused.
+    #[serde(default = "loopback")]
+    pub from: Vec<String>,
+}
+
+/// How a request is described, and the verdict told.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DecisionProtocol {
+    ForwardAuth,
+    AuthRequest,
+    ExtAuthz,
+}
+
+fn loopback() -> Vec<String> {
+    vec!["127.0.0.0/8".to_owned(), "::1".to_owned()]
 }
 
 /// The PROXY protocol, by which load balancers that pass bytes on unread tell the client's address.

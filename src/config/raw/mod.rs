@@ -37,7 +37,7 @@ pub use issuer::{
     Binding, Discovery, ExpiryHint, Issuer, Keys, Profile, Registry, Revocation, WhenStale, WhenUnavailable,
 };
 pub use limits::{Limits, Overload, Timeouts};
-pub use listener::{Hsts, Listener, ProxyProtocol, Tls, TlsVersion};
+pub use listener::{Decision, DecisionProtocol, Hsts, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use observe::{
     AccessLog, Admin, AdminTls, AuditLog, Health, Log, LogFormat, LogLevel, LogOutput, Refusals,
 };

@@ -10,8 +10,8 @@ use super::{
     SizeText,
 };
 
-/// What is served, to whom. Exactly one of `require` and `public`, and of `upstream`, `receives` and
-/// `revocation_endpoint`.
+/// What is served, to whom. Exactly one of `require` and `public`, and of `upstream`, `receives`,
+/// `revocation_endpoint` and `decision`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -32,6 +32,10 @@ pub struct Route {
     pub receives: Option<String>,
     /// The gateway itself answers, and takes back the token or session of the bearer (in the manner of RFC 7009).
     pub revocation_endpoint: Option<RevocationEndpoint>,
+    /// Another proxy serves it, and asks on a listener with `decision`. Routes with an `upstream` can be asked about
+    /// too.
+    #[serde(default)]
+    pub decision: bool,
     /// Headers that tell the API who calls: header name to claim name, to a list of names that leads to a nested
     /// claim, or to a part of the client certificate: `{ certificate: san_uri }`. Arrays are joined by spaces, other than ASCII is percent-encoded, an absent claim leaves the
     /// header out. Clients cannot send these headers themselves, on any route.

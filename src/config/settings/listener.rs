@@ -15,6 +15,28 @@ pub struct Listener {
     pub kind: ListenerKind,
     /// Networks of load balancers whose connections begin with the PROXY protocol; none: no connection does.
     pub proxy_protocol: Option<Vec<IpNet>>,
+    /// How it answers another proxy that asks about requests; none: it serves requests itself.
+    pub decision: Option<Decision>,
+}
+
+/// How another proxy asks whether a request may pass.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// How requests are described and verdicts told.
+    pub protocol: DecisionProtocol,
+    /// Networks of the proxies that may ask; at least one.
+    pub from: Vec<IpNet>,
+}
+
+/// How requests are described and verdicts told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecisionProtocol {
+    /// Headers describe the request; status, headers and body tell the verdict.
+    ForwardAuth,
+    /// The same, and the body of a refusal in a header as well.
+    AuthRequest,
+    /// Envoy's `envoy.service.auth.v3.Authorization`.
+    ExtAuthz,
 }
 
 /// What a listener speaks.

@@ -35,7 +35,10 @@ pub use issuer::{
     Revocation, StatusList, WhenStale,
 };
 pub use limits::{Limits, Overload, Timeouts};
-pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
+pub use listener::{
+    CertifiedKey, ClientCertificates, Decision, DecisionProtocol, Hsts, Listener, ListenerKind, Tls,
+    TlsVersion,
+};
 pub use observe::{
     AccessLog, Admin, AdminPlace, AdminTls, AuditLog, Health, Log, LogFormat, LogOutput, Refusals,
 };

@@ -54,6 +54,8 @@ pub enum Service {
     Receive(FeedIndex),
     /// The gateway, which revokes what the bearer sends.
     Revoke(RevocationEndpoint),
+    /// Another proxy, which asks about each request.
+    Decision,
 }
 
 /// Who may pass.
@@ -151,7 +153,7 @@ impl Route {
     pub fn upstream(&self) -> Option<UpstreamIndex> {
         match self.service {
             Service::Upstream(upstream) => Some(upstream),
-            Service::Receive(_) | Service::Revoke(_) => None,
+            Service::Receive(_) | Service::Revoke(_) | Service::Decision => None,
         }
     }
 }

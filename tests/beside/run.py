@@ -1,0 +1,366 @@
+#!/usr/bin/env python3
+"""Real proxies that ask valgate for its verdict, by the configurations in deploy/beside.
+
+    tests/beside/run.py [VALGATE]       the binary; by default the one that cargo built last
+
+Each proxy meets the same requests: what passes reaches the API with the identity that valgate vouches for, what does
+not is refused with valgate's code and never reaches the API. Then valgate falls silent, and stops: all is refused.
+"""
+
+import base64
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy/beside"
+ISSUER = "https://id.example.com/"
+PATIENCE = 60
+WEB, API, FORWARD_AUTH, AUTH_REQUEST, EXT_AUTHZ = "8080", "8000", "9180", "9181", "9182"
+
+
+def main() -> None:
+    valgate = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "target/debug/valgate").resolve()
+    only = sys.argv[2:]
+    check_documentation()
+    if not only:
+        with tempfile.TemporaryDirectory() as directory:
+            ask_directly(Stand(valgate, Path(directory)))
+        with tempfile.TemporaryDirectory() as directory:
+            ask_as_stranger(Stand(valgate, Path(directory), askers="192.0.2.1"))
+        print("beside: asked directly ok")
+    for name, start in PROXIES.items():
+        if only and name not in only:
+            continue
+        with tempfile.TemporaryDirectory() as directory:
+            stand = Stand(valgate, Path(directory), start)
+            try:
+                judge(stand)
+                if name not in PATIENT:
+                    silence(stand)
+                stop(stand)
+            finally:
+                stand.close()
+        print(f"beside: {name} ok")
+
+
+def check_documentation() -> None:
+    page = (ROOT / "docs/beside.md").read_text()
+    for file in DEPLOY.rglob("*"):
+        if file.is_file():
+            assert file.read_text() in page, f"docs/beside.md shows another {file.relative_to(ROOT)}"
+
+
+# --- what is asked of every proxy ---
+
+
+def judge(stand: "Stand") -> None:
+    good = {"Authorization": f"Bearer {stand.token()}"}
+    status, _, _ = stand.get("/orders/7?page=2", good)
+    assert status == 200, status
+    assert [line for line, _ in stand.received] == ["GET /orders/7?page=2"], stand.received
+    headers = dict(stand.received[0][1])
+    assert headers["x-auth-subject"] == "alice" and "authorization" not in headers, headers
+    stand.received.clear()
+    assert stand.get("/status", {})[0] == 200
+    assert [line for line, _ in stand.received] == ["GET /status"], stand.received
+    assert "x-auth-subject" not in dict(stand.received[0][1]), stand.received
+    stand.received.clear()
+
+    refused(stand, "/orders/7", {}, 401, "VAL-010", "Bearer")
+    refused(stand, "/orders/7", {"Authorization": "Bearer a.b.c"}, 401, "VAL-020", 'error="invalid_token"')
+    poor = {"Authorization": f"Bearer {stand.token('orders:write')}"}
+    refused(stand, "/orders/7", poor, 403, "VAL-030", 'scope="orders:read"')
+    refused(stand, "/elsewhere", good, 404, "VAL-040")
+    refused(stand, "/orders/7", good, 405, "VAL-041", method="DELETE")
+
+    # Whatever a client says about its request, it is judged by what it is.
+    elsewhere = {
+        "X-Forwarded-Uri": "/status", "X-Forwarded-Method": "GET", "X-Forwarded-Host": "other.example.com",
+        "X-Forwarded-Proto": "https", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Prefix": "/status",
+        "Forwarded": "for=127.0.0.1;proto=https", "X-Real-Ip": "127.0.0.1",
+    }
+    refused(stand, "/orders/7", elsewhere, 401, "VAL-010", "Bearer")
+    refused(stand, "/elsewhere", good | elsewhere, 404, "VAL-040")
+    # gRPC's refusals have status 200, which would be leave to pass.
+    assert stand.get("/orders/7", {"Content-Type": "application/grpc"})[0] != 200 or stand.is_envoy
+    assert stand.received == [], stand.received
+
+    # Headers that say who calls, or what is called, are ours or none, in every spelling.
+    for path, token in (("/orders/7", good), ("/status", {})):
+        for name in ("X-Auth-Subject", "X_Auth_Subject", "X-HTTP-Method-Override", "X-Original-URL", "X-Rewrite-URL"):
+            stand.get(path, token | {name: "mallory"})
+            for _, headers in stand.received:
+                assert all(value != "mallory" for _, value in headers), (name, headers)
+            stand.received.clear()
+
+    # Only the path that was judged is forwarded.
+    for path in ("/status/../orders/7", "/status/%2e%2e/orders/7", "/status%2f..%2forders/7", "//orders/7",
+                 "/status;/../orders/7", "/status\\..\\orders/7", "/status#/../orders/7", "/status%00", "/status?a#b",
+                 "http://other.example.com/orders/7"):
+        stand.get(path, {})
+        paths = [line for line, _ in stand.received]
+        assert all(line.split(" ")[1].partition("?")[0] == "/status" for line in paths), (path, paths)
+        stand.received.clear()
+
+
+def refused(stand, path, headers, status, code, challenge="", method="GET", port=WEB) -> None:
+    seen, answer, body = stand.get(path, headers, method, port)
+    assert (seen, json.loads(body)["code"]) == (status, code), (path, headers, seen, body)
+    challenges = [value for name, value in answer if name.lower() == "www-authenticate"]
+    assert len(challenges) == bool(challenge) and challenge in "".join(challenges), answer
+    assert stand.received == [], stand.received
+
+
+def ask_directly(stand: "Stand") -> None:
+    """What a proxy that is not set up as it should be is answered."""
+    try:
+        for port in (FORWARD_AUTH, AUTH_REQUEST):
+            good = DESCRIPTION | {"Authorization": f"Bearer {stand.token()}"}
+            status, headers, _ = stand.get("/", good, port=port)
+            assert status == 200 and ("x-auth-subject", "alice") in headers, (status, headers)
+            for name in DESCRIPTION:
+                part = {other: value for other, value in good.items() if other != name}
+                refused(stand, "/", part, 400, "VAL-042", port=port)
+                refused(stand, "/", part | {name: DESCRIPTION[name], name.lower(): "/status"}, 400, "VAL-042", port=port)
+            refused(stand, "/", good | {"x_auth_subject": "mallory"}, 400, "VAL-042", port=port)
+            # gRPC's refusals have status 200, which would be leave to pass; pages would be no problem document.
+            for form in ({"Content-Type": "application/grpc"}, {"Accept": "application/json"}):
+                refused(stand, "/", DESCRIPTION | form, 401, "VAL-010", "Bearer", port=port)
+        # A listener for Envoy has no other answers.
+        assert stand.get("/", good, port=EXT_AUTHZ)[1].count(("content-type", "application/grpc")) == 1
+    finally:
+        stand.close()
+
+
+def ask_as_stranger(stand: "Stand") -> None:
+    try:
+        good = DESCRIPTION | {"Authorization": f"Bearer {stand.token()}"}
+        for port in (FORWARD_AUTH, AUTH_REQUEST):
+            refused(stand, "/", good, 403, "VAL-031", port=port)
+    finally:
+        stand.close()
+
+
+DESCRIPTION = {
+    "X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/orders/7", "X-Forwarded-Host": "api.example.com",
+    "X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.7",
+}
+
+
+def silence(stand: "Stand") -> None:
+    """A valgate that takes connections and says nothing: the client waits no longer than the proxy does."""
+    stand.valgate.send_signal(signal.SIGSTOP)
+    # Until all of its threads have stopped, it may still answer.
+    os.waitpid(stand.valgate.pid, os.WUNTRACED)
+    for path in ("/status", "/orders/7"):
+        status, _, _ = stand.get(path, {})
+        assert status >= 400, status
+    stand.valgate.send_signal(signal.SIGCONT)
+    assert stand.received == [], stand.received
+
+
+def stop(stand: "Stand") -> None:
+    stand.valgate.kill()
+    stand.valgate.wait(PATIENCE)
+    for headers in ({}, {"Authorization": f"Bearer {stand.token()}"}):
+        status, _, _ = stand.get("/status", headers)
+        assert status >= 400, status
+    assert stand.received == [], stand.received
+
+
+# --- proxies ---
+
+
+def nginx(stand: "Stand") -> list:
+    site = stand.adapted("nginx/valgate.conf")
+    for part in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
+        (stand.directory / part).mkdir()
+    temp = "\n".join([f"client_body_temp_path {stand.directory}/body;"] + [
+        f"{part}_temp_path {stand.directory}/{part};" for part in ("proxy", "fastcgi", "uwsgi", "scgi")])
+    config = stand.directory / "nginx.conf"
+    config.write_text(f"daemon off; pid {stand.directory}/pid; error_log stderr crit; events {{}}\n"
+                      f"http {{ access_log off; {temp} include {site}; }}")
+    return ["nginx", "-p", stand.directory, "-c", config, "-e", stand.directory / "error.log"]
+
+
+def traefik(stand: "Stand") -> list:
+    dynamic = stand.adapted("traefik/dynamic.yml")
+    static = stand.adapted("traefik/traefik.yml")
+    static.write_text(static.read_text().replace("dynamic.yml", str(dynamic)))
+    return [program("traefik"), f"--configFile={static}"]
+
+
+def caddy(stand: "Stand") -> list:
+    config = stand.adapted("caddy/Caddyfile")
+    config.write_text("{\n\tadmin off\n\tpersist_config off\n}\n" + config.read_text())
+    return [program("caddy"), "run", "--adapter", "caddyfile", "--config", config]
+
+
+def envoy(stand: "Stand") -> list:
+    config = stand.adapted("envoy/envoy.yaml")
+    return [program("envoy"), "-c", config, "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"]
+
+
+def haproxy(stand: "Stand") -> list:
+    script = stand.adapted("haproxy/valgate.lua")
+    config = stand.adapted("haproxy/haproxy.cfg")
+    config.write_text(config.read_text().replace("valgate.lua", str(script)))
+    return ["haproxy", "-db", "-f", config]
+
+
+PROXIES = {"nginx": nginx, "traefik": traefik, "caddy": caddy, "envoy": envoy, "haproxy": haproxy}
+# They wait for thirty seconds, which cannot be set.
+PATIENT = {"traefik"}
+
+
+# --- what they meet ---
+
+
+class Stand:
+    """valgate, a proxy that asks it, and an API behind the proxy that remembers requests."""
+
+    def __init__(self, valgate: Path, directory: Path, proxy=None, askers: str = "127.0.0.1") -> None:
+        self.directory, self.is_envoy = directory, proxy is envoy
+        self.received: list[tuple[str, list[tuple[str, str]]]] = []
+        self.ports = {port: str(free_port()) for port in (WEB, FORWARD_AUTH, AUTH_REQUEST, EXT_AUTHZ)}
+        self.api = self.serve()
+        self.ports[API] = str(self.api.server_address[1])
+        self.key = directory / "key.pem"
+        openssl("genpkey", "-algorithm", "ed25519", "-out", self.key)
+        public = openssl("pkey", "-in", self.key, "-pubout", "-outform", "DER")[-32:]
+        jwk = {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": base64url(public)}
+        (directory / "jwks.json").write_text(json.dumps({"keys": [jwk]}))
+        config = self.adapted("valgate.yaml")
+        text = config.read_text().replace("jwks_url: https://id.example.com/jwks", "file: jwks.json")
+        text = text.replace("decision: { ", f"decision: {{ from: [{askers}], ")
+        config.write_text(text + "\naccess_log: off\nworkers: 1\n")
+        self.valgate = self.proxy = None
+        self.log = open(directory / "log", "w+")
+        try:
+            self.valgate = subprocess.Popen([valgate, "run", "--config", config], stderr=self.log, stdout=self.log)
+            for port in (FORWARD_AUTH, AUTH_REQUEST, EXT_AUTHZ):
+                self.wait(lambda: self.connects(port))
+            if not proxy:
+                return
+            self.proxy = subprocess.Popen(proxy(self), cwd=directory, stderr=self.log, stdout=self.log)
+            self.wait(lambda: self.connects(WEB) and self.get("/status", {})[0] == 200)
+        except BaseException:
+            self.close()
+            raise
+        self.received.clear()
+
+    def close(self) -> None:
+        failed = sys.exc_info()[0] is not None
+        for process in (self.proxy, self.valgate):
+            if process and process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        self.api.shutdown()
+        if failed:
+            self.log.seek(0)
+            print(self.log.read(), file=sys.stderr)
+
+    def adapted(self, name: str) -> Path:
+        """A file of deploy/beside, with free ports in place of its own."""
+        text = (DEPLOY / name).read_text()
+        for port, own in self.ports.items():
+            text = text.replace(port, own)
+        path = self.directory / Path(name).name
+        path.write_text(text)
+        return path
+
+    def connects(self, port: str) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", int(self.ports[port])), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def wait(self, is_so) -> None:
+        end = time.monotonic() + PATIENCE
+        while not is_so():
+            assert time.monotonic() < end and self.valgate.poll() is None, "it does not start"
+            time.sleep(0.05)
+
+    def get(self, path: str, headers: dict, method: str = "GET", port: str = WEB) -> tuple[int, list, bytes]:
+        """Sends the path as it is, which clients that mean well do not."""
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        with socket.create_connection(("127.0.0.1", int(self.ports[port])), PATIENCE) as connection:
+            request = f"{method} {path} HTTP/1.1\r\nHost: api.example.com\r\n{head}Connection: close\r\n\r\n"
+            connection.sendall(request.encode())
+            answer = http.client.HTTPResponse(connection, method=method)
+            answer.begin()
+            return answer.status, answer.getheaders(), answer.read()
+
+    def token(self, scope: str = "orders:read") -> str:
+        claims = {"iss": ISSUER, "aud": "orders-api", "sub": "alice", "scope": scope, "exp": int(time.time()) + 600}
+        header = {"alg": "EdDSA", "kid": "k1"}
+        signed = ".".join(base64url(json.dumps(part).encode()) for part in (header, claims))
+        (self.directory / "signed").write_text(signed)
+        signature = openssl("pkeyutl", "-sign", "-rawin", "-inkey", self.key, "-in", self.directory / "signed")
+        return f"{signed}.{base64url(signature)}"
+
+    def serve(self) -> ThreadingHTTPServer:
+        received = self.received
+
+        class Api(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                headers = [(name.lower(), value) for name, value in self.headers.items()]
+                received.append((f"{self.command} {self.path}", headers))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_PUT = do_POST = do_DELETE = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None:
+                """A proxy that ends takes its connections with it."""
+
+        server = Server(("127.0.0.1", 0), Api)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+
+def program(name: str) -> str:
+    found = ROOT / "target/tools/venv/bin" / name
+    return str(found) if found.exists() else shutil.which(name) or name
+
+
+def openssl(*arguments: object) -> bytes:
+    return subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True).stdout
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+if __name__ == "__main__":
+    main()
