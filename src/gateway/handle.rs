@@ -13,6 +13,7 @@ use super::body::ResponseBody;
 use super::core::Core;
 use super::credential::{self, Sender};
 use super::exchange::Exchange;
+use super::failed_attempts::FailedAttempts;
 use super::forward::{Served, forward};
 use super::peer::{Inbound, Peer};
 use super::respond::{Form, refuse};
@@ -166,7 +167,9 @@ async fn serve(
     let route = core.routes.find(&request)?;
     exchange.route = Some(Arc::clone(route));
     exchange.sharing = route.cors.as_ref().map(|cors| cors.judge(request.headers()));
-    let permit = permit(core, peer, route, &request, exchange).await?;
+    let permit = permit(core, peer, route, &request, exchange)
+        .await
+        .map_err(|refused| count_failure(core, refused, exchange))?;
     match &route.service {
         Service::Upstream(_) => forward(core, route, permit, request, peer, inbound, exchange).await,
         Service::Receive(receiver) => receiver.receive(core, request).await.map(Served::answer),
@@ -223,6 +226,18 @@ async fn permit(
     policy
         .authorize(live, peer.certificate())
         .inspect_err(|refused| exchange.token_refused(token, route, refused))
+}
+
+/// Who fails too often to show a token that anybody issued is told to wait, where the operator wants that.
+fn count_failure(core: &Core, refused: Rejection, exchange: &Exchange) -> Rejection {
+    match core.failed_attempts_limits {
+        Some(limits) if FailedAttempts::counts(refused.reason()) => {
+            core.metrics.failed_attempt();
+            let client = exchange.provenance.client_address.ip();
+            core.failed_attempts.count(limits, client, core.clock.monotonic(), refused)
+        }
+        _ => refused,
+    }
 }
 
 /// Who sent no token is told which scope to ask for (RFC 6750 section 3).

@@ -18,6 +18,7 @@ mod bench;
 mod certificates;
 mod credentials;
 mod explain;
+mod failed_attempts;
 mod identity;
 mod introspection;
 mod issuers;

@@ -111,7 +111,8 @@ impl Exposition {
 
     fn cores(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let sum = self.shared.cores.sums(1).pop().flatten().unwrap_or_default();
-        let CoreCells { bytes_in, bytes_out, verdicts, tls, protocol_errors, shed, delay } = &sum;
+        let CoreCells { bytes_in, bytes_out, verdicts, tls, protocol_errors, shed, delay, failed_attempts } =
+            &sum;
 
         let help = "Verdicts held in the first-level caches of all cores.";
         gauges(encoder, "verdict_cache_entries", help, [(NO_LABELS, verdicts.get())])?;
@@ -123,6 +124,8 @@ impl Exposition {
         counters(encoder, "protocol_errors", help, by_label::<ProtocolError, _>("kind", protocol_errors))?;
         let help = "Requests that were shed because of overload.";
         counters(encoder, "requests_shed", help, by_label::<Shed, _>("cause", shed))?;
+        let help = "Tokens that were forged, malformed or unknown, where they are counted by client.";
+        counters(encoder, "failed_attempts", help, [(NO_LABELS, failed_attempts.get())])?;
         let help = "For how long ready work waited for its worker, sampled.";
         histograms(encoder, "worker_delay_seconds", help, [(NO_LABELS, delay)])
     }
