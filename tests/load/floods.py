@@ -254,13 +254,13 @@ def attack(flood, slow_client: list[str] | None, target: Target, options: argpar
         return 0
     made = multiprocessing.Value("i", 0)
     # In a process of its own, so that the canary does not wait for Python.
-    flooding = multiprocessing.Process(target=flood_together, args=(flood, target, options.connections, made))
+    flooding = multiprocessing.Process(target=all_together, args=(flood, target, options.connections, made))
     flooding.start()
     flooding.join()
     return made.value
 
 
-def flood_together(flood, target: Target, connections: int, made) -> None:
+def all_together(flood, target: Target, connections: int, made) -> None:
     def again_and_again() -> None:
         while time.monotonic() < target.until:
             with made.get_lock():
