@@ -66,7 +66,7 @@ async fn renew(tls: &Tls, current: &ArcSwap<ServerConfig>) -> std::convert::Infa
         match listener::server_config(tls) {
             Ok(config) => current.store(config),
             Err(error) => {
-                tracing::warn!(%error, "the renewed certificate cannot be used; the former one serves on")
+                tracing::warn!(%error, "the renewed certificate cannot be used; the former one serves on");
             }
         }
     }

@@ -179,7 +179,6 @@ impl Exchange {
         }
 
         let fingerprint = self.fingerprint.or_else(|| token.map(|token| token.fingerprint()));
-        let fingerprint = fingerprint.map(|fingerprint| fingerprint.to_string());
         let endpoint = self.lane.as_ref().map(|lane| lane.endpoint());
         let upstream =
             route.filter(|_| endpoint.is_some()).and_then(|route| core.upstream(route.upstream()?));
@@ -205,7 +204,7 @@ impl Exchange {
         record.client_id = token.and_then(|token| token.claims().client());
         record.jti = token.and_then(|token| token.claims().token_id());
         record.kid = token.and_then(|token| token.key_id());
-        record.token = fingerprint.as_deref();
+        record.token = fingerprint.as_ref().map(Fingerprint::as_str);
         record.certificate = self.certificate.as_deref().map(ClientCertificate::principal);
         record.auth = auth;
         record.bytes_in = received;

@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
@@ -131,6 +132,14 @@ impl Provenance {
     }
 
     fn forwarded(&self, peer: &Peer, host: &HeaderValue, scheme: &str) -> Result<HeaderValue, Rejection> {
+        if self.hops.is_empty() {
+            // Nearly always, and a third of the cost of formatting.
+            let node = peer.forwarded_node();
+            let parts =
+                [b"for=", node.as_bytes(), b";host=\"", host.as_bytes(), b"\";proto=", scheme.as_bytes()];
+            return HeaderValue::from_maybe_shared(Bytes::from(parts.concat()))
+                .map_err(|_| Reason::IllegalTarget.into());
+        }
         let host = host.to_str().map_err(|_| Rejection::new(Reason::IllegalTarget))?;
         let mut text = String::new();
         for hop in self.hops.iter().copied().chain([peer.address.ip().to_canonical()]) {

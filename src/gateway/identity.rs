@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use std::borrow::Cow;
+
 use http::header::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
@@ -69,23 +71,24 @@ impl IdentityHeader {
                 // A space within an item is encoded, lest one value pass for two.
                 let text = |item| Some(plain(&scalar_text(item)?)?.replace(' ', "%20"));
                 let texts: Option<Vec<String>> = items.iter().map(text).collect();
-                texts.ok_or_else(refused)?.join(" ")
+                texts.ok_or_else(refused)?.join(" ").into()
             }
-            other => scalar_text(other).ok_or_else(refused)?,
+            other => scalar_text(other).ok_or_else(refused)?.into(),
         };
         HeaderValue::from_str(&text).map_err(|_| refused())
     }
 }
 
 /// The text as ASCII; `None` for what would break a header apart or vanish at its ends.
-fn plain(text: &str) -> Option<String> {
-    if text.chars().any(char::is_control) || text.trim() != text {
+fn plain(text: &str) -> Option<Cow<'_, str>> {
+    if text.trim() != text {
         return None;
     }
-    if text.is_ascii() && !text.contains('%') {
-        return Some(text.to_owned());
+    // Nearly every claim; to the end without a way out in between, for vector instructions.
+    if text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'$' | b'&'..=b'~')) {
+        return Some(Cow::Borrowed(text));
     }
-    Some(utf8_percent_encode(text, ENCODED).to_string())
+    (!text.chars().any(char::is_control)).then(|| Cow::Owned(utf8_percent_encode(text, ENCODED).to_string()))
 }
 
 #[cfg(test)]

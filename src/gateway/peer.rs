@@ -1,6 +1,6 @@
 //! The other end of a connection, and how a request came over it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use http::HeaderValue;
@@ -25,6 +25,7 @@ pub struct Peer {
     /// What the connection is doing.
     pub activity: Rc<Activity>,
     forwarded_for: HeaderValue,
+    forwarded_node: Box<str>,
 }
 
 /// What TLS told of a connection.
@@ -48,7 +49,12 @@ impl Peer {
         let ip = address.ip().to_canonical().to_string();
         let forwarded_for =
             HeaderValue::from_str(&ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { address, listener, tls, hsts, activity, forwarded_for }
+        let forwarded_node = match address.ip().to_canonical() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("\"[{address}]\""),
+        };
+        let forwarded_node = forwarded_node.into();
+        Self { address, listener, tls, hsts, activity, forwarded_for, forwarded_node }
     }
 
     /// Whether the connection is secure.
@@ -64,6 +70,11 @@ impl Peer {
     /// The address as `X-Forwarded-For` names it.
     pub(super) fn forwarded_for(&self) -> HeaderValue {
         self.forwarded_for.clone()
+    }
+
+    /// The address as a node of `Forwarded` (RFC 7239 section 6).
+    pub(super) fn forwarded_node(&self) -> &str {
+        &self.forwarded_node
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use http::HeaderMap;
-use http::header::HeaderName;
+use http::header::{HeaderName, TRAILER};
 
 /// Names that are removed from every request on every route unless a route lets them pass.
 const ALWAYS: [&str; 46] = [
@@ -81,8 +81,8 @@ const HOP_BY_HOP: [&str; 10] = [
 pub struct ReservedNames {
     /// In the folded form of [`fold`].
     folded: HashSet<Box<[u8]>>,
-    /// The same names in canonical spelling, for the quick look.
-    canonical: HashSet<HeaderName>,
+    /// The same names in canonical spelling, by length: the quick look compares a header with a few of them.
+    canonical: Vec<Vec<HeaderName>>,
 }
 
 impl ReservedNames {
@@ -93,12 +93,12 @@ impl ReservedNames {
         let canonical: HashSet<HeaderName> = identity.into_iter().chain(fixed).collect();
         let framing = ["host", "content-length", "authorization", "cookie", "content-type"];
         let folded = canonical.iter().map(|name| fold(name.as_str())).chain(framing.map(fold)).collect();
-        Self { folded, canonical }
+        Self { folded, canonical: by_length(canonical) }
     }
 
     /// Whether a header of this name is removed.
     pub fn has(&self, name: &HeaderName) -> bool {
-        if self.canonical.contains(name) {
+        if self.canonical.get(name.as_str().len()).is_some_and(|names| names.contains(name)) {
             return true;
         }
         // Only an unusual spelling needs the slow comparison. `content_length` is an alias of a name that is not
@@ -124,12 +124,24 @@ pub fn strip_response(headers: &mut HeaderMap) {
     for name in listed_in_connection(headers) {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
-        // hyper frames the response itself; the trailers that it announces are passed on.
-        if name != "trailer" {
-            headers.remove(name);
-        }
+    // hyper frames the response itself; the trailers that it announces are passed on.
+    let is_removed = |name: &HeaderName| name != TRAILER && HOP_BY_HOP.contains(&name.as_str());
+    // In nearly every response there is nothing to remove.
+    while let Some(name) = headers.keys().find(|name| is_removed(name)).cloned() {
+        headers.remove(name);
     }
+}
+
+fn by_length(names: HashSet<HeaderName>) -> Vec<Vec<HeaderName>> {
+    let mut sorted = Vec::new();
+    for name in names {
+        let length = name.as_str().len();
+        if sorted.len() <= length {
+            sorted.resize(length + 1, Vec::new());
+        }
+        sorted.get_mut(length).into_iter().for_each(|names: &mut Vec<_>| names.push(name.clone()));
+    }
+    sorted
 }
 
 /// What the `Connection` header names, but for what no message can do without.
@@ -155,7 +167,7 @@ mod tests {
     use http::HeaderMap;
     use http::header::HeaderName;
 
-    use super::ReservedNames;
+    use super::{ReservedNames, strip_response};
 
     #[test]
     fn every_spelling_of_a_reserved_name_is_removed_and_others_stay() {
@@ -197,5 +209,27 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "host"]);
+    }
+
+    #[test]
+    fn a_response_loses_what_is_about_the_connection_and_keeps_the_rest() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "connection",
+            "keep-alive",
+            "transfer-encoding",
+            "upgrade",
+            "x-private",
+            "trailer",
+            "te",
+            "x-api",
+        ] {
+            headers.append(name, "x-private".parse().unwrap());
+            headers.append(name, "2".parse().unwrap());
+        }
+        strip_response(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["trailer", "x-api"]);
     }
 }

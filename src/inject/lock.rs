@@ -57,10 +57,10 @@ fn serving<'a>(
 ) -> Result<&'a mut Map<String, Value>, Mistake> {
     let place = workload.place.clone();
     let mut containers: Vec<_> = workload.containers().collect();
-    let declares = |container: &&mut Map<String, Value>| {
+    let declares = |container: &Map<String, Value>| {
         declared_ports(container).any(|(port, _)| settings.app_ports.contains(&port))
     };
-    let found = containers.iter().position(|container| declares(&container));
+    let found = containers.iter().position(|container| declares(container));
     let found = found.or((containers.len() == 1).then_some(0));
     match found {
         Some(found) if found < containers.len() => Ok(containers.swap_remove(found)),

@@ -85,7 +85,8 @@ impl Connection {
                     tracing::info!(client = %self.address, "connection refused: its certificate cannot be read");
                     return;
                 };
-                self.speak(tls, is_http2, Some(PeerTls { server_name, certificate }), drain).await;
+                // Boxed: the state of a connection holds a stream once for each layer that it is handed through.
+                self.speak(Box::new(tls), is_http2, Some(PeerTls { server_name, certificate }), drain).await;
             }
             Role::Plaintext | Role::RedirectToHttps(_) => {
                 let Some(is_http2) = self.choose(&stream, &drain).await else { return };
@@ -183,7 +184,8 @@ impl Connection {
         self.member.activity().speaks(protocol);
         let stream = Linger::new(stream, self.settings.stall);
         let outcome = if is_http2 {
-            self.speak_http2(Turns::new(stream), peer, drain).await
+            // Boxed, so that connections of HTTP/1.1 have no room for it.
+            Box::pin(self.speak_http2(Turns::new(stream), peer, drain)).await
         } else {
             self.speak_http1(stream, peer, drain).await
         };
@@ -202,10 +204,11 @@ impl Connection {
         let service = service_fn(|request| {
             let inbound = handle.begin().map_or_else(Inbound::Refused, Inbound::Http1);
             let (peer, drain) = (Rc::clone(&peer), &drain);
-            async move {
+            // Boxed, since hyper would keep room for it as long as the connection lives.
+            Box::pin(async move {
                 let response = respond(&self.gateway, &self.settings.role, &peer, request, inbound).await;
                 Ok::<_, Infallible>(if drain.has_begun() { last(response) } else { response })
-            }
+            })
         });
         let mut connection =
             pin!(self.http.http1.serve_connection(TokioIo::new(guard), service).with_upgrades());
@@ -237,10 +240,11 @@ impl Connection {
         let (gateway, settings) = (self.gateway.clone(), Rc::clone(&self.settings));
         let service = service_fn(move |request| {
             let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
-            async move {
+            // Boxed, since it is moved several times on its way to becoming a task.
+            Box::pin(async move {
                 let response = respond(&gateway, &settings.role, &peer, request, Inbound::Http2).await;
                 Ok::<_, Infallible>(response.map(Paced::new))
-            }
+            })
         });
         let mut connection = pin!(self.http.http2.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
@@ -359,5 +363,20 @@ fn tls_failure(error: &std::io::Error) -> TlsResult {
         }
         Some(_) => TlsResult::Protocol,
         None => TlsResult::ClientClosed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F: Future>(_: impl Fn(Connection, TcpStream, DrainSignal) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_state_of_a_connection_stays_small() {
+        // Held for as long as a connection lives, and most of them do nothing most of the time.
+        assert!(size(Connection::run) <= 3072, "{} bytes", size(Connection::run));
     }
 }

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// `traceparent` (W3C Trace Context, section 3.2).
@@ -77,13 +78,13 @@ impl TraceContext {
 
     /// The `traceparent` for the upstream, with this gateway's span as the parent.
     pub fn header_value(&self) -> HeaderValue {
-        let flags: &[u8] = if self.sampled { b"01" } else { b"00" };
-        let parts: [&[u8]; 7] = [b"00", b"-", &self.trace_id.0, b"-", &self.span_id.0, b"-", flags];
-        let mut text = [0; TRACEPARENT_LEN];
-        for (to, from) in text.iter_mut().zip(parts.into_iter().flatten()) {
-            *to = *from;
-        }
-        header_value(&text)
+        let mut text = Vec::with_capacity(TRACEPARENT_LEN);
+        text.extend_from_slice(b"00-");
+        text.extend_from_slice(&self.trace_id.0);
+        text.push(b'-');
+        text.extend_from_slice(&self.span_id.0);
+        text.extend_from_slice(if self.sampled { b"-01" } else { b"-00" });
+        HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static("0"))
     }
 }
 

@@ -112,7 +112,8 @@ impl Attempt<'_> {
                 drop(permit);
                 return self.by_http2(sender, request).await;
             }
-            let connected = connect(self.settings, &self.lane.member, self.settings.protocol).await;
+            // Boxed, here and where else a request leaves the warm path: else each one carries the room for it.
+            let connected = Box::pin(connect(self.settings, &self.lane.member, self.settings.protocol)).await;
             if let Ok(Connected::Http2(sender)) = &connected {
                 *self.lane.pool.http2.borrow_mut() = Some(sender.clone());
             }
@@ -127,7 +128,7 @@ impl Attempt<'_> {
 
     /// By a connection of its own, which becomes something else with its response: HTTP/1.1 alone can.
     pub async fn make_upgrade(&self, request: Request<RequestBody>) -> Result<Answered, Failed> {
-        match connect(self.settings, &self.lane.member, Protocol::Http1).await {
+        match Box::pin(connect(self.settings, &self.lane.member, Protocol::Http1)).await {
             Err(error) => Err(Failed { error, again: Some(request) }),
             Ok(Connected::Http2(_)) => Err(Failed { error: UpstreamError::NoUpgrade, again: None }),
             Ok(Connected::Http1(sender)) => {

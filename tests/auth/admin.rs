@@ -75,7 +75,7 @@ async fn it_tells_what_the_gateway_runs_on_and_no_secret() {
     for path in openapi["paths"].as_object().unwrap().keys() {
         let reply = get(gateway.admin(), path, &[]).await;
         assert!(!reply.text().contains(SECRET), "{path} shows a secret");
-        assert_ne!(reply.status, 404, "{path} is described and does not exist");
+        assert!(!reply.text().contains("There is no such path"), "{path} is described and does not exist");
     }
 }
 

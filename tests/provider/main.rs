@@ -1,4 +1,4 @@
-//! The gateway with a real OpenID provider, oidc-provider from npm: discovery, introspection by clients that prove who
+//! The gateway with a real `OpenID` provider, oidc-provider from npm: discovery, introspection by clients that prove who
 //! they are in every way, signed answers, tokens that are taken back.
 //!
 //! The provider is installed by `./check`, together with what the tutorial needs.

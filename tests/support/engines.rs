@@ -63,7 +63,7 @@ impl Engine {
         .await
     }
 
-    /// Starts a NATS server with JetStream and with this on top of its configuration; `$DIR` in it stands for its
+    /// Starts a NATS server with `JetStream` and with this on top of its configuration; `$DIR` in it stands for its
     /// directory.
     pub async fn nats(configuration: &str) -> Self {
         let dir = TempDir::new().unwrap();

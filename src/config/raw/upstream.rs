@@ -247,7 +247,7 @@ impl Default for UpstreamLimits {
 }
 
 fn default_max_idle_connections() -> u64 {
-    128
+    1024
 }
 
 fn default_resolve_interval() -> DurationText {

@@ -117,6 +117,7 @@ mod tests {
     /// The example of the draft's section 4.2: 0xB9 0xA3.
     const LST: &str = "eNrbuRgAAhcBXQ";
 
+    #[allow(clippy::needless_pass_by_value, reason = "so that a test can write `json!` in place")]
     fn read_with(changes: Value) -> Result<Document, String> {
         let mut members = json!({
             "sub": URI, "iss": "https://id.example.com/", "iat": NOW - 10, "exp": NOW + 600, "ttl": 60,
