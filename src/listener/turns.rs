@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Some thousand of the smallest frames, or four of the largest: far below a millisecond of work.
-const TURN: usize = 64 * 1024;
+/// Some thousand of the smallest frames, or one of the largest that clients send: far below a millisecond of work.
+const TURN: usize = 16 * 1024;
 
 /// A stream that is read for no more than a turn at a time.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ tests/requirements.txt, and what the other clients themselves are.
 """
 
 import base64
+import contextlib
 import json
 import os
 import queue
@@ -133,8 +134,12 @@ def client_curl(stand: "Stand") -> None:
         assert stand.curl(*upload, token=token)[::2] == (200, b"PUT /orders/7"), version
         assert stand.received[0][1]["content-length"] == str(LARGE), stand.received
         stand.received.clear()
-        status, _, body = stand.curl(*upload)
-        assert status == 401 and json.loads(body)["code"] == "VAL-010", (version, status, body)
+        try:
+            status, _, body = stand.curl(*upload)
+            assert status == 401 and json.loads(body)["code"] == "VAL-010", (version, status, body)
+        except subprocess.CalledProcessError as error:
+            # Over HTTP/2, old versions such as 7.88 forget an answer whose stream is reset while they still send.
+            assert (version, error.returncode) == ("--http2-prior-knowledge", 92), error
         assert stand.received == [], "a refused upload reaches nobody"
 
 
@@ -412,8 +417,10 @@ def serve(answer) -> ThreadingHTTPServer:
 
 
 def echo(socket_: websockets.sync.server.ServerConnection) -> None:
-    for message in socket_:
-        socket_.send(message)
+    # valgate ends the connection together with its token.
+    with contextlib.suppress(websockets.exceptions.ConnectionClosed):
+        for message in socket_:
+            socket_.send(message)
 
 
 def reply(
@@ -467,7 +474,7 @@ def main() -> int:
             try:
                 client(stand)
                 print(f"ok      {client.__name__.removeprefix('client_')}", flush=True)
-            except AssertionError as error:
+            except (AssertionError, subprocess.CalledProcessError, httpx.HTTPError) as error:
                 failed += 1
                 print(f"FAILED  {client.__name__.removeprefix('client_')}: {error}", flush=True)
             finally:
