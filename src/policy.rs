@@ -69,30 +69,66 @@ pub enum PolicyCheck<'p> {
     Rule(&'p ClaimRule),
 }
 
+/// Whether who may not use a route is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enforcement {
+    /// Yes.
+    #[default]
+    Enforced,
+    /// No: a refusal is written down, and the request goes on (shadow mode).
+    Shadow,
+}
+
 /// Leave to be forwarded, and on whose behalf. Made by [`Policy::authorize`], [`Permit::public`],
-/// [`Permit::preflight`] and [`Permit::certificate`] alone.
+/// [`Permit::preflight`], [`Permit::certificate`] and [`Permit::unenforced`] alone.
 #[derive(Clone, Debug)]
-pub struct Permit(Option<LiveToken>);
+pub struct Permit(Grounds);
+
+/// Why a request may be forwarded.
+#[derive(Clone, Debug)]
+enum Grounds {
+    /// Whoever asks may.
+    Anyone,
+    /// The client certificate.
+    Certificate,
+    /// The token.
+    Token(LiveToken),
+    /// None: it was refused, and the refusal is not enforced.
+    Unenforced,
+}
 
 impl Permit {
     /// Leave for a route that is declared public; `None` for any other.
     pub fn public(access: &Access) -> Option<Self> {
-        matches!(access, Access::Public).then_some(Self(None))
+        matches!(access, Access::Public).then_some(Self(Grounds::Anyone))
     }
 
     /// Leave for a browser's question, which carries neither credentials nor a body.
     pub fn preflight(_: &Preflight) -> Self {
-        Self(None)
+        Self(Grounds::Anyone)
     }
 
     /// Leave for who was let in by a certificate.
     pub fn certificate(_: Admitted) -> Self {
-        Self(None)
+        Self(Grounds::Certificate)
     }
 
-    /// The token that the request speaks for; `None` where none was asked for.
+    /// Leave in spite of a refusal, where refusals are not enforced; `None` where they are.
+    pub fn unenforced(enforcement: Enforcement, _refused: &Rejection) -> Option<Self> {
+        (enforcement == Enforcement::Shadow).then_some(Self(Grounds::Unenforced))
+    }
+
+    /// The token that the request speaks for; `None` where none was asked for, or it was refused.
     pub fn token(&self) -> Option<&LiveToken> {
-        self.0.as_ref()
+        match &self.0 {
+            Grounds::Token(token) => Some(token),
+            Grounds::Anyone | Grounds::Certificate | Grounds::Unenforced => None,
+        }
+    }
+
+    /// Whether the gateway vouches for who sends the request, and so may tell the API who it is.
+    pub fn vouches(&self) -> bool {
+        !matches!(self.0, Grounds::Unenforced)
     }
 }
 
@@ -111,7 +147,7 @@ impl Policy {
         for (_, outcome) in self.checks(token.claims()) {
             outcome?;
         }
-        Ok(Permit(Some(token)))
+        Ok(Permit(Grounds::Token(token)))
     }
 
     /// The checks in their order, each made when its turn comes.

@@ -73,6 +73,11 @@ fn bad_configurations_are_told_exactly() {
 
 /// The files in tests/audit, one with all that is advised against and one with nothing of it.
 #[test]
+fn the_command_line_is_described_as_it_is() {
+    same_as_file(&root().join("docs/cli.md"), &valgate::cli::manual::markdown());
+}
+
+#[test]
 fn the_audit_tells_what_is_advised_against_and_nothing_else() {
     for path in files("tests/audit") {
         let text = fs::read_to_string(&path).unwrap();

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{self, Answer};
 use super::gate::Gate;
 use super::server::Service;
+use crate::telemetry::audit_log::{Event, Journal};
 
 /// One path and what it answers to.
 pub trait Endpoint: Send + Sync {
@@ -166,13 +167,15 @@ pub struct Router {
     gate: Gate,
     endpoints: Arc<Vec<Box<dyn Endpoint>>>,
     description: Bytes,
+    journal: Journal,
 }
 
 impl Router {
-    /// The router of these endpoints, no two of which have one path, and of their description at `/openapi.json`.
-    pub fn new(gate: Gate, endpoints: Vec<Box<dyn Endpoint>>) -> Self {
+    /// The router of these endpoints, no two of which have one path, and of their description at `/openapi.json`. Calls
+    /// are noted in the journal.
+    pub fn new(gate: Gate, endpoints: Vec<Box<dyn Endpoint>>, journal: Journal) -> Self {
         let description = format!("{:#}\n", describe(&endpoints)).into();
-        Self { gate, endpoints: Arc::new(endpoints), description }
+        Self { gate, endpoints: Arc::new(endpoints), description, journal }
     }
 
     async fn route(&self, request: Request<Incoming>) -> Answer {
@@ -213,7 +216,14 @@ impl Router {
 
 impl Service for Router {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
-        self.route(request).await
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answer = self.route(request).await;
+        let is_routine = answer.status() == StatusCode::OK && ROUTINE.contains(&path.as_str());
+        if !is_routine {
+            let (method, path, status) = (method.as_str(), path.as_str(), answer.status().as_u16());
+            self.journal.note(Event::AdminCalled { method, path, status });
+        }
+        answer
     }
 }
 
@@ -299,6 +309,9 @@ fn problem_schema(_: &mut SchemaGenerator) -> Value {
         },
     })
 }
+
+/// What machines ask for all day long: no line for it unless it is refused.
+const ROUTINE: [&str; 3] = ["/metrics", "/livez", "/readyz"];
 
 const DESCRIPTION: &str = "/openapi.json";
 

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::inherited::Inherited;
 use crate::admin::endpoints::{
     Configuration, Feeds, Keys, Livez, LogLevel, MetricsPage, Readyz, RefusalsList, Reload, Revocations,
-    Status, VerifyToken,
+    Shadow, Status, VerifyToken,
 };
 use crate::admin::gate::Gate;
 use crate::admin::in_force::InForce;
@@ -31,6 +31,7 @@ use crate::admin::{Endpoint, Router};
 use crate::clock::Clock;
 use crate::config::settings::{Admin, AdminPlace, AdminTls};
 use crate::gateway::Refusals;
+use crate::telemetry::audit_log::Journal;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
 
@@ -66,6 +67,7 @@ pub fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
         Box::new(Keys { in_force: in_force.clone(), clock: clock.clone() }),
         Box::new(Feeds { in_force: in_force.clone(), clock: clock.clone() }),
         Box::new(Revocations { in_force: in_force.clone(), clock }),
+        Box::new(Shadow { in_force: in_force.clone(), metrics: Arc::clone(&metrics) }),
         Box::new(VerifyToken(in_force)),
         Box::new(Reload(reloads)),
         Box::new(LogLevel(logging::level_handle())),
@@ -115,7 +117,12 @@ impl Door {
     }
 
     /// Serves the endpoints from now on.
-    pub fn serve(&self, endpoints: Vec<Box<dyn Endpoint>>, tasks: &mut JoinSet<()>) -> Result<()> {
+    pub fn serve(
+        &self,
+        endpoints: Vec<Box<dyn Endpoint>>,
+        journal: Journal,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<()> {
         let socket = match &self.listener {
             Listener::Unix(listener) => {
                 Socket::Unix(tokio::net::UnixListener::from_std(listener.try_clone()?)?)
@@ -128,7 +135,7 @@ impl Door {
                 }
             }
         };
-        let router = Router::new(self.gate.clone(), endpoints);
+        let router = Router::new(self.gate.clone(), endpoints, journal);
         tasks.spawn(async move {
             server::serve(socket, LONGEST_CALL, router).await;
         });

@@ -13,6 +13,7 @@
 
 mod admin;
 mod attendance;
+mod audit;
 mod blueprint;
 pub mod engines;
 mod events;
@@ -57,10 +58,12 @@ use crate::config::settings;
 use crate::feeds::revocation::load_fact_hasher;
 use crate::gateway::{FailedAttempts, Refusals, RequestLimits, SharedVerdicts};
 use crate::telemetry::access_log::{self, AccessLog};
+use crate::telemetry::audit_log::Event;
 use crate::telemetry::metrics::{Metrics, Registration};
 pub use admin::AdminAddress;
 use admin::{Door, Told};
 use attendance::Attendance;
+use audit::Audit;
 use blueprint::Blueprint;
 use generation::Generation;
 pub use handover::Program;
@@ -88,7 +91,8 @@ const MAX_VERDICTS: u64 = 100_000;
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Fields of the configuration that only a restart changes: threads, directories and outputs are made once.
-const FIXED: [&str; 7] = ["workers", "state_dir", "health", "admin", "access_log", "log", "tracing"];
+const FIXED: [&str; 8] =
+    ["workers", "state_dir", "health", "admin", "access_log", "audit_log", "log", "tracing"];
 
 /// A gateway that serves requests.
 #[derive(Debug)]
@@ -106,6 +110,7 @@ pub struct Running {
     workers: Vec<Worker>,
     tasks: JoinSet<()>,
     access_log: AccessLog,
+    audit: Audit,
     _registrations: Vec<Registration>,
 }
 
@@ -129,6 +134,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     let cores = config.workers.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
     let metrics = Arc::new(Metrics::new());
     let access_log = AccessLog::start(&log_settings(&config))?;
+    let audit = Audit::start(config.audit_log.as_ref(), &clock)?;
     let mut tasks = JoinSet::new();
     if let Some(directory) = &config.state_dir {
         make_private_directory(directory);
@@ -159,6 +165,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     let readiness = Readiness::new(Sources::names(config));
     sources.show(&metrics, &readiness);
     let generation = Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores));
+    routes::warn_of_shadow_mode(config);
     let in_force = InForce::new(shown(1, &blueprint, &generation, &sources));
     let (reloads, requests) = reloads::channel();
     if let Some(probes) = &probes {
@@ -174,7 +181,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
             clock: clock.clone(),
             reloads,
         };
-        admin.serve(admin::endpoints(told), &mut tasks)?;
+        admin.serve(admin::endpoints(told), audit.journal().clone(), &mut tasks)?;
     }
     let verdicts = SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?;
     let failed_attempts = FailedAttempts::default();
@@ -186,12 +193,14 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
             let refusals = refusals.as_ref().map(|all| all.of_core(core));
             let (clock, verdicts) = (clock.clone(), verdicts.clone());
             let failed_attempts = failed_attempts.clone();
-            let equipment = Equipment { clock, verdicts, failed_attempts, metrics, log, refusals };
+            let audit = audit.per_core(cores);
+            let equipment = Equipment { clock, verdicts, failed_attempts, metrics, log, audit, refusals };
             Worker::start(core, equipment, first)
         })
         .collect::<std::io::Result<_>>()
         .context("cannot start a worker thread")?;
 
+    audit.follow(&in_force, &clock, &mut tasks);
     readiness.listening();
     let waiting = readiness.clone();
     tasks.spawn(async move {
@@ -202,14 +211,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     let mut attendance = Attendance::default();
     attendance.turn_to(&blueprint.upstreams, &metrics, &clock);
     let status = Status::new(clock, readiness.clone());
-    let dropped = access_log.dropped_lines();
-    let mut registrations = status.register(&metrics);
-    registrations.push(metrics.register_counter(
-        "access_log_dropped_lines",
-        "Lines of the access log that were dropped because the writer could not keep up.",
-        &[],
-        move || dropped.count(),
-    ));
+    let registrations = register(&status, &access_log, &audit, &metrics);
     let running = Running {
         blueprint,
         sockets,
@@ -224,6 +226,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         workers,
         tasks,
         access_log,
+        audit,
         _registrations: registrations,
     };
     Ok((running, requests))
@@ -260,9 +263,10 @@ impl Running {
         &self.status
     }
 
-    /// Begins a new file for the access log, after the old one was moved away.
-    pub fn reopen_access_log(&self) {
+    /// Begins new files for the access log and the audit log, after the old ones were moved away.
+    pub fn reopen_logs(&self) {
         self.access_log.reopen();
+        self.audit.reopen();
     }
 
     /// Puts another configuration in force, as a whole. Requests in flight and open connections go on; requests from now
@@ -276,6 +280,7 @@ impl Running {
             Ok(next) => Ok(self.publish(next).await),
             Err(error) => {
                 self.status.failed("the configuration cannot be put in force; the one before stays");
+                self.audit.journal().note(Event::ConfigurationRefused { why: &format!("{error:#}") });
                 Err(error)
             }
         }
@@ -307,10 +312,12 @@ impl Running {
         let adopted: Vec<_> =
             self.workers.iter().zip(adoptions).map(|(worker, adoption)| worker.adopt(adoption)).collect();
         self.attendance.turn_to(&blueprint.upstreams, &self.metrics, &self.sources.ground().clock);
+        routes::warn_of_shadow_mode(&blueprint.config);
         self.blueprint = blueprint;
         self.sockets = sockets;
         let before = std::mem::replace(&mut self.sources, sources);
         self.status.changed(number);
+        self.audit.journal().note(Event::ConfigurationChanged { generation: number, changes: &changes });
         for core in adopted {
             // A core that is gone serves by nothing.
             let _ = core.await;
@@ -335,6 +342,12 @@ impl Running {
         successor.ready().await
     }
 
+    /// Not ready any more, but serving as before for those who have not heard of it yet.
+    pub async fn say_goodbye(&self) {
+        self.readiness.drain();
+        tokio::time::sleep(self.blueprint.config.timeouts.drain_delay).await;
+    }
+
     /// Stops: not ready any more, no new connections, requests in flight served to their end or to the drain
     /// time-out, the log written out. Probes are answered throughout.
     pub async fn shutdown(mut self) {
@@ -349,10 +362,12 @@ impl Running {
         }
         drop(self.sources);
         self.tasks.shutdown().await;
-        let log = self.access_log;
-        let written = tokio::task::spawn_blocking(move || log.shutdown(LOG_PATIENCE)).await;
-        if !matches!(written, Ok(Ok(()))) {
-            tracing::warn!("the access log could not be written to its end");
+        let logs = [Some(self.access_log), self.audit.finish()];
+        for log in logs.into_iter().flatten() {
+            let written = tokio::task::spawn_blocking(move || log.shutdown(LOG_PATIENCE)).await;
+            if let Ok(Err(error)) = written {
+                tracing::warn!(%error, "a log could not be written to its end");
+            }
         }
     }
 
@@ -389,6 +404,20 @@ fn shown(
         writable_feeds: sources.writable_feeds(),
         explainer: generation.explainer(clock),
     }
+}
+
+/// Has metrics tell of the configuration and of the logs, for as long as what is returned lasts.
+fn register(status: &Status, access_log: &AccessLog, audit: &Audit, metrics: &Metrics) -> Vec<Registration> {
+    let dropped = access_log.dropped_lines();
+    let mut registrations = status.register(metrics);
+    registrations.push(metrics.register_counter(
+        "access_log_dropped_lines",
+        "Lines of the access log that were dropped because the writer could not keep up.",
+        &[],
+        move || dropped.count(),
+    ));
+    registrations.extend(audit.register(metrics));
+    registrations
 }
 
 /// Where refusals are kept, if anyone can ask for them.
@@ -445,11 +474,15 @@ fn log_settings(config: &Config) -> access_log::Settings {
             settings::LogFormat::Json => access_log::Format::Json,
             settings::LogFormat::Text => access_log::Format::Text,
         },
-        output: match &log.output {
-            settings::LogOutput::Stdout => access_log::Output::Stdout,
-            settings::LogOutput::Stderr => access_log::Output::Stderr,
-            settings::LogOutput::File(path) => access_log::Output::File(path.clone()),
-        },
+        output: log_output(&log.output),
         ..access_log::Settings::default()
+    }
+}
+
+fn log_output(output: &settings::LogOutput) -> access_log::Output {
+    match output {
+        settings::LogOutput::Stdout => access_log::Output::Stdout,
+        settings::LogOutput::Stderr => access_log::Output::Stderr,
+        settings::LogOutput::File(path) => access_log::Output::File(path.clone()),
     }
 }

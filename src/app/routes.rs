@@ -11,7 +11,7 @@ use crate::gateway::{
     Accepts, ExpiryHint, ExpiryHints, HostHeader, IdentityHeader, IdentitySource, MetricIds, OwnRevocation,
     Receiver, ReservedNames, Revokes, Route, Routes, Service, TokenSource,
 };
-use crate::policy::{Access, ClaimRule, ClaimTest, Policy};
+use crate::policy::{Access, ClaimRule, ClaimTest, Enforcement, Policy};
 use crate::route::{Ambiguity, RouteId, RouteTable};
 use crate::telemetry::metrics::Metrics;
 use crate::token::{IssuerId, scalar_text};
@@ -27,6 +27,17 @@ pub fn build(config: &Config) -> Result<Routes> {
         .map(|(place, route)| build_route(config, place, route))
         .collect::<Result<_>>()?;
     Ok(Routes::new(table, all))
+}
+
+/// Says aloud which routes refuse nobody.
+pub fn warn_of_shadow_mode(config: &Config) {
+    for route in config.routes.iter().filter(|route| route.enforcement == Enforcement::Shadow) {
+        tracing::warn!(
+            route = route.name,
+            "SHADOW MODE: this route refuses nobody, requests without a good token reach its API; see \
+             'valgate shadow-report', then remove `enforce: false`"
+        );
+    }
 }
 
 /// The header names that no client may send.
@@ -90,6 +101,7 @@ fn build_route(config: &Config, place: usize, route: &settings::Route) -> Result
         expiry_hints: expiry_hints(config, route)?,
         error_detail: route.error_detail,
         cors: route.cors.clone().map(Arc::new),
+        enforcement: route.enforcement,
     }))
 }
 

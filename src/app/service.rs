@@ -13,6 +13,7 @@ use super::watch::Watch;
 use super::{FIXED, Inherited, Program, Running, last_good, start_following, systemd};
 use crate::admin::reloads::{ReloadOutcome, ReloadRequests};
 use crate::config::{self, Config};
+use crate::telemetry::audit_log;
 
 /// See the module.
 pub struct Service {
@@ -105,8 +106,9 @@ impl Service {
                 return;
             }
         }
-        tracing::info!("draining");
         systemd::stopping();
+        self.running.say_goodbye().await;
+        tracing::info!("draining");
         self.running.shutdown().await;
         tracing::info!("stopped");
     }
@@ -125,7 +127,7 @@ impl Service {
         match event {
             Event::Replace => return self.hand_over().await,
             Event::Reload(Cause::Signal) => {
-                self.running.reopen_access_log();
+                self.running.reopen_logs();
                 let _ = self.reload("SIGHUP").await;
             }
             Event::Reload(Cause::File) => drop(self.reload("changed files").await),
@@ -169,6 +171,8 @@ impl Service {
         let config = match config::load(&self.path) {
             Ok(config) => config,
             Err(diagnostics) => {
+                let why = "the configuration file has mistakes";
+                self.running.audit.journal().note(audit_log::Event::ConfigurationRefused { why });
                 self.running.status.failed("the configuration file has mistakes; the one before is in force");
                 return Err(diagnostics.to_string());
             }

@@ -20,6 +20,7 @@ use crate::gateway::{
 };
 use crate::listener::{Crowd, Drain, ListenerSettings, Manner, serve};
 use crate::telemetry::access_log::CoreLog;
+use crate::telemetry::audit_log::CoreAudit;
 use crate::telemetry::metrics::CoreMetrics;
 use crate::telemetry::trace::IdGenerator;
 use crate::upstream::{Client, Upstream};
@@ -43,6 +44,7 @@ pub struct Equipment {
     pub failed_attempts: FailedAttempts,
     pub metrics: CoreMetrics,
     pub log: CoreLog,
+    pub audit: Option<CoreAudit>,
     pub refusals: Option<CoreRefusals>,
 }
 
@@ -76,7 +78,11 @@ impl Worker {
                     () = keep_house(&gateway) => {}
                     () = end_streams(&gateway) => {}
                 }
-                gateway.core().access_log.borrow_mut().flush();
+                let core = gateway.core();
+                core.access_log.borrow_mut().flush();
+                if let Some(audit) = &core.audit_log {
+                    audit.borrow_mut().flush();
+                }
             });
             // Dropped here, on its own thread, with every task that is left.
             drop(local);
@@ -195,7 +201,7 @@ impl Desk {
 }
 
 fn first_core(equipment: Equipment, generation: &Generation) -> Core {
-    let Equipment { clock, verdicts, failed_attempts, metrics, log, refusals } = equipment;
+    let Equipment { clock, verdicts, failed_attempts, metrics, log, audit, refusals } = equipment;
     let authenticator = Authenticator::new(
         Arc::clone(&generation.verifier),
         Arc::clone(&generation.revocation),
@@ -219,6 +225,7 @@ fn first_core(equipment: Equipment, generation: &Generation) -> Core {
         metrics: Rc::new(metrics),
         metric_ids: generation.metric_ids.clone(),
         access_log: Rc::new(RefCell::new(log)),
+        audit_log: audit.map(|audit| Rc::new(RefCell::new(audit))),
         long_lived: Rc::new(LongLived::default()),
         explainer: generation.explainer(&clock),
         refusals: refusals.map(Rc::new),
@@ -256,6 +263,7 @@ fn next_core(before: &Core, generation: &Generation) -> Core {
         metrics: Rc::clone(&before.metrics),
         metric_ids: generation.metric_ids.clone(),
         access_log: Rc::clone(&before.access_log),
+        audit_log: before.audit_log.clone(),
         long_lived: Rc::clone(&before.long_lived),
         explainer: generation.explainer(&before.clock),
         refusals: before.refusals.clone(),
@@ -290,6 +298,9 @@ async fn keep_house(gateway: &Gateway) {
         let core = gateway.core();
         let now = core.clock.monotonic();
         core.access_log.borrow_mut().flush_if_due(now);
+        if let Some(audit) = &core.audit_log {
+            audit.borrow_mut().keep_house(&core.clock);
+        }
         if pruned.until(now) >= PRUNE {
             pruned = now;
             core.upstreams.iter().for_each(|client| client.prune());

@@ -6,11 +6,15 @@ mod demo;
 mod explain;
 mod feed;
 mod inject;
+mod live;
+pub mod manual;
+mod pages;
 mod revocations;
 mod revoke;
 mod run;
 pub mod schema;
 mod selection;
+mod shadow_report;
 mod style;
 mod test;
 mod token;
@@ -40,8 +44,10 @@ const AFTER_HELP: &str = "Exit codes: 0 success; 1 failure, told on standard err
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway
+    #[command(after_help = pages::RUN)]
     Run(run::Options),
     /// Say everything that is wrong with a configuration, without starting anything
+    #[command(after_help = pages::CHECK)]
     Check {
         /// Configuration file
         #[arg(short, long, value_name = "FILE")]
@@ -51,14 +57,19 @@ enum Command {
     #[command(after_help = audit::AFTER_HELP)]
     Audit(audit::Options),
     /// Explain an error code: its causes, who must act, and how to fix them
+    #[command(after_help = pages::EXPLAIN)]
     Explain(explain::Options),
     /// Run cases of requests and tokens against a configuration
     #[command(after_help = test::AFTER_HELP)]
     Test(test::Options),
+    /// Say whom the routes in shadow mode would have refused
+    #[command(after_help = shadow_report::AFTER_HELP)]
+    ShadowReport(shadow_report::Options),
     /// Show what a token says, or why it is accepted or refused
     #[command(subcommand)]
     Token(token::Command),
     /// Print the JSON Schema of the configuration
+    #[command(after_help = pages::SCHEMA)]
     Schema,
     /// Revoke a token, a session, or all tokens of a subject, client, key or issuer
     Revoke(revoke::Options),
@@ -71,7 +82,14 @@ enum Command {
     /// Serve an admission webhook that puts the gateway into pods as they are made
     Webhook(webhook::Options),
     /// Run the gateway with a development issuer and a sample API, to try it out
+    #[command(after_help = pages::DEMO)]
     Demo(crate::demo::Options),
+    /// Print completions for a shell
+    #[command(after_help = pages::COMPLETIONS)]
+    Completions(manual::Completions),
+    /// Write the manual pages
+    #[command(after_help = pages::MAN)]
+    Man(manual::Man),
 }
 
 /// Runs the command that the arguments name.
@@ -90,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Explain(options) => explain::explain(&options, &mut io::stdout().lock()),
         Command::Test(options) => test::run(&options),
         Command::Token(command) => token::run(&command),
+        Command::ShadowReport(options) => shadow_report::run(&options),
         Command::Schema => schema::schema(&mut io::stdout().lock())
             .map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS),
         Command::Revoke(options) => revoke::run(&options),
@@ -101,6 +120,8 @@ pub fn main() -> ExitCode {
             webhook::run(&options).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
         }
         Command::Demo(options) => demo::run(&options),
+        Command::Completions(options) => manual::completions(&options),
+        Command::Man(options) => manual::man(&options),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config::settings::ErrorDetail;
 use crate::events::{Body, Inbox, Receipt, Refusal};
 use crate::telemetry::access_log::{Auth, CoreLog, Record};
+use crate::telemetry::audit_log::CoreAudit;
 use crate::telemetry::metrics::{self, CoreMetrics};
 use crate::telemetry::trace::{IdGenerator, RequestId, TraceContext};
 use crate::token::IssuerId;
@@ -59,6 +60,8 @@ pub struct Core {
     pub metric_ids: MetricIds,
     /// This core's part of the access log.
     pub access_log: Rc<RefCell<CoreLog>>,
+    /// This core's part of the audit log, where there is one.
+    pub audit_log: Option<Rc<RefCell<CoreAudit>>>,
     /// This core's long-lived responses.
     pub long_lived: Rc<LongLived>,
     /// Who says why a token was refused.
@@ -114,6 +117,9 @@ impl Core {
 
     pub(super) fn log(&self, record: &Record<'_>) {
         self.access_log.borrow_mut().write(record);
+        if let Some(audit) = &self.audit_log {
+            audit.borrow_mut().request(record, self.clock.monotonic());
+        }
     }
 
     pub(super) fn count(
@@ -127,9 +133,16 @@ impl Core {
         self.metrics.request(id, reason, status, duration);
     }
 
-    pub(super) fn count_authentication(&self, issuer: Option<IssuerId>, auth: Auth) {
+    pub(super) fn count_shadow(&self, route: Option<&Route>, reason: Option<Reason>) {
+        let id = route.and_then(|route| self.metric_ids.routes.get(usize::from(route.id.0)).copied());
+        if let Some(id) = id {
+            self.metrics.shadow(id, reason);
+        }
+    }
+
+    pub(super) fn count_authentication(&self, issuer: Option<IssuerId>, auth: Auth, duration: Duration) {
         let id = issuer.and_then(|issuer| self.metric_ids.issuers.get(usize::from(issuer.0)).copied());
-        self.metrics.authenticated(id, auth);
+        self.metrics.authenticated(id, auth, duration);
     }
 
     pub(super) fn count_upstream(&self, route: &Route, first_byte: Duration) {

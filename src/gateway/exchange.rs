@@ -20,6 +20,7 @@ use crate::catalogue::Reason;
 use crate::certificate::ClientCertificate;
 use crate::clock::{Monotonic, rfc3339};
 use crate::cors::Sharing;
+use crate::policy::{Enforcement, Permit};
 use crate::rejection::Rejection;
 use crate::revocation::LiveToken;
 use crate::telemetry::access_log::{Auth, Outcome, Record};
@@ -57,6 +58,8 @@ pub struct Exchange {
     examined: Option<Box<Examined>>,
     /// How the token was judged.
     pub temperature: Option<Temperature>,
+    /// How long that took.
+    pub judging: Duration,
     /// Which endpoint of the upstream the request went to, the last if it went to several.
     pub lane: Option<Rc<Lane>>,
     /// How long the upstream took to the first byte of its response.
@@ -64,6 +67,10 @@ pub struct Exchange {
     /// The request's body.
     pub body: Option<Rc<BodyProgress>>,
     rejection: Option<Rejection>,
+    /// It was let through, or would have been refused, by what its route requires.
+    pub judged: bool,
+    /// What it would have been refused for, had its route been enforced.
+    overlooked: Option<Rejection>,
     status: Option<StatusCode>,
     sent: u64,
     is_written: bool,
@@ -99,10 +106,13 @@ impl Exchange {
             fingerprint: None,
             examined: None,
             temperature: None,
+            judging: Duration::ZERO,
             lane: None,
             first_byte: None,
             body: None,
             rejection: None,
+            judged: false,
+            overlooked: None,
             status: None,
             sent: 0,
             is_written: false,
@@ -115,6 +125,18 @@ impl Exchange {
         let refusals = self.core.refusals.as_ref();
         self.examined =
             refusals.and_then(|refusals| refusals.examine(&self.core.explainer, token, route, refused));
+    }
+
+    /// Lets the request go on in spite of a refusal where the route is in shadow mode, and notes why it should not
+    /// have; elsewhere the refusal stands.
+    pub(super) fn overlook(&mut self, route: &Route, refused: Rejection) -> Result<Permit, Rejection> {
+        match Permit::unenforced(route.enforcement, &refused) {
+            Some(permit) => {
+                self.overlooked.get_or_insert(refused);
+                Ok(permit)
+            }
+            None => Err(refused),
+        }
     }
 
     /// Notes what the client is answered.
@@ -133,8 +155,11 @@ impl Exchange {
         self.write(Outcome::Completed, None);
     }
 
-    /// Has the response ended together with its token; `None` where there is no token.
+    /// Has the response ended together with its token; `None` where there is no token, or nothing is enforced.
     pub(super) fn watch(&self) -> Option<Rc<Stream>> {
+        if self.route.as_ref().is_some_and(|route| route.enforcement == Enforcement::Shadow) {
+            return None;
+        }
         Some(self.core.long_lived.watch(self.token.as_ref()?))
     }
 
@@ -170,9 +195,12 @@ impl Exchange {
         let route = self.route.as_deref();
         let token = self.token.as_ref();
         core.count(route, reason, self.status, duration);
+        if self.judged && route.is_some_and(|route| route.enforcement == Enforcement::Shadow) {
+            core.count_shadow(route, self.overlooked.as_ref().map(Rejection::reason));
+        }
         core.metrics.bytes(received, self.sent);
         if self.temperature.is_some() {
-            core.count_authentication(token.map(|token| token.issuer().id), auth);
+            core.count_authentication(token.map(|token| token.issuer().id), auth, self.judging);
         }
         if let (Some(route), Some(first_byte)) = (route, self.first_byte) {
             core.count_upstream(route, first_byte);
@@ -198,7 +226,8 @@ impl Exchange {
         record.endpoint = endpoint.and_then(|endpoint| endpoint.authority.to_str().ok());
         record.status = self.status;
         record.reason = reason;
-        record.detail = self.rejection.as_ref().and_then(Rejection::log_text);
+        record.shadow = self.overlooked.as_ref().map(Rejection::reason);
+        record.detail = self.rejection.as_ref().or(self.overlooked.as_ref()).and_then(Rejection::log_text);
         record.issuer = token.map(|token| &*token.issuer().name);
         record.sub = token.and_then(|token| token.claims().subject());
         record.client_id = token.and_then(|token| token.claims().client());
@@ -217,7 +246,11 @@ impl Exchange {
     }
 
     fn keep_refusal(&self, core: &Core, record: &Record<'_>, examined: Option<Box<Examined>>) {
-        let (Some(refusals), Some(rejection)) = (&core.refusals, &self.rejection) else { return };
+        let (Some(refusals), Some(rejection)) =
+            (&core.refusals, self.rejection.as_ref().or(self.overlooked.as_ref()))
+        else {
+            return;
+        };
         let host = record.host.map(|host| brief(&String::from_utf8_lossy(host)));
         let refused = RefusedRequest {
             at: rfc3339(record.time),
@@ -227,6 +260,7 @@ impl Exchange {
             host,
             path: brief(self.uri.path()),
             route: record.route.map(str::to_owned),
+            enforced: self.rejection.is_some(),
             refusal: Refusal::of(rejection),
             log: rejection.log_text().map(brief),
             token: record.token.map(str::to_owned),

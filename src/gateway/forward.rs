@@ -54,7 +54,12 @@ pub async fn forward(
     check_length(&parts.headers, limits)?;
     let has_body = !incoming.is_end_stream();
     let trailers = if has_body { trailers::passing(&parts.headers, &core.reserved) } else { Vec::new() };
-    edit_request(core, route, &permit, &mut parts, &authority, peer, exchange)?;
+    edit_request(core, route, &mut parts, &authority, peer, exchange)?;
+    if permit.vouches()
+        && let Err(refused) = tell_identity(route, &permit, &mut parts.headers, peer)
+    {
+        exchange.overlook(route, refused)?;
+    }
     trailers::announce(&trailers, &mut parts.headers);
     let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| is_websocket);
     if is_websocket {
@@ -128,7 +133,6 @@ fn check_length(headers: &HeaderMap, limits: BodyLimits) -> Result<(), Rejection
 fn edit_request(
     core: &Core,
     route: &Route,
-    permit: &Permit,
     parts: &mut Parts,
     authority: &HeaderValue,
     peer: &Peer,
@@ -153,16 +157,32 @@ fn edit_request(
         headers.insert(TRACEPARENT, exchange.trace.header_value());
         headers.remove(TRACESTATE);
     }
-    let claims = permit.token().map(|token| token.claims());
-    for identity in &route.identity_headers {
-        if let Some(value) = identity.value(claims, peer.certificate())? {
-            headers.insert(identity.header.clone(), value);
-        }
-    }
-
     let target = std::mem::take(&mut parts.uri).into_parts().path_and_query;
     parts.uri = target.map(Uri::from).unwrap_or_default();
     parts.version = Version::HTTP_11;
+    Ok(())
+}
+
+/// All identity headers, or none: the API must not decide by some of them.
+fn tell_identity(
+    route: &Route,
+    permit: &Permit,
+    headers: &mut HeaderMap,
+    peer: &Peer,
+) -> Result<(), Rejection> {
+    let claims = permit.token().map(|token| token.claims());
+    for identity in &route.identity_headers {
+        match identity.value(claims, peer.certificate()) {
+            Ok(Some(value)) => drop(headers.insert(identity.header.clone(), value)),
+            Ok(None) => {}
+            Err(refused) => {
+                for identity in &route.identity_headers {
+                    headers.remove(&identity.header);
+                }
+                return Err(refused);
+            }
+        }
+    }
     Ok(())
 }
 

@@ -167,9 +167,13 @@ async fn serve(
     let route = core.routes.find(&request)?;
     exchange.route = Some(Arc::clone(route));
     exchange.sharing = route.cors.as_ref().map(|cors| cors.judge(request.headers()));
-    let permit = permit(core, peer, route, &request, exchange)
-        .await
-        .map_err(|refused| count_failure(core, refused, exchange))?;
+    let permit = match permit(core, peer, route, &request, exchange).await {
+        Ok(permit) => permit,
+        Err(refused) => {
+            exchange.overlook(route, refused).map_err(|refused| count_failure(core, refused, exchange))?
+        }
+    };
+    exchange.judged = true;
     match &route.service {
         Service::Upstream(_) => forward(core, route, permit, request, peer, inbound, exchange).await,
         Service::Receive(receiver) => receiver.receive(core, request).await.map(Served::answer),
@@ -220,7 +224,9 @@ async fn permit(
     };
     let token = credential::extract(request, &route.token_from, from, core.limits.token)
         .map_err(|rejection| with_scope(rejection, policy))?;
+    let begun = core.clock.monotonic();
     let live = core.authenticator.authenticate(token, &policy.issuers, &mut exchange.temperature).await;
+    exchange.judging = begun.until(core.clock.monotonic());
     let live = live.inspect_err(|refused| exchange.token_refused(token, route, refused))?;
     exchange.token = Some(live.clone());
     policy

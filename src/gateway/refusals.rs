@@ -42,6 +42,8 @@ pub struct RefusedRequest {
     /// The route's name, if one was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
+    /// `false` if the route is in shadow mode: the request went on to the API all the same.
+    pub enforced: bool,
     /// What the client was told; `detail` in full, whatever `error_detail` let it see.
     pub refusal: Refusal,
     /// What only the log has.
@@ -176,6 +178,7 @@ mod tests {
             host: None,
             path: String::new(),
             route: None,
+            enforced: true,
             refusal: Refusal::of(&crate::catalogue::Reason::Missing.into()),
             log: None,
             token: None,

@@ -13,7 +13,7 @@ use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
 use crate::config::settings::ErrorDetail;
 use crate::cors::Cors;
-use crate::policy::Access;
+use crate::policy::{Access, Enforcement};
 use crate::rejection::Rejection;
 use crate::route::{Ambiguity, Found, RequestPath, RouteId, RouteTable};
 
@@ -48,6 +48,8 @@ pub struct Route {
     pub error_detail: ErrorDetail,
     /// Which pages of other origins may call.
     pub cors: Option<Arc<Cors>>,
+    /// Whether who may not use it is refused.
+    pub enforcement: Enforcement,
 }
 
 /// Who serves the requests of a route.

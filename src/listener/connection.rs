@@ -149,6 +149,8 @@ impl Connection {
         stream: TcpStream,
         drain: &DrainSignal,
     ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+        let clock = self.gateway.core().clock.clone();
+        let begun = clock.monotonic();
         let in_time = tokio::time::timeout(self.settings.handshake, acceptor.accept(stream));
         let outcome = tokio::select! {
             biased;
@@ -164,7 +166,7 @@ impl Connection {
             }
             Err(_) => (TlsResult::Timeout, None),
         };
-        self.gateway.core().metrics.tls_handshake(result);
+        self.gateway.core().metrics.tls_handshake(result, begun.until(clock.monotonic()));
         stream
     }
 

@@ -5,6 +5,7 @@
 //! names and numbers that are fit to be seen.
 
 pub mod access_log;
+pub mod audit_log;
 pub mod logging;
 pub mod metrics;
 pub mod trace;

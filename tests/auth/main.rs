@@ -14,9 +14,11 @@
 mod support;
 
 mod admin;
+mod audit_log;
 mod bench;
 mod certificates;
 mod credentials;
+mod dashboards;
 mod explain;
 mod failed_attempts;
 mod identity;
@@ -27,5 +29,6 @@ mod operation;
 mod policy;
 mod refusals;
 mod revocation;
+mod shadow;
 mod status_list;
 mod tokens;

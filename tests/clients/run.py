@@ -359,7 +359,7 @@ class Stand:
         constants = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in known.items())
         self.page = page.replace("<script>", f"<script>\n{constants}", 1)
         self.done.clear()
-        with tempfile.TemporaryDirectory() as profile:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             browser = subprocess.Popen(
                 [shutil.which("chromium") or "chromium", *CHROMIUM_FLAGS, f"--user-data-dir={profile}",
                  "--remote-debugging-port=0", f"http://{host}:{self.pages.server_port}/"],

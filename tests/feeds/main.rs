@@ -7,6 +7,7 @@
 mod support;
 
 mod events;
+mod faults;
 mod feed_server;
 mod fleet;
 mod nats;

@@ -34,6 +34,18 @@ async fn sighup_puts_the_file_in_force_or_says_what_is_wrong_with_it() {
 }
 
 #[tokio::test]
+async fn who_has_not_heard_of_the_end_is_served_for_a_while() {
+    let api = SampleApi::start().await.unwrap();
+    let routes = routes(api.address(), &["/orders/a"]);
+    let process = Process::start(&yaml(&format!("timeouts: {{ drain_delay: 10m }}\n{routes}"))).await;
+    process.signal("TERM");
+    eventually("not ready any more", || async { get(process.health(), "/readyz", &[]).await.status == 503 })
+        .await;
+    assert_eq!(get(process.plain(), "/orders/a", &[]).await.status, 200);
+    assert_eq!(process.lines("draining"), 0);
+}
+
+#[tokio::test]
 async fn a_changed_file_is_taken_up_a_secret_and_a_swapped_directory_too() {
     let api = SampleApi::start().await.unwrap();
     let dir = Arc::new(TempDir::new().unwrap());

@@ -28,7 +28,7 @@ use support::{Connection, Duplex, PATIENCE, Signer, TestGateway, Token, http2, n
 const HANDSHAKE: &str = "Host: api.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// A gateway in front of this backend: `/open/**` is public, all else wants a token, or a cookie under `/cookie`.
+/// A gateway in front of this backend: `/open/**` is public, `/shadow/**` is not enforced, all else wants a token, or a cookie under `/cookie`.
 async fn gateway(signer: &Signer, backend: &Recorder, leeway: &str) -> TestGateway {
     let dir = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
     write_feed(dir.path(), &json!([]));
@@ -50,6 +50,10 @@ upstreams:
 routes:
   - match: {{ path: /open/** }}
     public: true
+    upstream: stream
+  - match: {{ path: /shadow/** }}
+    require: {{ issuers: [main] }}
+    enforce: false
     upstream: stream
   - match: {{ path: /cookie/** }}
     require: {{ issuers: [main] }}
@@ -151,11 +155,12 @@ async fn a_stream_ends_when_its_token_expires_and_others_go_on() {
     let mut ends = open(&gateway, "/short", &head(&short)).await;
     let mut goes_on = open(&gateway, "/long", &head(&long)).await;
     let mut public = open(&gateway, "/open/x", "Host: api.example.com\r\n").await;
-    for stream in [&mut ends, &mut goes_on, &mut public] {
+    let mut shadow = open(&gateway, "/shadow/x", &head(&short)).await;
+    for stream in [&mut ends, &mut goes_on, &mut public, &mut shadow] {
         read_until(stream, b"data: 1").await;
     }
     read_to_end(&mut ends).await;
-    for stream in [&mut goes_on, &mut public] {
+    for stream in [&mut goes_on, &mut public, &mut shadow] {
         let mut byte = [0];
         let more = tokio::time::timeout(std::time::Duration::from_millis(500), stream.read(&mut byte)).await;
         assert!(more.is_err(), "neither more nor an end: {more:?}");

@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 use super::PATIENCE;
 
+const VALGATE: &str = env!("CARGO_BIN_EXE_valgate");
+
 /// A running program, its port and its directory.
 pub struct Engine {
     /// Where it listens.
@@ -74,6 +76,30 @@ impl Engine {
         let program = tools().join("bin/nats-server");
         Self::start(&program, dir, |port| {
             ["--config", "$DIR/nats.conf", "--addr", "127.0.0.1", "--port", port].map(str::to_owned).to_vec()
+        })
+        .await
+    }
+
+    /// Starts `valgate feed serve`, to be written to with this token.
+    pub async fn feed_server(write_token: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        std::fs::write(dir.path().join("write.token"), write_token).unwrap();
+        Self::start(Path::new(VALGATE), dir, |port| {
+            let usual = ["feed", "serve", "--data", "$DIR/data", "--write-token-file", "$DIR/write.token"];
+            let address = format!("127.0.0.1:{port}");
+            usual.map(str::to_owned).into_iter().chain(["--address".to_owned(), address]).collect()
+        })
+        .await
+    }
+
+    /// Starts a gateway as a process; `$PORT` in its configuration stands for its port, `$DIR` for its directory.
+    pub async fn gateway(yaml: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().to_owned();
+        Self::start(Path::new(VALGATE), dir, |port| {
+            let text = yaml.replace("$PORT", port).replace("$DIR", path.to_str().unwrap());
+            std::fs::write(path.join("valgate.yaml"), text).unwrap();
+            ["run", "-c", "$DIR/valgate.yaml"].map(str::to_owned).to_vec()
         })
         .await
     }

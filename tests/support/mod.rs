@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "no binary uses all of it")]
 
 pub mod engines;
+pub mod faulty;
 mod gateway;
 mod reply;
 mod signer;

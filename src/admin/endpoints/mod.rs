@@ -9,6 +9,7 @@ mod probes;
 mod refusals;
 mod reload;
 mod revocations;
+mod shadow;
 mod status;
 mod verify;
 
@@ -21,6 +22,7 @@ pub use probes::{Livez, Readyz};
 pub use refusals::RefusalsList;
 pub use reload::Reload;
 pub use revocations::{Revocations, WritableFeed};
+pub use shadow::{Shadow, ShadowReport, ShadowRoute};
 pub use status::Status;
 pub use verify::{Question, VerifyToken};
 

@@ -2,7 +2,6 @@
 
 mod input;
 mod inspect;
-mod live;
 mod verify;
 
 use std::process::ExitCode;

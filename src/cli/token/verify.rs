@@ -9,11 +9,11 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::runtime;
 
 use super::input::Source;
-use super::{REFUSED, live, time};
+use super::{REFUSED, time};
 use crate::admin::endpoints::Question;
 use crate::app::Offline;
 use crate::cli::style::Style;
-use crate::cli::{WRONG, fail};
+use crate::cli::{WRONG, fail, live};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config;
 use crate::gateway::{Explanation, Outcome};
@@ -90,7 +90,9 @@ fn verdict(options: &Options, config: Option<config::Config>) -> Result<Explanat
                 let offline = Offline::start(config, clock).await?;
                 Ok(offline.explainer.explain(&question.token, request).await)
             }
-            (None, Some(live)) => live::ask(live, options.live_ca.as_deref(), &question).await,
+            (None, Some(live)) => {
+                live::post(live, options.live_ca.as_deref(), "/token/verify", &question).await
+            }
             (None, None) => Err(anyhow!("give --config or --live")),
         }
     })

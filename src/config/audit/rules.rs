@@ -15,6 +15,7 @@ use crate::config::settings::{
 };
 use crate::config::tree::{Node, Value};
 use crate::keys::Algorithm;
+use crate::policy::Enforcement;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -270,6 +271,14 @@ fn route(route: &Route, place: &Place, auditor: &mut Auditor<'_>) {
                 );
             }
         }
+    }
+    if route.enforcement == Enforcement::Shadow {
+        auditor.add(
+            ("shadow_mode", High, "CWE-862"),
+            &place.field("enforce"),
+            "nobody is refused here: what the route requires is only judged and counted",
+            "remove it once `valgate shadow-report` names nobody who should pass",
+        );
     }
     if route.forward_token {
         auditor.add(

@@ -69,6 +69,8 @@ impl Build<'_, '_> {
         let idle = self.duration(&raw.idle, &place.field("idle"), MILLISECOND, DAY);
         let handshake = self.duration(&raw.handshake, &place.field("handshake"), MILLISECOND, HOUR);
         let drain = self.duration(&raw.drain, &place.field("drain"), std::time::Duration::ZERO, DAY);
+        let drain_delay =
+            self.duration(&raw.drain_delay, &place.field("drain_delay"), std::time::Duration::ZERO, HOUR);
         let drain_idle =
             self.duration(&raw.drain_idle, &place.field("drain_idle"), std::time::Duration::ZERO, DAY);
         Some(Timeouts {
@@ -77,6 +79,7 @@ impl Build<'_, '_> {
             idle: idle?,
             handshake: handshake?,
             drain: drain?,
+            drain_delay: drain_delay?,
             drain_idle: drain_idle?,
         })
     }

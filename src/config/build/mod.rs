@@ -101,6 +101,8 @@ impl Build<'_, '_> {
         self.distinct_addresses(raw);
         self.somebody_asks_for_certificates(raw);
         let access_log = self.access_log(&raw.access_log, &root.field("access_log"));
+        let audit_log = self
+            .optional(raw.audit_log.as_ref(), |build, raw| build.audit_log(raw, &root.field("audit_log")));
         let writable: Vec<bool> = raw.feeds.iter().map(raw::Feed::is_writable).collect();
         let references = feed::References { issuers: &issuer_names, feeds: &feed_names, writable: &writable };
         let feeds = each(&raw.feeds, &root.field("feeds"), |raw, place| self.feed(raw, &references, place));
@@ -137,6 +139,7 @@ impl Build<'_, '_> {
             health: health?,
             admin: admin?,
             access_log: access_log?,
+            audit_log: audit_log?,
             log: observe::log(&raw.log),
             issuers: all(issuers)?,
             feeds: all(feeds)?,

@@ -12,6 +12,7 @@ use crate::config::settings::{
     Access, AllowedSpellings, ErrorDetail, FeedIndex, IdentitySource, IssuerIndex, Requirements, Route,
     Service, TokenFrom, UpstreamHost, UpstreamIndex,
 };
+use crate::policy::Enforcement;
 use crate::route::{HostPattern, MethodSet, PathPattern, RouteMatch};
 
 /// What routes take from the rest of the file.
@@ -48,6 +49,7 @@ impl Build<'_, '_> {
         let cors = self.optional(raw.cors.as_ref(), |build, raw| {
             build.cors(raw, matches.as_ref().map(|matches| &matches.methods), &place.field("cors"))
         });
+        let enforcement = self.enforcement(raw, &place.field("enforce"));
         let matches = matches?;
         let here = place.field("expiry_hint");
         if raw.public && raw.expiry_hint.is_some() {
@@ -77,7 +79,25 @@ impl Build<'_, '_> {
             },
             allow_override_headers: overrides?,
             cors: cors?,
+            enforcement: enforcement?,
         })
+    }
+
+    fn enforcement(&mut self, raw: &raw::Route, place: &Place) -> Option<Enforcement> {
+        if raw.enforce {
+            return Some(Enforcement::Enforced);
+        }
+        if raw.require.is_none() {
+            let remedy = "remove it: without `require` there is nothing that could be left unenforced";
+            self.mistakes.add_at_key(place, "the route requires nothing", remedy);
+            return None;
+        }
+        if raw.revocation_endpoint.is_some() {
+            let remedy = "remove it: the gateway itself answers, and revokes only what a good token asks for";
+            self.mistakes.add_at_key(place, "not possible on a revocation endpoint", remedy);
+            return None;
+        }
+        Some(Enforcement::Shadow)
     }
 
     fn matches(&mut self, raw: &raw::Match, place: &Place) -> Option<RouteMatch> {

@@ -41,6 +41,9 @@ pub struct Timeouts {
     /// How long requests in flight may go on after a stop was asked for. Whoever asks must wait a little longer
     /// before killing: in Kubernetes, `terminationGracePeriodSeconds: 35`.
     pub drain: DurationText,
+    /// How long new connections are still taken after a stop was asked for, while `/readyz` says no already: balancers
+    /// and Kubernetes' own proxies hear late of a gateway that goes, and what they send meanwhile would be refused.
+    pub drain_delay: DurationText,
     /// How long an idle HTTP/1.1 connection is kept after a stop was asked for, in case its client is just sending
     /// one more request, whose answer then says `Connection: close`. Closing at once would break such requests.
     pub drain_idle: DurationText,
@@ -108,6 +111,7 @@ impl Default for Timeouts {
             idle: "75s".into(),
             handshake: "10s".into(),
             drain: "30s".into(),
+            drain_delay: "0s".into(),
             drain_idle: "500ms".into(),
         }
     }

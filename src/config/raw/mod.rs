@@ -38,7 +38,9 @@ pub use issuer::{
 };
 pub use limits::{FailedAttempts, Limits, Overload, Timeouts};
 pub use listener::{Hsts, Listener, ProxyProtocol, Tls, TlsVersion};
-pub use observe::{AccessLog, Admin, AdminTls, Health, Log, LogFormat, LogLevel, LogOutput, Refusals};
+pub use observe::{
+    AccessLog, Admin, AdminTls, AuditLog, Health, Log, LogFormat, LogLevel, LogOutput, Refusals,
+};
 pub use reload::Reload;
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
 pub use status_list::StatusList;
@@ -75,6 +77,8 @@ pub struct Config {
     /// One line for each request, or `off`.
     #[serde(default)]
     pub access_log: AccessLog,
+    /// A security log of its own. Without it there is none.
+    pub audit_log: Option<AuditLog>,
     /// What valgate says about itself; goes to standard error.
     #[serde(default)]
     pub log: Log,

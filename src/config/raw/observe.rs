@@ -1,4 +1,4 @@
-//! `health`, `admin`, `access_log`, `log`.
+//! `health`, `admin`, `access_log`, `audit_log`, `log`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,23 @@ pub struct Refusals {
 pub enum AccessLog {
     Off(Off),
     On(AccessLogFields),
+}
+
+/// A security log of its own: who was refused where and why, keys that come and go, revocations and configurations
+/// that change, calls of the admin listener. JSON, one object a line.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditLog {
+    /// `stdout`, `stderr`, or `{ file: PATH }`.
+    pub output: LogOutput,
+    /// The most lines of one reason or event in a second, 1 to 10000, so that an attack fills no disk. How many were
+    /// left out is told.
+    #[serde(default = "audit_lines")]
+    pub lines_per_second: u64,
+}
+
+fn audit_lines() -> u64 {
+    10
 }
 
 /// The word that switches something off.

@@ -62,12 +62,18 @@ pub struct Route {
     pub allow_override_headers: Vec<String>,
     /// Cross-origin requests of browsers. Without it a page of another origin cannot read what it is answered.
     pub cors: Option<Cors>,
-    /// A trial mode that only logs refusals.
-    pub enforce: Option<Reserved>,
+    /// `false` for a rollout without fear (shadow mode): tokens, certificates and rules are judged, logged and counted
+    /// as ever, but nobody is refused for them. What is wrong with the request itself is still refused.
+    #[serde(default = "enforced")]
+    pub enforce: bool,
     /// Sending a request again when an endpoint failed.
     pub retries: Option<Reserved>,
     /// Bounds on the rate of requests.
     pub rate_limits: Option<Reserved>,
+}
+
+fn enforced() -> bool {
+    true
 }
 
 /// Which requests a route is for. Host first, then the most specific path, then the method.

@@ -54,6 +54,8 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// For requests in flight after a stop was asked for.
     pub drain: Duration,
+    /// For those who have not heard yet that a stop was asked for.
+    pub drain_delay: Duration,
     /// For one more request on an idle connection after a stop was asked for.
     pub drain_idle: Duration,
 }

@@ -36,7 +36,9 @@ pub use issuer::{
 };
 pub use limits::{FailedAttempts, Limits, Overload, Timeouts};
 pub use listener::{CertifiedKey, ClientCertificates, Hsts, Listener, ListenerKind, Tls, TlsVersion};
-pub use observe::{AccessLog, Admin, AdminPlace, AdminTls, Health, Log, LogFormat, LogOutput, Refusals};
+pub use observe::{
+    AccessLog, Admin, AdminPlace, AdminTls, AuditLog, Health, Log, LogFormat, LogOutput, Refusals,
+};
 pub use reload::Reload;
 pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route, Service,
@@ -65,6 +67,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// One line for each request; none: off.
     pub access_log: Option<AccessLog>,
+    /// What concerns security; none: off.
+    pub audit_log: Option<AuditLog>,
     /// What valgate says about itself.
     pub log: Log,
     /// Those who may issue tokens; [`IssuerIndex`] counts into this.

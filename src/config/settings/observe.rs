@@ -68,6 +68,15 @@ pub struct AccessLog {
     pub output: LogOutput,
 }
 
+/// How what concerns security is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLog {
+    /// Where lines go.
+    pub output: LogOutput,
+    /// The most lines of one reason or event in a second; at least 1.
+    pub lines_per_second: u32,
+}
+
 /// What valgate says about itself, on standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {

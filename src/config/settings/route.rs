@@ -7,6 +7,7 @@ use http::HeaderName;
 use super::{ErrorDetail, ExpiryHint, FeedIndex, IssuerIndex, RevocationEndpoint, UpstreamIndex};
 use crate::certificate::{CertificateFact, CertificateRules};
 use crate::cors::Cors;
+use crate::policy::Enforcement;
 use crate::route::RouteMatch;
 
 /// What is served, to whom.
@@ -40,6 +41,8 @@ pub struct Route {
     pub allow_override_headers: Vec<HeaderName>,
     /// Which pages of other origins may call; none: none may read what they are answered.
     pub cors: Option<Cors>,
+    /// Whether who may not pass is refused. Never `Shadow` without something to enforce.
+    pub enforcement: Enforcement,
 }
 
 /// Who serves the requests of a route.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::Format;
 use super::line::LineWriter;
-use super::record::Record;
+use super::record::{Record, Sink};
 use super::writer::{Batch, Message};
+use crate::catalogue::Reason;
 use crate::clock::Monotonic;
 
 /// A batch is handed over when it is this large: big enough for the cost of a write to vanish.
@@ -67,12 +68,31 @@ impl CoreLog {
 
     /// Adds the record's line; with the log off, does nothing. Never blocks.
     pub fn write(&mut self, record: &Record<'_>) {
+        self.write_line(record.time, |lines, buffer| lines.record(buffer, record));
+    }
+
+    /// Adds the line of an event.
+    pub(in crate::telemetry) fn write_event(
+        &mut self,
+        time: Duration,
+        event: &str,
+        fill: impl FnOnce(&mut dyn Sink),
+    ) {
+        self.write_line(time, |lines, buffer| lines.event(buffer, time, event, fill));
+    }
+
+    /// Adds the line of an event that befell a request.
+    pub(in crate::telemetry) fn write_audited(&mut self, event: &str, reason: Reason, record: &Record<'_>) {
+        self.write_event(record.time, event, |sink| record.visit_audited(reason, sink));
+    }
+
+    fn write_line(&mut self, time: Duration, render: impl FnOnce(&mut LineWriter, &mut Vec<u8>)) {
         if self.link.is_none() {
             return;
         }
-        self.last_time = record.time;
+        self.last_time = time;
         self.admit_losses();
-        self.lines.record(&mut self.buffer, record);
+        render(&mut self.lines, &mut self.buffer);
         self.count += 1;
         if self.buffer.len() >= BATCH {
             self.flush();

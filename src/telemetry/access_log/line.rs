@@ -30,6 +30,20 @@ impl LineWriter {
         self.line(out, time, |fields| fields.number("dropped", lines));
     }
 
+    /// Appends the line of an event of the audit log.
+    pub(super) fn event(
+        &mut self,
+        out: &mut Vec<u8>,
+        time: Duration,
+        event: &str,
+        fill: impl FnOnce(&mut dyn Sink),
+    ) {
+        self.line(out, time, |fields| {
+            fields.text("event", event);
+            fill(fields);
+        });
+    }
+
     fn line(&mut self, out: &mut Vec<u8>, time: Duration, fill: impl FnOnce(&mut Fields<'_>)) {
         self.refresh_second(time.as_secs());
         match self.format {

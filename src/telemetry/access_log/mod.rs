@@ -12,6 +12,7 @@ mod record;
 mod writer;
 
 pub use core::CoreLog;
+pub(super) use record::Sink;
 pub use record::{Auth, Outcome, Record};
 pub use writer::{AccessLog, DroppedLines, Output, Settings, ShutdownError, StartError};
 

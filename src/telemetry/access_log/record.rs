@@ -40,6 +40,8 @@ pub struct Record<'a> {
     pub status: Option<StatusCode>,
     /// Why it was refused or failed; gives the fields `code` and `reason`.
     pub reason: Option<Reason>,
+    /// What it would have been refused for, had its route been enforced; gives `shadow_code` and `shadow_reason`.
+    pub shadow: Option<Reason>,
     /// The operator's part of the rejection ([`crate::rejection::Rejection::log_text`]).
     pub detail: Option<&'a str>,
     /// The issuer's name in the configuration.
@@ -116,6 +118,7 @@ impl<'a> Record<'a> {
             endpoint: None,
             status: None,
             reason: None,
+            shadow: None,
             detail: None,
             issuer: None,
             sub: None,
@@ -151,6 +154,8 @@ impl<'a> Record<'a> {
         sink.maybe_number("status", self.status.map(|status| u64::from(status.as_u16())));
         sink.maybe("code", self.reason.map(Reason::code).map(Code::number));
         sink.maybe("reason", self.reason.map(Reason::name));
+        sink.maybe("shadow_code", self.shadow.map(Reason::code).map(Code::number));
+        sink.maybe("shadow_reason", self.shadow.map(Reason::name));
         sink.maybe("detail", self.detail);
         sink.maybe("issuer", self.issuer);
         sink.maybe("sub", self.sub);
@@ -165,6 +170,30 @@ impl<'a> Record<'a> {
         sink.number("duration_us", micros(self.duration));
         sink.maybe_number("upstream_ttfb_us", self.upstream_ttfb.map(micros));
         sink.text("outcome", self.outcome.name());
+    }
+}
+
+impl Record<'_> {
+    /// Gives the sink who asked for what and why not: a line of the audit log.
+    pub(super) fn visit_audited(&self, reason: Reason, sink: &mut dyn Sink) {
+        sink.text("code", reason.code().number());
+        sink.text("reason", reason.name());
+        sink.maybe("detail", self.detail);
+        sink.text("request_id", self.request_id);
+        sink.text("listener", self.listener);
+        sink.ip("client_ip", self.client);
+        sink.maybe_bytes("method", self.method);
+        sink.maybe_bytes("host", self.host);
+        sink.maybe_bytes("path", self.path.map(without_query));
+        sink.maybe("route", self.route);
+        sink.maybe_number("status", self.status.map(|status| u64::from(status.as_u16())));
+        sink.maybe("issuer", self.issuer);
+        sink.maybe("sub", self.sub);
+        sink.maybe("client_id", self.client_id);
+        sink.maybe("jti", self.jti);
+        sink.maybe("token", self.token);
+        sink.maybe("kid", self.kid);
+        sink.maybe("certificate", self.certificate);
     }
 }
 
@@ -193,7 +222,7 @@ impl Outcome {
 }
 
 /// What a format makes of a record's fields. Names are constants of this module and need no escaping.
-pub(super) trait Sink {
+pub(in crate::telemetry) trait Sink {
     fn bytes(&mut self, name: &str, value: &[u8]);
     fn number(&mut self, name: &str, value: u64);
     fn ip(&mut self, name: &str, client: SocketAddr);

@@ -28,6 +28,8 @@ pub enum Output {
 /// How the log is written.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What messages call it.
+    pub name: &'static str,
     /// How a line looks.
     pub format: Format,
     /// Where lines go.
@@ -39,7 +41,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { format: Format::default(), output: Output::Stdout, queue: 256 }
+        Self { name: "access log", format: Format::default(), output: Output::Stdout, queue: 256 }
     }
 }
 
@@ -48,27 +50,30 @@ impl Default for Settings {
 pub enum StartError {
     /// The file cannot be opened.
     #[error(
-        "access log: cannot open '{path}' for appending: {source}; check that its directory exists and that the gateway may write there"
+        "{log}: cannot open '{path}' for appending: {source}; check that its directory exists and that the gateway may write there"
     )]
     Open {
+        /// Which log.
+        log: &'static str,
         /// The file.
         path: PathBuf,
         /// What the operating system says.
         source: io::Error,
     },
     /// No thread.
-    #[error("access log: cannot start its writer thread: {0}; check the limits on processes and memory")]
-    Thread(io::Error),
+    #[error("{0}: cannot start its writer thread: {1}; check the limits on processes and memory")]
+    Thread(&'static str, io::Error),
 }
 
 /// The writer did not end in time: its output blocks.
 #[derive(Debug, thiserror::Error)]
-#[error("access log: its output is blocked, lines were lost; check what reads it")]
-pub struct ShutdownError;
+#[error("{0}: its output is blocked, lines were lost; check what reads it")]
+pub struct ShutdownError(&'static str);
 
 /// The log of the process: owns the writer thread.
 #[derive(Debug)]
 pub struct AccessLog {
+    name: &'static str,
     format: Format,
     dropped: Arc<AtomicU64>,
     thread: Option<Thread>,
@@ -106,16 +111,16 @@ impl AccessLog {
             Output::Off => None,
             Output::Stdout => Some(Target::Stream(Box::new(io::stdout()))),
             Output::Stderr => Some(Target::Stream(Box::new(io::stderr()))),
-            Output::File(path) => Some(Target::open(path)?),
+            Output::File(path) => Some(Target::open(settings.name, path)?),
         };
         Self::start_with(settings, target)
     }
 
     pub(super) fn start_with(settings: &Settings, target: Option<Target>) -> Result<Self, StartError> {
         let dropped = Arc::new(AtomicU64::new(0));
-        let spawn = |target| Thread::spawn(target, settings.queue.max(1), &dropped);
+        let spawn = |target| Thread::spawn(settings.name, target, settings.queue.max(1), &dropped);
         let thread = target.map(spawn).transpose()?;
-        Ok(Self { format: settings.format, dropped, thread })
+        Ok(Self { name: settings.name, format: settings.format, dropped, thread })
     }
 
     /// The log of one more core.
@@ -140,16 +145,22 @@ impl AccessLog {
     pub fn shutdown(mut self, patience: Duration) -> Result<(), ShutdownError> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         thread.request(&thread.requests.stop);
-        thread.ended.recv_timeout(patience).map_err(|_| ShutdownError)
+        thread.ended.recv_timeout(patience).map_err(|_| ShutdownError(self.name))
     }
 }
 
 impl Thread {
-    fn spawn(target: Target, queue: usize, dropped: &Arc<AtomicU64>) -> Result<Self, StartError> {
+    fn spawn(
+        name: &'static str,
+        target: Target,
+        queue: usize,
+        dropped: &Arc<AtomicU64>,
+    ) -> Result<Self, StartError> {
         let (queue, batches) = sync_channel(queue);
         let (end, ended) = sync_channel(1);
         let requests = Arc::new(Requests::default());
         let mut writer = Writer {
+            name,
             target,
             batches,
             requests: Arc::clone(&requests),
@@ -162,7 +173,10 @@ impl Thread {
             // Nobody may be waiting any more.
             _ = end.send(());
         };
-        thread::Builder::new().name("access-log".to_owned()).spawn(run).map_err(StartError::Thread)?;
+        thread::Builder::new()
+            .name(name.replace(' ', "-"))
+            .spawn(run)
+            .map_err(|error| StartError::Thread(name, error))?;
         Ok(Self { queue, requests, ended })
     }
 
@@ -200,6 +214,7 @@ impl Message {
 }
 
 struct Writer {
+    name: &'static str,
     target: Target,
     batches: Receiver<Message>,
     requests: Arc<Requests>,
@@ -244,13 +259,17 @@ impl Writer {
             Ok(()) => {
                 self.torn = false;
                 if self.lost > 0 {
-                    tracing::warn!(lines = self.lost, "the access log's output works again; lines were lost");
+                    tracing::warn!(
+                        log = self.name,
+                        lines = self.lost,
+                        "the log's output works again; lines were lost"
+                    );
                     self.lost = 0;
                 }
             }
             Err(error) => {
                 if self.lost == 0 {
-                    tracing::error!(%error, "the access log's output fails; lines are lost until it works again");
+                    tracing::error!(log = self.name, %error, "the log's output fails; lines are lost until it works again");
                 }
                 self.torn = true;
                 self.lost += batch.lines;
@@ -261,12 +280,12 @@ impl Writer {
 
     fn reopen(&mut self) {
         if let Target::File { path, .. } = &self.target {
-            match Target::open(path) {
+            match Target::open(self.name, path) {
                 Ok(target) => {
                     self.target = target;
                     self.torn = false;
                 }
-                Err(error) => tracing::error!(%error, "the access log stays with its old file"),
+                Err(error) => tracing::error!(log = self.name, %error, "the log stays with its old file"),
             }
         }
     }
@@ -279,11 +298,11 @@ pub(super) enum Target {
 }
 
 impl Target {
-    fn open(path: &Path) -> Result<Self, StartError> {
+    fn open(log: &'static str, path: &Path) -> Result<Self, StartError> {
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
         match file {
             Ok(file) => Ok(Self::File { path: path.to_owned(), file }),
-            Err(source) => Err(StartError::Open { path: path.to_owned(), source }),
+            Err(source) => Err(StartError::Open { log, path: path.to_owned(), source }),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::array;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -73,44 +74,99 @@ impl<const N: usize> Default for Row<N> {
     }
 }
 
-/// Durations in fixed buckets.
-#[derive(Debug, Default)]
-pub(super) struct Histogram {
+/// Durations in the fixed buckets of a scale.
+#[derive(Debug)]
+pub(super) struct Histogram<S = Latency> {
     buckets: Row<BUCKETS>,
-    sum_micros: Cell,
+    sum_nanos: Cell,
+    scale: PhantomData<S>,
 }
 
-impl Histogram {
+/// Upper bounds of buckets in nanoseconds; the last bucket has none.
+pub(super) trait Scale {
+    const BOUNDS: [u64; BUCKETS - 1];
+}
+
+/// 0.5 ms to 10 s in steps of 1, 2.5, 5: resolution where a gateway's latencies lie.
+#[derive(Debug)]
+pub(super) struct Latency;
+
+/// 1 us to 1 s: resolution where the gateway's own work lies, with room for a wait for keys.
+#[derive(Debug)]
+pub(super) struct Work;
+
+const BUCKETS: usize = 15;
+
+const MICRO: u64 = 1_000;
+const MILLI: u64 = 1_000_000;
+
+impl Scale for Latency {
+    const BOUNDS: [u64; BUCKETS - 1] = [
+        500 * MICRO,
+        MILLI,
+        2_500 * MICRO,
+        5 * MILLI,
+        10 * MILLI,
+        25 * MILLI,
+        50 * MILLI,
+        100 * MILLI,
+        250 * MILLI,
+        500 * MILLI,
+        1_000 * MILLI,
+        2_500 * MILLI,
+        5_000 * MILLI,
+        10_000 * MILLI,
+    ];
+}
+
+impl Scale for Work {
+    const BOUNDS: [u64; BUCKETS - 1] = [
+        MICRO,
+        2_500,
+        5 * MICRO,
+        10 * MICRO,
+        25 * MICRO,
+        50 * MICRO,
+        100 * MICRO,
+        250 * MICRO,
+        500 * MICRO,
+        MILLI,
+        5 * MILLI,
+        25 * MILLI,
+        100 * MILLI,
+        1_000 * MILLI,
+    ];
+}
+
+impl<S: Scale> Histogram<S> {
     pub(super) fn record(&self, duration: Duration) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.buckets.add(BOUNDS_MICROS.partition_point(|bound| *bound < micros), 1);
-        self.sum_micros.add(micros);
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.buckets.add(S::BOUNDS.partition_point(|bound| *bound < nanos), 1);
+        self.sum_nanos.add(nanos);
     }
 
     /// In seconds.
     pub(super) fn sum(&self) -> f64 {
-        Duration::from_micros(self.sum_micros.get()).as_secs_f64()
+        Duration::from_nanos(self.sum_nanos.get()).as_secs_f64()
     }
 
     /// Upper bounds in seconds, the last infinite, each with its own count.
     pub(super) fn buckets(&self) -> Vec<(f64, u64)> {
-        let bounds = BOUNDS_MICROS.iter().map(|micros| Duration::from_micros(*micros).as_secs_f64());
+        let bounds = S::BOUNDS.iter().map(|nanos| Duration::from_nanos(*nanos).as_secs_f64());
         bounds.chain([f64::INFINITY]).zip(self.buckets.iter()).collect()
     }
 
     fn absorb(&self, other: &Self) {
         self.buckets.absorb(&other.buckets);
-        self.sum_micros.add(other.sum_micros.get());
+        self.sum_nanos.add(other.sum_nanos.get());
     }
 }
 
-/// 0.5 ms to 10 s in steps of 1, 2.5, 5: resolution where a gateway's latencies lie.
-const BOUNDS_MICROS: [u64; BUCKETS - 1] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000,
-];
-
-const BUCKETS: usize = 15;
+impl<S> Default for Histogram<S> {
+    fn default() -> Self {
+        Self { buckets: Row::default(), sum_nanos: Cell::default(), scale: PhantomData }
+    }
+}
 
 /// A block of cells that can be summed over cores.
 pub(super) trait Block: Default {
@@ -127,6 +183,10 @@ pub(super) struct RouteCells {
     /// Refusals and failures; the reason stands for code and status class too.
     pub(super) failed: Row<{ Reason::ALL.len() }>,
     pub(super) duration: Histogram,
+    /// Requests in shadow mode that would have been let through.
+    pub(super) admitted: Cell,
+    /// Requests in shadow mode that would have been refused.
+    pub(super) overlooked: Row<{ Reason::ALL.len() }>,
 }
 
 impl RouteCells {
@@ -142,6 +202,8 @@ impl Block for RouteCells {
         self.answered.absorb(&other.answered);
         self.failed.absorb(&other.failed);
         self.duration.absorb(&other.duration);
+        self.admitted.add(other.admitted.get());
+        self.overlooked.absorb(&other.overlooked);
     }
 }
 
@@ -202,6 +264,10 @@ pub(super) struct CoreCells {
     pub(super) bytes_out: Cell,
     pub(super) verdicts: Cell,
     pub(super) tls: Row<{ TlsResult::COUNT }>,
+    /// Of handshakes that succeeded.
+    pub(super) tls_duration: Histogram,
+    /// Of authentication, by [`Auth`]; none for [`Auth::None`].
+    pub(super) auth_duration: [Histogram<Work>; Auth::COUNT],
     pub(super) protocol_errors: Row<{ ProtocolError::COUNT }>,
     pub(super) shed: Row<{ Shed::COUNT }>,
     pub(super) delay: Histogram,
@@ -214,6 +280,10 @@ impl Block for CoreCells {
         self.bytes_out.add(other.bytes_out.get());
         self.verdicts.add(other.verdicts.get());
         self.tls.absorb(&other.tls);
+        self.tls_duration.absorb(&other.tls_duration);
+        for (mine, theirs) in self.auth_duration.iter().zip(&other.auth_duration) {
+            mine.absorb(theirs);
+        }
         self.protocol_errors.absorb(&other.protocol_errors);
         self.shed.absorb(&other.shed);
         self.delay.absorb(&other.delay);

@@ -60,8 +60,19 @@ impl CoreMetrics {
         });
     }
 
-    /// Counts how a request's token was judged; no issuer if none was involved.
-    pub fn authenticated(&self, issuer: Option<IssuerId>, auth: Auth) {
+    /// Counts a request on a route that is not enforced; the reason is that of the refusal that was not carried out.
+    pub fn shadow(&self, route: RouteId, reason: Option<Reason>) {
+        self.routes.with(route.0, &self.shared.routes, |cells| match reason {
+            Some(reason) => cells.overlooked.add(reason as usize, 1),
+            None => cells.admitted.add(1),
+        });
+    }
+
+    /// Counts how a request's token was judged, and how long that took; no issuer if none was involved.
+    pub fn authenticated(&self, issuer: Option<IssuerId>, auth: Auth, duration: Duration) {
+        if let Some(durations) = self.core.auth_duration.get(auth.index()) {
+            durations.record(duration);
+        }
         let id = issuer.map_or(Names::NONE, |issuer| issuer.0);
         self.issuers.with(id, &self.shared.issuers, |cells| cells.judged.add(auth.index(), 1));
     }
@@ -82,8 +93,11 @@ impl CoreMetrics {
         self.core.verdicts.set(entries);
     }
 
-    /// Counts a TLS handshake.
-    pub fn tls_handshake(&self, result: TlsResult) {
+    /// Counts a TLS handshake, and how long it took if it succeeded.
+    pub fn tls_handshake(&self, result: TlsResult, duration: Duration) {
+        if result == TlsResult::Ok {
+            self.core.tls_duration.record(duration);
+        }
         self.core.tls.add(result.index(), 1);
     }
 

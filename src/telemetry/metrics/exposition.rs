@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet}
 use prometheus_client::metrics::MetricType;
 
 use super::Shared;
-use super::cells::{Block, CoreCells, Histogram, ListenerCells, Published, RouteCells, Row};
+use super::cells::{Block, CoreCells, Histogram, ListenerCells, Published, RouteCells, Row, Scale};
 use super::labels::{ConnectionState, Label, Names, Protocol, ProtocolError, Shed, TlsResult};
 use super::readings::Readings;
 use crate::catalogue::Reason;
@@ -61,6 +61,19 @@ impl Exposition {
         });
         counters(encoder, "requests", "Requests by outcome.", requests)?;
 
+        let shadow = routes.iter().flat_map(|(route, cells)| {
+            let overlooked =
+                Reason::ALL.iter().map(|reason| (Some(*reason), cells.overlooked.get(*reason as usize)));
+            let all = [(None, cells.admitted.get())].into_iter().chain(overlooked);
+            all.filter(|(_, count)| *count > 0).map(|(reason, count)| {
+                let code = reason.map_or("none", |reason| reason.code().number());
+                let reason = reason.map_or("none", Reason::name);
+                ([("route", &**route), ("code", code), ("reason", reason)], count)
+            })
+        });
+        let help = "Requests on routes that are not enforced, by what they would have been refused for.";
+        counters(encoder, "shadow_requests", help, shadow)?;
+
         let help = "Time from a request's first byte to its response's last.";
         let durations = routes.iter().map(|(name, cells)| ([("route", &**name)], &cells.duration));
         histograms(encoder, "request_duration_seconds", help, durations)
@@ -111,8 +124,7 @@ impl Exposition {
 
     fn cores(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let sum = self.shared.cores.sums(1).pop().flatten().unwrap_or_default();
-        let CoreCells { bytes_in, bytes_out, verdicts, tls, protocol_errors, shed, delay, failed_attempts } =
-            &sum;
+        let CoreCells { bytes_in, bytes_out, verdicts, tls, protocol_errors, shed, delay, .. } = &sum;
 
         let help = "Verdicts held in the first-level caches of all cores.";
         gauges(encoder, "verdict_cache_entries", help, [(NO_LABELS, verdicts.get())])?;
@@ -120,15 +132,44 @@ impl Exposition {
         counters(encoder, "bytes", "Bytes of bodies, from and to clients.", bytes)?;
         let help = "TLS handshakes with clients.";
         counters(encoder, "tls_handshakes", help, by_label::<TlsResult, _>("result", tls))?;
+        let help = "Time of TLS handshakes that succeeded.";
+        histograms(encoder, "tls_handshake_duration_seconds", help, [(NO_LABELS, &sum.tls_duration)])?;
+        let help = "Time from a token to the verdict on it, by where that came from.";
+        let durations = Auth::ALL.iter().zip(&sum.auth_duration);
+        let judged = durations.filter(|(auth, _)| **auth != Auth::None);
+        let judged = judged.map(|(auth, durations)| ([("cache", auth.name())], durations));
+        histograms(encoder, "auth_duration_seconds", help, judged)?;
         let help = "Connections that failed below HTTP.";
         counters(encoder, "protocol_errors", help, by_label::<ProtocolError, _>("kind", protocol_errors))?;
         let help = "Requests that were shed because of overload.";
         counters(encoder, "requests_shed", help, by_label::<Shed, _>("cause", shed))?;
         let help = "Tokens that were forged, malformed or unknown, where they are counted by client.";
-        counters(encoder, "failed_attempts", help, [(NO_LABELS, failed_attempts.get())])?;
+        counters(encoder, "failed_attempts", help, [(NO_LABELS, sum.failed_attempts.get())])?;
         let help = "For how long ready work waited for its worker, sampled.";
         histograms(encoder, "worker_delay_seconds", help, [(NO_LABELS, delay)])
     }
+}
+
+/// What was counted of the requests of one route that is not enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShadowCounts {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Requests that would have been let through.
+    pub admitted: u64,
+    /// Requests that would have been refused, by the reason; none that is zero.
+    pub refused: Vec<(Reason, u64)>,
+}
+
+/// Of all routes for which there is anything.
+pub(super) fn shadow(shared: &Shared) -> Vec<ShadowCounts> {
+    let routes = named(&shared.route_names, &shared.routes).into_iter();
+    let counts = routes.map(|(route, cells)| {
+        let refused = Reason::ALL.iter().map(|reason| (*reason, cells.overlooked.get(*reason as usize)));
+        let refused = refused.filter(|(_, count)| *count > 0).collect();
+        ShadowCounts { route, admitted: cells.admitted.get(), refused }
+    });
+    counts.filter(|counts| counts.admitted > 0 || !counts.refused.is_empty()).collect()
 }
 
 /// By [`RouteCells::class`].
@@ -186,11 +227,11 @@ fn gauges<S: EncodeLabelSet>(
     Ok(())
 }
 
-fn histograms<'a, S: EncodeLabelSet>(
+fn histograms<'a, S: EncodeLabelSet, B: Scale + 'a>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    samples: impl IntoIterator<Item = (S, &'a Histogram)>,
+    samples: impl IntoIterator<Item = (S, &'a Histogram<B>)>,
 ) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
     for (labels, histogram) in samples {

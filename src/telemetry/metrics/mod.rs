@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use self::cells::{CoreCells, IssuerCells, ListenerCells, Published, RouteCells, UpstreamCells};
 pub use self::core::{CoreMetrics, OpenConnection};
 use self::exposition::Exposition;
+pub use self::exposition::ShadowCounts;
 use self::labels::Names;
 pub use self::labels::{
     ConnectionState, IssuerId, ListenerId, Protocol, ProtocolError, RouteId, Shed, TlsResult, UpstreamId,
@@ -124,6 +125,11 @@ impl Metrics {
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Registration {
         self.readings.register(name, help, labels, Reading::Counter(Arc::new(read)))
+    }
+
+    /// What was counted of requests on routes that are not enforced, since the process began.
+    pub fn shadow(&self) -> Vec<ShadowCounts> {
+        exposition::shadow(&self.shared)
     }
 
     /// The page for a scrape, of type [`CONTENT_TYPE`]. Fails only if a registered name or reading cannot be

@@ -118,11 +118,11 @@ fn the_rest_of_a_core_is_counted() {
     for core in &cores {
         core.bytes(3, 5);
         core.verdict_cache_entries(7);
-        core.tls_handshake(TlsResult::ClientCertificate);
+        core.tls_handshake(TlsResult::ClientCertificate, Duration::ZERO);
         core.protocol_error(ProtocolError::Http2);
-        core.authenticated(Some(issuer), Auth::Warm);
-        core.authenticated(Some(issuer), Auth::Cold);
-        core.authenticated(None, Auth::None);
+        core.authenticated(Some(issuer), Auth::Warm, Duration::from_micros(3));
+        core.authenticated(Some(issuer), Auth::Cold, Duration::from_micros(3));
+        core.authenticated(None, Auth::None, Duration::from_micros(3));
     }
     let page = Page::of(&metrics);
     for (name, labels, expected) in [
@@ -224,7 +224,11 @@ fn names_beyond_the_bound_share_a_series() {
     let metrics = Metrics::new();
     let core = metrics.core();
     for number in 0..Names::MAX + 10 {
-        core.authenticated(Some(metrics.issuer(&format!("issuer-{number}"))), Auth::Warm);
+        core.authenticated(
+            Some(metrics.issuer(&format!("issuer-{number}"))),
+            Auth::Warm,
+            Duration::from_micros(3),
+        );
     }
     let page = Page::of(&metrics);
     // All names but 'none', for which nothing was counted.
@@ -279,7 +283,7 @@ fn every_family_and_label_value_is_documented() {
     connection.becomes(Protocol::Http1, ConnectionState::Idle);
     core.upstream_answered(metrics.upstream("u"), MS);
     core.request(Some(metrics.route("r")), None, Some(StatusCode::OK), MS);
-    core.authenticated(Some(metrics.issuer("i")), Auth::Warm);
+    core.authenticated(Some(metrics.issuer("i")), Auth::Warm, Duration::from_micros(3));
     for (name, labels) in Page::of(&metrics).0.keys() {
         let family =
             ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -15,31 +15,51 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-use crate::admin::endpoints::Question;
-use crate::gateway::Explanation;
-
 const TOKEN_VARIABLE: &str = "VALGATE_ADMIN_TOKEN";
 
 /// A gateway that waits for keys takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An explanation is some kilobytes.
+/// Answers are some kilobytes.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// The verdict of the gateway whose admin listener is at this URL or socket.
-pub async fn ask(place: &str, ca: Option<&Path>, question: &Question) -> Result<Explanation> {
+/// Gets what the gateway whose admin listener is at this URL or socket has at a path.
+pub async fn get<T: DeserializeOwned>(place: &str, ca: Option<&Path>, path: &str) -> Result<T> {
+    call(place, ca, Method::GET, path, Bytes::new()).await
+}
+
+/// Sends it a value, and gets what it answers.
+pub async fn post<T: DeserializeOwned>(
+    place: &str,
+    ca: Option<&Path>,
+    path: &str,
+    value: &impl Serialize,
+) -> Result<T> {
+    call(place, ca, Method::POST, path, Bytes::from(serde_json::to_vec(value)?)).await
+}
+
+async fn call<T: DeserializeOwned>(
+    place: &str,
+    ca: Option<&Path>,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<T> {
     let asking = async {
+        let request = request(method, path, body)?;
         let response = if place.starts_with("http://") || place.starts_with("https://") {
-            ask_url(place, ca, question).await
+            ask_url(place, ca, request).await
         } else {
             let stream = UnixStream::connect(place).await?;
-            send(stream, "localhost", question).await
+            send(stream, "localhost", request).await
         };
         read(response?).await
     };
@@ -49,7 +69,21 @@ pub async fn ask(place: &str, ca: Option<&Path>, question: &Question) -> Result<
         .with_context(|| format!("cannot ask {place}"))
 }
 
-async fn ask_url(text: &str, ca: Option<&Path>, question: &Question) -> Result<Response<Incoming>> {
+fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>> {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Ok(token) = std::env::var(TOKEN_VARIABLE) {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| anyhow!("{TOKEN_VARIABLE} holds what cannot be a token"))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    if !body.is_empty() {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    Ok(request.body(Full::new(body))?)
+}
+
+async fn ask_url(text: &str, ca: Option<&Path>, request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
     let url = Url::parse(text)?;
     let host = url.host_str().context("the URL has no host")?;
     let port = url.port_or_known_default().unwrap_or(80);
@@ -57,11 +91,11 @@ async fn ask_url(text: &str, ca: Option<&Path>, question: &Question) -> Result<R
     let stream = TcpStream::connect((name.as_str(), port)).await?;
     let authority = format!("{host}:{port}");
     if url.scheme() == "http" {
-        return send(stream, &authority, question).await;
+        return send(stream, &authority, request).await;
     }
     let connector = TlsConnector::from(Arc::new(tls(ca)?));
     let stream = connector.connect(ServerName::try_from(name)?, stream).await?;
-    send(stream, &authority, question).await
+    send(stream, &authority, request).await
 }
 
 fn tls(ca: Option<&Path>) -> Result<ClientConfig> {
@@ -78,30 +112,23 @@ fn tls(ca: Option<&Path>) -> Result<ClientConfig> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-async fn send<S>(stream: S, authority: &str, question: &Question) -> Result<Response<Incoming>>
+async fn send<S>(stream: S, authority: &str, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let mut request = Request::post("/token/verify").header(HOST, authority);
-    if let Ok(token) = std::env::var(TOKEN_VARIABLE) {
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| anyhow!("{TOKEN_VARIABLE} holds what cannot be a token"))?;
-        value.set_sensitive(true);
-        request = request.header(AUTHORIZATION, value);
-    }
-    let request = request.header(CONTENT_TYPE, "application/json");
-    Ok(sender.send_request(request.body(Full::new(Bytes::from(serde_json::to_vec(question)?)))?).await?)
+    request.headers_mut().insert(HOST, HeaderValue::from_str(authority)?);
+    Ok(sender.send_request(request).await?)
 }
 
-async fn read(response: Response<Incoming>) -> Result<Explanation> {
+async fn read<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T> {
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
     let body = body.map_err(|error| anyhow!("{error}"))?.to_bytes();
     if status == StatusCode::OK {
         return serde_json::from_slice(&body)
-            .context("the answer is not a verdict; is this the admin listener?");
+            .context("the answer is not as expected; is this the admin listener?");
     }
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     match problem.get("detail").and_then(Value::as_str) {
