@@ -11,7 +11,8 @@ use crate::clock::Clock;
 use crate::config::settings::ErrorDetail;
 use crate::events::Inbox;
 use crate::gateway::{
-    Explainer, MetricIds, OverloadLimits, RequestLimits, ReservedNames, Routes, TrustedProxies,
+    Explainer, FailedAttemptsLimits, MetricIds, OverloadLimits, RequestLimits, ReservedNames, Routes,
+    TrustedProxies,
 };
 use crate::http1::GuardLimits;
 use crate::listener::{BoundListener, ListenerSettings, Role};
@@ -35,6 +36,8 @@ pub struct Generation {
     pub cores: usize,
     /// Of one core.
     pub overload: OverloadLimits,
+    /// Of all cores together.
+    pub failed_attempts: Option<FailedAttemptsLimits>,
     /// Of one core.
     pub max_connections: usize,
     pub drain_idle: Duration,
@@ -68,6 +71,11 @@ impl Generation {
                 requests: u32::try_from(config.overload.requests.div_ceil(cores)).unwrap_or(u32::MAX),
                 delay: config.overload.delay,
             },
+            failed_attempts: config.failed_attempts.map(|settings| FailedAttemptsLimits {
+                limit: settings.limit,
+                window: settings.window,
+                clients: settings.clients,
+            }),
             max_connections: config.limits.connections.div_ceil(cores),
             drain_idle: config.timeouts.drain_idle,
             error_detail: config.error_detail,

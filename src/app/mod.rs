@@ -56,7 +56,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings;
 use crate::feeds::revocation::load_fact_hasher;
-use crate::gateway::{Refusals, RequestLimits, SharedVerdicts};
+use crate::gateway::{FailedAttempts, Refusals, RequestLimits, SharedVerdicts};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::audit_log::Event;
 use crate::telemetry::metrics::{Metrics, Registration};
@@ -184,6 +184,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         admin.serve(admin::endpoints(told), audit.journal().clone(), &mut tasks)?;
     }
     let verdicts = SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?;
+    let failed_attempts = FailedAttempts::default();
     let workers = per_core(sockets.shares(&Sockets::default(), cores)?, &generation, cores)
         .into_iter()
         .enumerate()
@@ -191,8 +192,9 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
             let (metrics, log) = (metrics.core(), access_log.per_core());
             let refusals = refusals.as_ref().map(|all| all.of_core(core));
             let (clock, verdicts) = (clock.clone(), verdicts.clone());
+            let failed_attempts = failed_attempts.clone();
             let audit = audit.per_core(cores);
-            let equipment = Equipment { clock, verdicts, metrics, log, audit, refusals };
+            let equipment = Equipment { clock, verdicts, failed_attempts, metrics, log, audit, refusals };
             Worker::start(core, equipment, first)
         })
         .collect::<std::io::Result<_>>()

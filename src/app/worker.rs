@@ -16,7 +16,7 @@ use super::generation::Generation;
 use super::sockets::ListenerKey;
 use crate::clock::Clock;
 use crate::gateway::{
-    Authenticator, Core, CoreRefusals, Gateway, LongLived, Overload, SWEEP, SharedVerdicts,
+    Authenticator, Core, CoreRefusals, FailedAttempts, Gateway, LongLived, Overload, SWEEP, SharedVerdicts,
 };
 use crate::listener::{Crowd, Drain, ListenerSettings, Manner, serve};
 use crate::telemetry::access_log::CoreLog;
@@ -41,6 +41,7 @@ pub struct Worker {
 pub struct Equipment {
     pub clock: Clock,
     pub verdicts: SharedVerdicts,
+    pub failed_attempts: FailedAttempts,
     pub metrics: CoreMetrics,
     pub log: CoreLog,
     pub audit: Option<CoreAudit>,
@@ -200,7 +201,7 @@ impl Desk {
 }
 
 fn first_core(equipment: Equipment, generation: &Generation) -> Core {
-    let Equipment { clock, verdicts, metrics, log, audit, refusals } = equipment;
+    let Equipment { clock, verdicts, failed_attempts, metrics, log, audit, refusals } = equipment;
     let authenticator = Authenticator::new(
         Arc::clone(&generation.verifier),
         Arc::clone(&generation.revocation),
@@ -218,6 +219,8 @@ fn first_core(equipment: Equipment, generation: &Generation) -> Core {
         trusted_proxies: Arc::clone(&generation.trusted_proxies),
         limits: generation.limits,
         overload: Rc::new(Overload::new(generation.overload)),
+        failed_attempts,
+        failed_attempts_limits: generation.failed_attempts,
         error_detail: generation.error_detail,
         metrics: Rc::new(metrics),
         metric_ids: generation.metric_ids.clone(),
@@ -254,6 +257,8 @@ fn next_core(before: &Core, generation: &Generation) -> Core {
         trusted_proxies: Arc::clone(&generation.trusted_proxies),
         limits: generation.limits,
         overload: Rc::clone(&before.overload),
+        failed_attempts: before.failed_attempts.clone(),
+        failed_attempts_limits: generation.failed_attempts,
         error_detail: generation.error_detail,
         metrics: Rc::clone(&before.metrics),
         metric_ids: generation.metric_ids.clone(),

@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::authenticate::Authenticator;
 use super::explain::Explainer;
+use super::failed_attempts::{FailedAttempts, FailedAttemptsLimits};
 use super::forwarded::TrustedProxies;
 use super::long_lived::LongLived;
 use super::overload::Overload;
@@ -47,6 +48,10 @@ pub struct Core {
     pub limits: RequestLimits,
     /// Whether it can take on more.
     pub overload: Rc<Overload>,
+    /// Those whose tokens were refused of late.
+    pub failed_attempts: FailedAttempts,
+    /// How often they may be; none: as often as they like.
+    pub failed_attempts_limits: Option<FailedAttemptsLimits>,
     /// How much a client is told that is refused before a route is known.
     pub error_detail: ErrorDetail,
     /// This core's counters.

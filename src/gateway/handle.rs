@@ -13,6 +13,7 @@ use super::body::ResponseBody;
 use super::core::Core;
 use super::credential::{self, Sender};
 use super::exchange::Exchange;
+use super::failed_attempts::FailedAttempts;
 use super::forward::{Served, forward};
 use super::peer::{Inbound, Peer};
 use super::respond::{Form, refuse};
@@ -168,7 +169,9 @@ async fn serve(
     exchange.sharing = route.cors.as_ref().map(|cors| cors.judge(request.headers()));
     let permit = match permit(core, peer, route, &request, exchange).await {
         Ok(permit) => permit,
-        Err(refused) => exchange.overlook(route, refused)?,
+        Err(refused) => {
+            exchange.overlook(route, refused).map_err(|refused| count_failure(core, refused, exchange))?
+        }
     };
     exchange.judged = true;
     match &route.service {
@@ -230,6 +233,18 @@ pub(super) async fn permit<B>(
     policy
         .authorize(live, peer.certificate())
         .inspect_err(|refused| exchange.token_refused(token, route, refused))
+}
+
+/// Who fails too often to show a token that anybody issued is told to wait, where the operator wants that.
+fn count_failure(core: &Core, refused: Rejection, exchange: &Exchange) -> Rejection {
+    match core.failed_attempts_limits {
+        Some(limits) if FailedAttempts::counts(refused.reason()) => {
+            core.metrics.failed_attempt();
+            let client = exchange.provenance.client_address.ip();
+            core.failed_attempts.count(limits, client, core.clock.monotonic(), refused)
+        }
+        _ => refused,
+    }
 }
 
 /// Who sent no token is told which scope to ask for (RFC 6750 section 3).

@@ -20,20 +20,21 @@ use tokio_rustls::TlsAcceptor;
 use super::crowd::Member;
 use super::drain::DrainSignal;
 use super::linger::Linger;
+use super::pace::{Paced, StreamExecutor};
 use super::protocol::begins_with_http2_preface;
 use super::proxy_protocol;
 use super::serve::{ListenerSettings, Role};
+use super::turns::Turns;
 use crate::certificate::{self, ClientCertificate};
 use crate::gateway::{Gateway, Inbound, Peer, PeerTls, ResponseBody};
 use crate::http1::{Guard, GuardLimits};
 use crate::telemetry::metrics::{Protocol, ProtocolError, TlsResult};
-use crate::upstream::CoreExecutor;
 
 /// hyper's builders, set up once for each listener and core.
 #[derive(Debug)]
 pub struct HttpSettings {
     http1: http1::Builder,
-    http2: http2::Builder<CoreExecutor>,
+    http2: http2::Builder<StreamExecutor>,
     guard: GuardLimits,
 }
 
@@ -44,7 +45,7 @@ impl HttpSettings {
         // The guard bounds the time of a head; what is left to hyper is the time without one.
         http1.timer(TokioTimer::new()).header_read_timeout(settings.idle);
         settings.guard.configure(&mut http1);
-        let mut http2 = http2::Builder::new(CoreExecutor);
+        let mut http2 = http2::Builder::new(StreamExecutor::new(settings.stall));
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(settings.concurrent_streams)
@@ -186,7 +187,7 @@ impl Connection {
         let stream = Linger::new(stream, self.settings.stall);
         let outcome = if is_http2 {
             // Boxed, so that connections of HTTP/1.1 have no room for it.
-            Box::pin(self.speak_http2(stream, peer, drain)).await
+            Box::pin(self.speak_http2(Turns::new(stream), peer, drain)).await
         } else {
             self.speak_http1(stream, peer, drain).await
         };
@@ -243,7 +244,8 @@ impl Connection {
             let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
             // Boxed, since it is moved several times on its way to becoming a task.
             Box::pin(async move {
-                Ok::<_, Infallible>(respond(&gateway, &settings, &peer, request, Inbound::Http2).await)
+                let response = respond(&gateway, &settings, &peer, request, Inbound::Http2).await;
+                Ok::<_, Infallible>(response.map(Paced::new))
             })
         });
         let mut connection = pin!(self.http.http2.serve_connection(TokioIo::new(stream), service));

@@ -8,10 +8,12 @@ mod connection;
 mod crowd;
 mod drain;
 mod linger;
+mod pace;
 mod protocol;
 mod proxy_protocol;
 mod serve;
 mod tls;
+mod turns;
 
 pub use bind::{BindError, BoundListener, Port, bind, take_over};
 pub use crowd::Crowd;

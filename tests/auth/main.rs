@@ -20,6 +20,7 @@ mod certificates;
 mod credentials;
 mod dashboards;
 mod explain;
+mod failed_attempts;
 mod identity;
 mod introspection;
 mod issuers;

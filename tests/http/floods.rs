@@ -191,3 +191,54 @@ async fn slow_readers() {
     })
     .await;
 }
+
+/// CVE-2019-9517: a client that reads its connection and answers pings, but opens no window for the response. The
+/// stream is given up, the API's connection with it; the connection and its other streams go on.
+#[tokio::test]
+async fn shut_windows() {
+    let (given_up, mut is_given_up) = tokio::sync::mpsc::unbounded_channel();
+    let recorder = Recorder::scripted(move |mut conn| {
+        let given_up = given_up.clone();
+        async move {
+            while let Some(request) = conn.request().await {
+                if request.target() == "/canary" {
+                    conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                } else {
+                    conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n0123456789").await;
+                    conn.until_closed().await;
+                    given_up.send(()).unwrap();
+                }
+            }
+        }
+    })
+    .await;
+    let gateway = Gateway::with(&recorder, "timeouts: { body_idle: 200ms }\n").await;
+    let mut h2 = H2::plain(gateway.plain).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE.
+    h2.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+    let outcome = h2.request(1, &get("/large")).await;
+    assert!(matches!(outcome, crate::h2wire::Outcome::Reset(8)), "CANCEL, not {outcome:?}");
+    tokio::time::timeout(PATIENCE, is_given_up.recv()).await.expect("the API goes on sending");
+    h2.send(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]).await;
+    assert_eq!(h2.request(3, &get("/canary")).await.answer().body, b"ok");
+}
+
+/// A client that takes a large response in small pieces gets the whole of it.
+#[tokio::test]
+async fn a_window_that_opens_again_and_again() {
+    let recorder = Recorder::scripted(|mut conn| async move {
+        while conn.request().await.is_some() {
+            conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await;
+            conn.send(&vec![b'x'; 1_000_000]).await;
+        }
+    })
+    .await;
+    let gateway = Gateway::open(&recorder).await;
+    let mut h2 = H2::plain(gateway.plain).await;
+    h2.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1]).await;
+    h2.send(HEADERS, END_HEADERS | END_STREAM, 1, &block(&get("/large"))).await;
+    assert!(h2.wait_for(DATA, 0).await, "the first byte");
+    h2.send(WINDOW_UPDATE, 0, 1, &1_000_000_u32.to_be_bytes()).await;
+    let answer = h2.outcome(1).await.answer();
+    assert_eq!((answer.status, answer.body.len()), (200, 1_000_000));
+}

@@ -1,10 +1,10 @@
-//! `limits`, `timeouts` and `overload`.
+//! `limits`, `timeouts`, `overload` and `failed_attempts`.
 
 use super::Build;
-use super::values::{DAY, HOUR, MILLISECOND};
+use super::values::{DAY, HOUR, MILLISECOND, SECOND};
 use crate::config::place::Place;
 use crate::config::raw;
-use crate::config::settings::{Limits, Overload, Timeouts};
+use crate::config::settings::{FailedAttempts, Limits, Overload, Timeouts};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -46,6 +46,21 @@ impl Build<'_, '_> {
         let requests = self.count(raw.requests, &place.field("requests"), 1, 10_000_000);
         let delay = self.duration(&raw.delay, &place.field("delay"), MILLISECOND, HOUR);
         Some(Overload { requests: usize::try_from(requests?).ok()?, delay: delay? })
+    }
+
+    pub(super) fn failed_attempts(
+        &mut self,
+        raw: &raw::FailedAttempts,
+        place: &Place,
+    ) -> Option<FailedAttempts> {
+        let limit = self.count(raw.limit, &place.field("limit"), 1, 1_000_000);
+        let window = self.duration(&raw.window, &place.field("window"), SECOND, DAY);
+        let clients = self.count(raw.clients, &place.field("clients"), 1, 10_000_000);
+        Some(FailedAttempts {
+            limit: u32::try_from(limit?).ok()?,
+            window: window?,
+            clients: usize::try_from(clients?).ok()?,
+        })
     }
 
     pub(super) fn timeouts(&mut self, raw: &raw::Timeouts, place: &Place) -> Option<Timeouts> {

@@ -115,6 +115,9 @@ impl Build<'_, '_> {
         let limits = self.limits(&raw.limits, &root.field("limits"));
         let timeouts = self.timeouts(&raw.timeouts, &root.field("timeouts"));
         let overload = self.overload(&raw.overload, &root.field("overload"));
+        let failed_attempts = self.optional(raw.failed_attempts.as_ref(), |build, raw| {
+            build.failed_attempts(raw, &root.field("failed_attempts"))
+        });
         let reload = self.reload(&raw.reload, &root.field("reload"));
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
@@ -147,6 +150,7 @@ impl Build<'_, '_> {
             timeouts: timeouts?,
             forwarded: forwarded?,
             overload: overload?,
+            failed_attempts: failed_attempts?,
             reload: reload?,
             document: Document::default(),
         })

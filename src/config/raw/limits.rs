@@ -1,4 +1,4 @@
-//! `limits`, `timeouts` and `overload`.
+//! `limits`, `timeouts`, `overload` and `failed_attempts`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,28 @@ pub struct Overload {
     /// For how long work that is ready may wait for its worker, not only in bursts. Beyond it a share of the requests is
     /// refused, as large as is needed to get back. Far more than a busy worker needs, far less than clients wait.
     pub delay: DurationText,
+}
+
+/// When a client is told to wait (VAL-044) because too many of its tokens were forged, malformed or unknown. Missing and
+/// expired tokens do not count, and a valid token passes all the same. A client is an IPv4 address or an IPv6 /64, as
+/// `forwarded` has it.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FailedAttempts {
+    /// Failures in one window that a client is told the reason of. More than a broken client makes before somebody
+    /// looks at it.
+    pub limit: u64,
+    /// How long a window lasts. It begins with the first failure, and `Retry-After` says when it ends.
+    pub window: DurationText,
+    /// Clients that are remembered, of all workers together; beyond it the oldest windows are forgotten. Some 100 bytes
+    /// each.
+    pub clients: u64,
+}
+
+impl Default for FailedAttempts {
+    fn default() -> Self {
+        Self { limit: 20, window: "1m".into(), clients: 10_000 }
+    }
 }
 
 impl Default for Overload {

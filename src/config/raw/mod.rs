@@ -36,7 +36,7 @@ pub use introspection::{IntrospectedTokens, Introspection};
 pub use issuer::{
     Binding, Discovery, ExpiryHint, Issuer, Keys, Profile, Registry, Revocation, WhenStale, WhenUnavailable,
 };
-pub use limits::{Limits, Overload, Timeouts};
+pub use limits::{FailedAttempts, Limits, Overload, Timeouts};
 pub use listener::{Decision, DecisionProtocol, Hsts, Listener, ProxyProtocol, Tls, TlsVersion};
 pub use observe::{
     AccessLog, Admin, AdminTls, AuditLog, Health, Log, LogFormat, LogLevel, LogOutput, Refusals,
@@ -102,6 +102,8 @@ pub struct Config {
     /// When requests are refused because there are too many.
     #[serde(default)]
     pub overload: Overload,
+    /// When a client is told to wait because its tokens are no good. Without it none is.
+    pub failed_attempts: Option<FailedAttempts>,
     /// When changes of this file and of those that it names are put in force.
     #[serde(default)]
     pub reload: Reload,

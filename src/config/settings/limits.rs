@@ -30,6 +30,17 @@ pub struct Overload {
     pub delay: Duration,
 }
 
+/// When a client is told to wait because its tokens are no good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedAttempts {
+    /// Failures in one window that are borne.
+    pub limit: u32,
+    /// How long a window lasts.
+    pub window: Duration,
+    /// Clients that are remembered.
+    pub clients: usize,
+}
+
 /// How long anything may take on the side of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {

@@ -34,7 +34,7 @@ pub use issuer::{
     Audiences, ExpiryHint, Issuer, JwksLocation, KeySettings, MetadataLocation, Profile, Registry,
     Revocation, StatusList, WhenStale,
 };
-pub use limits::{Limits, Overload, Timeouts};
+pub use limits::{FailedAttempts, Limits, Overload, Timeouts};
 pub use listener::{
     CertifiedKey, ClientCertificates, Decision, DecisionProtocol, Hsts, Listener, ListenerKind, Tls,
     TlsVersion,
@@ -90,6 +90,8 @@ pub struct Config {
     pub forwarded: Forwarded,
     /// When requests are refused because there are too many.
     pub overload: Overload,
+    /// When a client is told to wait because its tokens are no good; none: never.
+    pub failed_attempts: Option<FailedAttempts>,
     /// When it is put in force anew.
     pub reload: Reload,
     /// What the file said, to be compared with another.

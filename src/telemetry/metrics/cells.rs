@@ -271,6 +271,7 @@ pub(super) struct CoreCells {
     pub(super) protocol_errors: Row<{ ProtocolError::COUNT }>,
     pub(super) shed: Row<{ Shed::COUNT }>,
     pub(super) delay: Histogram,
+    pub(super) failed_attempts: Cell,
 }
 
 impl Block for CoreCells {
@@ -286,6 +287,7 @@ impl Block for CoreCells {
         self.protocol_errors.absorb(&other.protocol_errors);
         self.shed.absorb(&other.shed);
         self.delay.absorb(&other.delay);
+        self.failed_attempts.add(other.failed_attempts.get());
     }
 }
 

@@ -111,6 +111,11 @@ impl CoreMetrics {
         self.core.shed.add(why.index(), 1);
     }
 
+    /// Counts a token that was forged, malformed or unknown.
+    pub fn failed_attempt(&self) {
+        self.core.failed_attempts.add(1);
+    }
+
     /// Notes for how long ready work had to wait for this core.
     pub fn worker_delay(&self, delay: Duration) {
         self.core.delay.record(delay);

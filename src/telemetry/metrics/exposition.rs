@@ -143,6 +143,8 @@ impl Exposition {
         counters(encoder, "protocol_errors", help, by_label::<ProtocolError, _>("kind", protocol_errors))?;
         let help = "Requests that were shed because of overload.";
         counters(encoder, "requests_shed", help, by_label::<Shed, _>("cause", shed))?;
+        let help = "Tokens that were forged, malformed or unknown, where they are counted by client.";
+        counters(encoder, "failed_attempts", help, [(NO_LABELS, sum.failed_attempts.get())])?;
         let help = "For how long ready work waited for its worker, sampled.";
         histograms(encoder, "worker_delay_seconds", help, [(NO_LABELS, delay)])
     }

@@ -1,0 +1,141 @@
+//! The pace at which a client takes an HTTP/2 response: a stream whose window stays shut for too long is reset.
+//!
+//! [`super::linger`] notices a client that does not read its connection. By HTTP/2 a client may read, answer pings, and
+//! all the same never open the windows of its streams (CVE-2019-9517), and would hold their responses and the
+//! upstream's connections behind them for as long as it likes. The library waits for a window without a limit, and
+//! nothing but the task of the stream can end it; so that is where the time is taken.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+/// The most that is handed over at a time, which is then what a client has to take in the time that it has: the size of
+/// a frame that every client takes (RFC 9113 section 4.2).
+const PIECE: usize = 16 * 1024;
+
+tokio::task_local! {
+    static PACE: Rc<Pace>;
+}
+
+/// How far one stream's response is.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Pieces handed over.
+    pieces: Cell<u64>,
+    /// The last of them waits for the client, as far as is known.
+    is_waiting: Cell<bool>,
+}
+
+/// Runs the streams of HTTP/2 connections, each a task, and drops those whose clients take nothing for too long.
+#[derive(Clone, Debug)]
+pub struct StreamExecutor {
+    limit: Duration,
+}
+
+impl StreamExecutor {
+    /// `limit` is how long a client may take nothing of a response that is there for it.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit }
+    }
+}
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for StreamExecutor {
+    fn execute(&self, stream: F) {
+        let pace = Rc::new(Pace::default());
+        tokio::task::spawn_local(PACE.scope(Rc::clone(&pace), unless_stalled(stream, pace, self.limit)));
+    }
+}
+
+/// Serves a stream until it is done, or its client has taken nothing for too long.
+async fn unless_stalled(stream: impl Future, pace: Rc<Pace>, limit: Duration) {
+    let mut stream = pin!(stream);
+    // Since which piece the client is waited for, and for how long yet.
+    let mut stalled: Option<(u64, Pin<Box<Sleep>>)> = None;
+    poll_fn(|cx| {
+        if stream.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if !pace.is_waiting.get() {
+            stalled = None;
+            return Poll::Pending;
+        }
+        let pieces = pace.pieces.get();
+        let (since, sleep) = stalled.get_or_insert_with(|| (pieces, Box::pin(tokio::time::sleep(limit))));
+        if *since != pieces {
+            *since = pieces;
+            sleep.as_mut().reset(Instant::now() + limit);
+        }
+        ready!(sleep.as_mut().poll(cx));
+        tracing::debug!("a stream was reset: its client does not open the window");
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// A response's body, handed over in pieces that are counted.
+#[derive(Debug)]
+pub struct Paced<B> {
+    body: B,
+    rest: Bytes,
+    pace: Option<Rc<Pace>>,
+}
+
+impl<B> Paced<B> {
+    /// The body of the response that the current task serves.
+    pub fn new(body: B) -> Self {
+        Self { body, rest: Bytes::new(), pace: PACE.try_with(Rc::clone).ok() }
+    }
+
+    fn note(&self, handed_over: bool) {
+        if let Some(pace) = &self.pace {
+            pace.pieces.set(pace.pieces.get().wrapping_add(u64::from(handed_over)));
+            pace.is_waiting.set(handed_over);
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = &mut *self;
+        if this.rest.is_empty() {
+            this.note(false);
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => this.rest = data,
+                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        this.note(true);
+        let piece = this.rest.split_to(this.rest.len().min(PIECE));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = u64::try_from(self.rest.len()).unwrap_or(u64::MAX);
+        let of_body = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        if let Some(upper) = of_body.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(of_body.lower().saturating_add(rest));
+        hint
+    }
+}
