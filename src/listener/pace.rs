@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 /// The most that is handed over at a time, which is then what a client has to take in the time that it has: the size of
 /// a frame that every client takes (RFC 9113 section 4.2).
@@ -70,7 +70,7 @@ async fn unless_stalled(stream: impl Future, pace: Rc<Pace>, limit: Duration) {
         let (since, sleep) = stalled.get_or_insert_with(|| (pieces, Box::pin(tokio::time::sleep(limit))));
         if *since != pieces {
             *since = pieces;
-            sleep.as_mut().reset(Instant::now() + limit);
+            sleep.as_mut().set(tokio::time::sleep(limit));
         }
         ready!(sleep.as_mut().poll(cx));
         tracing::debug!("a stream was reset: its client does not open the window");

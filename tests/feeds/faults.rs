@@ -153,6 +153,7 @@ impl Schedule {
         Self { name, seed, dice, source, writer, places, signer, revoked, lifted, counts, missing, _api: api }
     }
 
+    #[allow(clippy::print_stdout, reason = "the long form shows what it has done")]
     async fn run(mut self) {
         let rounds = number("FAULT_ROUNDS").unwrap_or(10);
         self.check(1).await;
@@ -194,7 +195,7 @@ impl Schedule {
             (0..GATEWAYS).filter(|place| mask & (1 << place) != 0).collect()
         };
         let fresh: Vec<Arc<Subject>> =
-            (0..1 + self.dice.below(4)).map(|_| Arc::new(Subject::new(&self.signer))).collect();
+            (0..=self.dice.below(4)).map(|_| Arc::new(Subject::new(&self.signer))).collect();
         match fault {
             Fault::Way(_, way) => {
                 self.set_ways(&victims, way);

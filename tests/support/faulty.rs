@@ -100,7 +100,7 @@ async fn carry(mut client: TcpStream, port: u16, mut ways: watch::Receiver<Way>)
     }
 }
 
-/// Numbers that follow from a seed (SplitMix64).
+/// Numbers that follow from a seed (`SplitMix64`).
 pub struct Dice(pub u64);
 
 impl Dice {

@@ -14,6 +14,7 @@ use super::{
 /// `revocation_endpoint` and `decision`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a field of the file")]
 pub struct Route {
     /// Name in logs and metrics: letters, digits, `.`, `_`, `-`. Made of methods, host and path if absent.
     pub name: Option<String>,
