@@ -59,7 +59,7 @@ impl Service {
     /// Starts on the configuration that was read from `path`, or on the last good one in its place.
     ///
     /// # Errors
-    /// As [`start_with`].
+    /// As [`super::start`].
     pub async fn start(
         path: &Path,
         config: Config,
