@@ -212,7 +212,8 @@ async fn a_flood_costs_the_issuer_little() {
     assert!(flood("bad").await.iter().all(|reply| verdict(reply) == NOT_RECOGNIZED));
     assert_eq!(stub.hits("/introspect"), 1, "asked once for all, and remembered");
     assert!(flood("good").await.iter().all(|reply| reply.status == 200));
-    assert!(stub.hits("/introspect") <= 3, "asked once for all, once a core at the most");
+    // Whoever looked in the cache just before the answer came in asks once more.
+    assert!(stub.hits("/introspect") <= 8, "asked a few times for fifty");
 }
 
 async fn futures<F: Future>(requests: impl Iterator<Item = F>) -> Vec<F::Output> {

@@ -7,9 +7,12 @@ hadolint reads the Dockerfile, kubectl renders the overlays, helm lints and rend
 and the restricted pod security standard judge what was rendered, valgate its configurations, systemd the units.
 """
 
+import base64
 import io
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -37,6 +40,7 @@ def main() -> int:
         rendered = run([kubernetes / "kubectl", "kustomize", DEPLOY / "kubernetes" / overlay])
         manifests(f"kubernetes/{overlay}", rendered, valgate)
     chart(kubernetes / "helm", valgate)
+    webhook(valgate)
     units()
     if failures:
         print("\n".join(["", *failures]))
@@ -78,6 +82,31 @@ def chart(helm: Path, valgate: Path) -> None:
         wanted = first_line.removeprefix("# ")
         refused = outcome.returncode != 0 and wanted in outcome.stderr
         report(f"helm with refused/{values.name}", f"refused: {wanted}", refused, outcome.stdout + outcome.stderr)
+
+
+def webhook(valgate: Path) -> None:
+    """As the API server asks: over TLS, with a review that it could have sent."""
+    pod = yaml.safe_load((DEPLOY / "kubernetes/webhook/example-pod.yaml").read_text())
+    request = {"uid": "705ab4f5", "operation": "CREATE", "object": pod}
+    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as free:
+        make_certificate(folder, "localhost")
+        port = free.getsockname()[1]
+        free.close()
+        command = [valgate, "webhook", "--address", f"127.0.0.1:{port}"]
+        command += ["--certificate", "tls.crt", "--private-key", "tls.key"]
+        server = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+        try:
+            curl = ["curl", "--silent", "--retry", "50", "--retry-connrefused", "--retry-delay", "1", "--cacert", "tls.crt"]
+            asked = run([*curl, "--data", json.dumps(review), f"https://localhost:{port}/mutate"], cwd=folder)
+            response = json.loads(asked)["response"]
+            patch = json.loads(base64.b64decode(response["patch"]))
+            paths = sorted(change["path"] for change in patch)
+            wanted = ["/spec/containers", "/spec/initContainers", "/spec/volumes"]
+            report("webhook", f"a pod is patched at {', '.join(wanted)}", paths == wanted, asked)
+        finally:
+            server.kill()
+            server.wait()
 
 
 def units() -> None:
@@ -132,13 +161,17 @@ def configuration(name: str, text: str, valgate: Path) -> None:
     """As it will be mounted: with certificate and key beside it."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tls").mkdir()
-        run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-             "-subj", "/CN=api.example.com", "-addext", "subjectAltName=DNS:api.example.com",
-             "-keyout", "tls/tls.key", "-out", "tls/tls.crt"], cwd=folder,
-        )  # fmt: skip
+        make_certificate(Path(folder, "tls"), "api.example.com")
         Path(folder, "valgate.yaml").write_text(text)
         expect(name, "valgate check", [valgate, "check", "--config", f"{folder}/valgate.yaml"])
+
+
+def make_certificate(folder: str | Path, name: str) -> None:
+    run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", "tls.key", "-out", "tls.crt"],
+        cwd=folder,
+    )  # fmt: skip
 
 
 # --- reading ---
