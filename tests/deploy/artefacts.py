@@ -33,7 +33,7 @@ failures = []
 
 
 def main() -> int:
-    valgate = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "target/debug/valgate"
+    valgate = (Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "target/debug/valgate").resolve()
     kubernetes = provide_kubernetes_tools()
     image()
     for overlay in OVERLAYS:

@@ -28,7 +28,7 @@ routes: [{ match: { path: /** }, public: true, upstream: api }]
 
 
 def main() -> int:
-    valgate = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "target/debug/valgate"
+    valgate = (Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "target/debug/valgate").resolve()
     with tempfile.TemporaryDirectory() as root:
         os.chmod(root, 0o755)
         subprocess.run([ROOT / "deploy/docker/rootfs", valgate, root], check=True)

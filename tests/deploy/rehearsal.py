@@ -90,7 +90,7 @@ failures = []
 
 
 def main() -> int:
-    valgate = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "target/debug/valgate"
+    valgate = (Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "target/debug/valgate").resolve()
     if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("nft"):
         print("rehearsal: needs root, ip and nft")
         return 1
