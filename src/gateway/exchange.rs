@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 
 use super::activity::Busy;
 use super::authenticate::Temperature;
-use super::core::Core;
+use super::core::{Core, RequestLimits};
 use super::explain::brief;
 use super::explanation::Refusal;
 use super::forwarded::Provenance;
@@ -18,7 +18,7 @@ use super::refusals::{Examined, RefusedRequest};
 use super::route::Route;
 use crate::catalogue::Reason;
 use crate::certificate::ClientCertificate;
-use crate::clock::{Monotonic, rfc3339};
+use crate::clock::{Clock, Monotonic, rfc3339};
 use crate::cors::Sharing;
 use crate::policy::{Enforcement, Permit};
 use crate::rejection::Rejection;
@@ -170,6 +170,16 @@ impl Exchange {
             Ending::Revoked => Outcome::TokenRevoked,
         };
         self.write(outcome, Some(ending.reason()));
+    }
+
+    /// The response was a WebSocket that was ended because nothing passed on it.
+    pub(super) fn fell_idle(mut self: Box<Self>) {
+        self.write(Outcome::Idle, None);
+    }
+
+    /// Time, and the bounds on requests.
+    pub(super) fn clock_and_limits(&self) -> (Clock, RequestLimits) {
+        (self.core.clock.clone(), self.core.limits)
     }
 
     /// The upstream broke off in the middle of its response.

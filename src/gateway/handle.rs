@@ -63,11 +63,18 @@ impl Gateway {
             None => serve(&core, peer, request, &inbound, &mut exchange).await,
         };
         match outcome.map_err(|rejection| inbound.blame(rejection)) {
-            Ok(Served { mut response, websocket: Some(ends) }) if inbound.tunnel() => {
+            Ok(Served { mut response, websocket: Some(ends) }) => {
+                let has_connection = inbound.is_http1();
+                let Some(tunnel) = inbound.tunnel() else {
+                    let unasked = Rejection::new(Reason::Internal).log("the connection cannot be upgraded");
+                    return answer(&core, peer, form, Err(unasked), exchange);
+                };
                 response.headers_mut().insert(X_REQUEST_ID, exchange.request_id.header_value());
-                peer.activity.speaks(Protocol::Upgraded);
+                if has_connection {
+                    peer.activity.speaks(Protocol::Upgraded);
+                }
                 exchange.answered(response.status(), None);
-                ends.carry(exchange);
+                ends.carry(exchange, tunnel);
                 response
             }
             Ok(Served { response, .. }) => answer(&core, peer, form, Ok(response), exchange),

@@ -11,6 +11,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::core::RequestLimits;
+use super::extended_connect;
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
 
@@ -27,7 +28,8 @@ pub struct CleanRequest<B = Incoming> {
 impl<B> CleanRequest<B> {
     /// Checks a request, or says why it is refused.
     pub fn sanitize(request: Request<B>, limits: RequestLimits) -> Result<Self, Rejection> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        extended_connect::read(&mut parts)?;
         check_method(&parts.method)?;
         if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > limits.uri) {
             return Err(Reason::UriTooLong.into());
@@ -68,6 +70,11 @@ impl<B> CleanRequest<B> {
     /// The headers as they came.
     pub fn headers(&self) -> &HeaderMap {
         &self.parts.headers
+    }
+
+    /// Whether it asks for a WebSocket in the form of HTTP/2.
+    pub fn is_extended_connect(&self) -> bool {
+        extended_connect::is_extended(&self.parts)
     }
 
     /// The request without what could say who sends it.

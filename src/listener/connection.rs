@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::crowd::Member;
 use super::drain::DrainSignal;
 use super::linger::Linger;
-use super::pace::{Paced, StreamExecutor};
+use super::pace::{Paced, StreamExecutor, hold_websocket};
 use super::protocol::begins_with_http2_preface;
 use super::proxy_protocol;
 use super::serve::{ListenerSettings, Role};
@@ -54,6 +54,9 @@ impl HttpSettings {
             .keep_alive_timeout(settings.handshake)
             .max_pending_accept_reset_streams(20)
             .max_local_error_reset_streams(100);
+        if settings.takes_websockets {
+            http2.enable_connect_protocol();
+        }
         Self { http1, http2, guard: settings.guard }
     }
 }
@@ -244,7 +247,8 @@ impl Connection {
             let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
             // Boxed, since it is moved several times on its way to becoming a task.
             Box::pin(async move {
-                let response = respond(&gateway, &settings, &peer, request, Inbound::Http2).await;
+                let inbound = Inbound::Http2 { hold: (request.method() == Method::CONNECT).then(hold_websocket) };
+                let response = respond(&gateway, &settings, &peer, request, inbound).await;
                 Ok::<_, Infallible>(response.map(Paced::new))
             })
         });

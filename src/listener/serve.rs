@@ -35,6 +35,8 @@ pub struct ListenerSettings {
     pub hsts: Option<HeaderValue>,
     /// Bounds on what HTTP/1.1 clients send.
     pub guard: GuardLimits,
+    /// Whether a WebSocket can be opened by HTTP/2 (RFC 8441).
+    pub takes_websockets: bool,
     /// The most requests at a time on one HTTP/2 connection.
     pub concurrent_streams: u32,
     /// How long a connection may go without a request.

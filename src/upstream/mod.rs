@@ -23,6 +23,7 @@ mod resolve;
 mod service;
 mod settings;
 mod stats;
+mod websocket;
 
 pub use body::{BodyLimits, BodyProgress, RequestBody, UpstreamBody};
 pub use check::check_health;
@@ -37,6 +38,7 @@ pub use settings::{
     UpstreamLimits, UpstreamSettings, UpstreamTimeouts, tls_config,
 };
 pub use stats::{EndpointStats, Failure, UpstreamStats};
+pub use websocket::{HandshakeKey, is_websocket, mark, unmark};
 
 /// Runs hyper's background futures on the current core.
 #[derive(Clone, Copy, Debug)]

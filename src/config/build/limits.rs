@@ -67,6 +67,8 @@ impl Build<'_, '_> {
         let header = self.duration(&raw.header, &place.field("header"), MILLISECOND, HOUR);
         let body_idle = self.duration(&raw.body_idle, &place.field("body_idle"), MILLISECOND, DAY);
         let idle = self.duration(&raw.idle, &place.field("idle"), MILLISECOND, DAY);
+        let websocket_idle =
+            self.duration(&raw.websocket_idle, &place.field("websocket_idle"), MILLISECOND, 7 * DAY);
         let handshake = self.duration(&raw.handshake, &place.field("handshake"), MILLISECOND, HOUR);
         let drain = self.duration(&raw.drain, &place.field("drain"), std::time::Duration::ZERO, DAY);
         let drain_delay =
@@ -77,6 +79,7 @@ impl Build<'_, '_> {
             header: header?,
             body_idle: body_idle?,
             idle: idle?,
+            websocket_idle: websocket_idle?,
             handshake: handshake?,
             drain: drain?,
             drain_delay: drain_delay?,

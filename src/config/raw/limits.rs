@@ -36,6 +36,9 @@ pub struct Timeouts {
     /// How long a connection without a request is kept. Longer than the 60 s of common load balancers, so that
     /// they close first.
     pub idle: DurationText,
+    /// How long a WebSocket may go without a byte in either direction, pings included. Longer than applications pause
+    /// between their own.
+    pub websocket_idle: DurationText,
     /// For the TLS handshake.
     pub handshake: DurationText,
     /// How long requests in flight may go on after a stop was asked for. Whoever asks must wait a little longer
@@ -109,6 +112,7 @@ impl Default for Timeouts {
             header: "10s".into(),
             body_idle: "30s".into(),
             idle: "75s".into(),
+            websocket_idle: "1h".into(),
             handshake: "10s".into(),
             drain: "30s".into(),
             drain_delay: "0s".into(),

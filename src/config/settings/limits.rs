@@ -50,6 +50,8 @@ pub struct Timeouts {
     pub body_idle: Duration,
     /// For a connection without a request.
     pub idle: Duration,
+    /// For a WebSocket on which nothing passes.
+    pub websocket_idle: Duration,
     /// For the TLS handshake.
     pub handshake: Duration,
     /// For requests in flight after a stop was asked for.
