@@ -50,7 +50,8 @@ pub fn reserved_names(config: &Config) -> ReservedNames {
 /// Whether a WebSocket can be opened on any route: it begins with a GET, and an API has to be there to take it.
 pub fn take_websockets(config: &Config) -> bool {
     config.routes.iter().any(|route| {
-        matches!(route.service, settings::Service::Upstream(_)) && route.matches.methods.contains(&Method::GET)
+        matches!(route.service, settings::Service::Upstream(_))
+            && route.matches.methods.contains(&Method::GET)
     })
 }
 

@@ -4,7 +4,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http::header::ORIGIN;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::activity::Busy;
 use super::authenticate::Temperature;
@@ -16,6 +17,7 @@ use super::long_lived::{Ending, Stream};
 use super::peer::{Inbound, Peer};
 use super::refusals::{Examined, RefusedRequest};
 use super::route::Route;
+use super::sanitize::host_of;
 use crate::catalogue::Reason;
 use crate::certificate::ClientCertificate;
 use crate::clock::{Clock, Monotonic, rfc3339};
@@ -143,6 +145,17 @@ impl Exchange {
     pub(super) fn answered(&mut self, status: StatusCode, rejection: Option<Rejection>) {
         self.status = Some(status);
         self.rejection = rejection;
+    }
+
+    /// Lets the page that asked read a refusal that came before the route was found, if the route that its host and path
+    /// lead to would: a page shall see that its method is wrong or the gateway overloaded.
+    pub(super) fn share_refusal(&mut self, origin: Option<HeaderValue>) {
+        let (None, None, Some(origin)) = (&self.route, &self.sharing, origin) else { return };
+        let authority = self.uri.authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
+        let host = self.host.clone().or(authority).and_then(|authority| host_of(&authority).ok());
+        let route = host.and_then(|host| self.core.routes.nearest(&host, self.uri.path(), &self.method));
+        let cors = route.and_then(|route| route.cors.as_ref());
+        self.sharing = cors.map(|cors| cors.judge(&HeaderMap::from_iter([(ORIGIN, origin)])));
     }
 
     /// Counts bytes of the response's body.

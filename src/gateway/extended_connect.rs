@@ -55,8 +55,9 @@ pub fn accepted(
     key: Option<&HandshakeKey>,
 ) -> Result<Response<ResponseBody>, Rejection> {
     if !key.is_some_and(|key| key.is_accepted_by(response.headers())) {
-        return Err(Rejection::new(Reason::BadResponse)
-            .log("the API accepted a WebSocket handshake with a Sec-WebSocket-Accept that is not its answer"));
+        return Err(Rejection::new(Reason::BadResponse).log(
+            "the API accepted a WebSocket handshake with a Sec-WebSocket-Accept that is not its answer",
+        ));
     }
     *response.status_mut() = StatusCode::OK;
     unmark(response.headers_mut());

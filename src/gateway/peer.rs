@@ -4,13 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
 
 use super::activity::Activity;
 use crate::catalogue::Reason;
 use crate::certificate::ClientCertificate;
 use crate::http1::{Turn, Violation};
 use crate::rejection::Rejection;
+use crate::upstream::ClientBody;
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -106,6 +108,11 @@ impl Inbound {
             Self::Refused(violation) => Some((*violation).into()),
             Self::Http1(_) | Self::Http2 { .. } => None,
         }
+    }
+
+    /// The request with what becomes of its body if nobody wants it.
+    pub(super) fn body_of(&self, request: Request<Incoming>) -> Request<ClientBody> {
+        request.map(if self.is_http1() { ClientBody::of_connection } else { ClientBody::of_stream })
     }
 
     /// Whether it has its connection for itself.

@@ -8,17 +8,17 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::core::RequestLimits;
 use super::extended_connect;
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
+use crate::upstream::ClientBody;
 
 /// A request with one reading: one host, a target in origin-form, no method or expectation that is not carried. Its
 /// body is not looked at.
 #[derive(Debug)]
-pub struct CleanRequest<B = Incoming> {
+pub struct CleanRequest<B = ClientBody> {
     parts: Parts,
     body: B,
     authority: HeaderValue,

@@ -220,11 +220,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn by_http2(
-        &self,
-        mut shared: Shared,
-        request: Request<RequestBody>,
-    ) -> Result<Outcome, Failed> {
+    async fn by_http2(&self, mut shared: Shared, request: Request<RequestBody>) -> Result<Outcome, Failed> {
         let is_idempotent = is_idempotent(request.method());
         // HTTP/2 tells which requests were not processed, and those may be sent again whatever they ask for.
         let copy = self.copy(&request, true);

@@ -46,7 +46,8 @@ impl Shared {
         let known = tokio::time::timeout(SETTINGS, takes.wait_for(Option::is_some));
         if known.await.is_err() {
             // What has not said so by now will not.
-            self.takes_extended_connect.send_if_modified(|takes| takes.replace(takes.unwrap_or(false)).is_none());
+            self.takes_extended_connect
+                .send_if_modified(|takes| takes.replace(takes.unwrap_or(false)).is_none());
         }
         *self.takes_extended_connect.borrow() == Some(true)
     }

@@ -46,7 +46,8 @@ impl HandshakeKey {
         headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept.as_bytes() == self.accept().as_bytes())
     }
 
-    fn accept(&self) -> String {
+    /// What `Sec-WebSocket-Accept` answers it with.
+    pub fn accept(&self) -> String {
         let proof = [self.0.as_bytes(), GUID].concat();
         STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &proof))
     }

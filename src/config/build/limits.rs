@@ -25,6 +25,7 @@ impl Build<'_, '_> {
             self.optional(raw.body.as_ref(), |build, body| build.size(body, &place.field("body"), 0, TIB));
         let connections = self.count(raw.connections, &place.field("connections"), 1, 10_000_000);
         let streams = self.count(raw.concurrent_streams, &place.field("concurrent_streams"), 1, 10_000);
+        let control_frames = self.count(raw.control_frames, &place.field("control_frames"), 100, 1_000_000);
         if let (Some(token), Some(headers)) = (token, headers)
             && token > headers
         {
@@ -39,6 +40,7 @@ impl Build<'_, '_> {
             body: body?,
             connections: usize::try_from(connections?).ok()?,
             concurrent_streams: u32::try_from(streams?).ok()?,
+            control_frames: u32::try_from(control_frames?).ok()?,
         })
     }
 

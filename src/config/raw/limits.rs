@@ -23,6 +23,9 @@ pub struct Limits {
     pub connections: u64,
     /// Requests at the same time on one HTTP/2 connection (RFC 9113 section 5.1.2).
     pub concurrent_streams: u64,
+    /// HTTP/2 frames that carry nothing of a request (PING, SETTINGS, resets, windows, empty ones) in a second on one
+    /// connection, and 50 more for each frame of a response. Beyond it the connection is a flood, and ended.
+    pub control_frames: u64,
 }
 
 /// How long anything may take on the side of the clients.
@@ -102,6 +105,7 @@ impl Default for Limits {
             body: None,
             connections: 10_000,
             concurrent_streams: 100,
+            control_frames: 1_000,
         }
     }
 }

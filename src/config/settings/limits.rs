@@ -19,6 +19,8 @@ pub struct Limits {
     pub connections: usize,
     /// Requests at the same time on one HTTP/2 connection.
     pub concurrent_streams: u32,
+    /// Frames that carry nothing of a request in a second on one HTTP/2 connection.
+    pub control_frames: u32,
 }
 
 /// When requests are refused because there are too many.
