@@ -137,14 +137,11 @@ impl Routes {
     /// The route that host and path lead to, though it may refuse the method or the spelling.
     pub(super) fn nearest(&self, host: &str, path: &str, method: &Method) -> Option<&Arc<Route>> {
         let path = RequestPath::check(path).ok()?;
-        let id = match self.table.find(host, &path, method) {
-            Found::Route(id) => id,
-            Found::OtherMethods(allowed) => match self.table.find(host, &path, allowed.first()?) {
-                Found::Route(id) => id,
-                _ => return None,
-            },
-            _ => return None,
+        let found = match self.table.find(host, &path, method) {
+            Found::OtherMethods(allowed) => self.table.find(host, &path, allowed.first()?),
+            found => found,
         };
+        let Found::Route(id) = found else { return None };
         self.all.get(usize::from(id.0))
     }
 

@@ -192,26 +192,17 @@ impl Connection {
         let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
         self.member.activity().speaks(protocol);
         let stream = Linger::new(stream, self.settings.stall);
-        let core = self.gateway.core();
-        let conduct = Conduct::new(self.address, Arc::clone(&self.settings.name), Rc::clone(&core.metrics));
-        let conduct = Rc::new(conduct);
-        let outcome = if is_http2 {
-            let calm = Calm::new(self.settings.control_frames, core.clock.clone());
-            drop(core);
-            let stream = Turns::new(stream, calm, Rc::clone(&conduct));
+        if is_http2 {
             // Boxed, so that connections of HTTP/1.1 have no room for it.
-            Box::pin(self.speak_http2(stream, peer, drain)).await
+            Box::pin(self.speak_http2(stream, peer, drain)).await;
         } else {
-            self.speak_http1(stream, peer, drain).await
-        };
-        if let Err(error) = outcome {
-            self.note(is_http2, conduct.is_flood(), &error);
+            self.speak_http1(stream, peer, drain).await;
         }
         // A connection that was upgraded goes on in a task of its own, and keeps its place.
         self.member.activity().quiet().await;
     }
 
-    async fn speak_http1<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>
+    async fn speak_http1<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -255,10 +246,27 @@ impl Connection {
             let (client, listener) = (self.address, &self.settings.name);
             tracing::info!(%client, %listener, %violation, "the client left before its bad request could be refused");
         }
-        outcome
+        if let Err(error) = outcome {
+            self.note(false, false, &error);
+        }
     }
 
-    async fn speak_http2<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>
+    async fn speak_http2<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let conduct = {
+            let metrics = Rc::clone(&self.gateway.core().metrics);
+            Rc::new(Conduct::new(self.address, Arc::clone(&self.settings.name), metrics))
+        };
+        let calm = Calm::new(self.settings.control_frames, self.gateway.core().clock.clone());
+        let stream = Turns::new(stream, calm, Rc::clone(&conduct));
+        if let Err(error) = self.serve_streams(stream, peer, drain).await {
+            self.note(true, conduct.is_flood(), &error);
+        }
+    }
+
+    async fn serve_streams<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {

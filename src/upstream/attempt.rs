@@ -153,7 +153,7 @@ impl Attempt<'_> {
             }
         }
         let shared = shared?;
-        shared.takes_websockets().await.then_some(shared)
+        shared.takes_websockets(self.settings.timeouts.connect).await.then_some(shared)
     }
 
     async fn by_extended_connect(

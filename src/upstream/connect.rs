@@ -36,14 +36,12 @@ pub(super) struct Shared {
     takes_extended_connect: Rc<watch::Sender<Option<bool>>>,
 }
 
-/// How long a new connection's settings may take to arrive: they are the first that a server sends.
-const SETTINGS: Duration = Duration::from_secs(1);
-
 impl Shared {
-    /// Whether a WebSocket can be opened on it; on a new connection, once the settings are there.
-    pub async fn takes_websockets(&self) -> bool {
+    /// Whether a WebSocket can be opened on it. A new connection's settings, the first that a server sends, are waited for
+    /// that long.
+    pub async fn takes_websockets(&self, patience: Duration) -> bool {
         let mut takes = self.takes_extended_connect.subscribe();
-        let known = tokio::time::timeout(SETTINGS, takes.wait_for(Option::is_some));
+        let known = tokio::time::timeout(patience, takes.wait_for(Option::is_some));
         if known.await.is_err() {
             // What has not said so by now will not.
             self.takes_extended_connect

@@ -39,8 +39,10 @@ ISSUER = "https://id.example.com/"
 CONFIG = """
 version: 1
 workers: 1
-access_log: off
-listeners: [{{ address: '127.0.0.1:{port}', plaintext: true }}]
+access_log: {{ output: {{ file: access.log }} }}
+listeners:
+  - {{ address: '127.0.0.1:{port}', plaintext: true }}
+  - {{ address: '127.0.0.1:{tls}', tls: {{ certificates: [{{ certificate: tls.crt, private_key: tls.key }}] }} }}
 health: {{ address: '127.0.0.1:{health}' }}
 issuers:
   - name: main
@@ -53,6 +55,7 @@ feeds: [{{ name: logout, file: {{ path: revoked.json, interval: 100ms }} }}]
 upstreams:
   - {{ name: orders, endpoints: ['{api}'] }}
   - {{ name: echo, endpoints: ['http://127.0.0.1:{websocket}'] }}
+  - {{ name: pages, endpoints: ['{page}'] }}
   - {{ name: rpc, endpoints: ['http://127.0.0.1:{grpc}'], protocol: http2 }}
 routes:
   - match: {{ path: /orders/**, methods: [GET, PUT] }}
@@ -63,6 +66,13 @@ routes:
   - match: {{ path: /echo }}
     require: {{ issuers: [main] }}
     upstream: echo
+  - match: {{ path: /socket }}
+    require: {{ issuers: [main] }}
+    token_from: {{ cookie: token }}
+    upstream: echo
+  - match: {{ path: /pages/** }}
+    public: true
+    upstream: pages
   - match: {{ path: /test.Echo/* }}
     require: {{ issuers: [main] }}
     upstream: rpc
@@ -109,6 +119,32 @@ const told = async call => { try { return await call } catch (error) { return St
     forbidden: await told(call(TOKEN, {"X-Other": "1"})),
   };
   await fetch("/results", {method: "POST", body: JSON.stringify(results)});
+})();
+</script>
+"""
+
+
+def client_chromium_websocket(stand: "Stand") -> None:
+    """A page behind the gateway opens a WebSocket: on the HTTP/2 connection that the page came by (RFC 8441)."""
+    results = stand.open_page(CHROMIUM_SOCKET_PAGE, address=f"https://127.0.0.1:{stand.tls}/pages/a")
+    assert results == {"received": "hello", "refused": 1006}, results
+    log = stand.access_log(lambda line: line["path"] == "/socket", count=2)
+    assert {(line["protocol"], line["method"]) for line in log} == {("HTTP/2", "CONNECT")}, log
+    assert sorted(line["status"] for line in log) == [200, 401], log
+
+
+CHROMIUM_SOCKET_PAGE = """<!doctype html><title>a page of the same origin</title><script>
+const open = () => new Promise((resolve, reject) => {
+  const socket = new WebSocket(`wss://${location.host}/socket`);
+  socket.onopen = () => socket.send("hello");
+  socket.onmessage = event => { resolve(event.data); socket.close(); };
+  socket.onclose = event => reject(event.code);
+});
+(async () => {
+  const refused = await open().catch(code => code);
+  document.cookie = `token=${TOKEN}; Secure; Path=/`;
+  const received = await open().catch(code => code);
+  await fetch("/pages/results", {method: "POST", body: JSON.stringify({received, refused})});
 })();
 </script>
 """
@@ -275,11 +311,13 @@ class Stand:
         self.grpc.add_generic_rpc_handlers([self.rpc()])
         rpc_port = self.grpc.add_insecure_port("127.0.0.1:0")
         self.grpc.start()
-        port, health = free_port(), free_port()
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost", "-keyout",
+                directory / "tls.key", "-out", directory / "tls.crt")
+        port, health, self.tls = free_port(), free_port(), free_port()
         self.gateway = f"http://127.0.0.1:{port}"
         config = directory / "valgate.yaml"
         config.write_text(CONFIG.format(
-            port=port, health=health, issuer=ISSUER, api=url(self.api), page=url(self.pages),
+            port=port, tls=self.tls, health=health, issuer=ISSUER, api=url(self.api), page=url(self.pages),
             websocket=self.websocket.socket.getsockname()[1], grpc=rpc_port,
         ))
         self.process = subprocess.Popen([valgate, "run", "--config", config])
@@ -349,7 +387,18 @@ class Stand:
             "Bidi": grpc.stream_stream_rpc_method_handler(bidi),
         })
 
-    def open_page(self, page: str, host: str = "127.0.0.1") -> dict:
+    def access_log(self, wanted, count: int) -> list[dict]:
+        """So many lines of the access log, once they are there."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            lines = map(json.loads, (self.directory / "access.log").read_text().splitlines())
+            found = [line for line in lines if wanted(line)]
+            if len(found) >= count:
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"{len(found)} lines in the access log: {found}")
+
+    def open_page(self, page: str, host: str = "127.0.0.1", address: str = "") -> dict:
         """Opens a page in Chromium, and gives what it posts to /results of its own origin."""
         known = {"GATEWAY": self.gateway, "TOKEN": self.token(), "POOR_TOKEN": self.token("orders:write")}
         constants = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in known.items())
@@ -358,7 +407,7 @@ class Stand:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             browser = subprocess.Popen(
                 [shutil.which("chromium") or "chromium", *CHROMIUM_FLAGS, f"--user-data-dir={profile}",
-                 "--remote-debugging-port=0", f"http://{host}:{self.pages.server_port}/"],
+                 "--remote-debugging-port=0", address or f"http://{host}:{self.pages.server_port}/"],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
             try:
@@ -381,7 +430,7 @@ class Stand:
             reply(request, body, {"X-Order": "7"})
 
     def answer_as_page(self, request: BaseHTTPRequestHandler) -> None:
-        if request.path == "/results":
+        if request.path.endswith("/results"):
             self.results = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
             reply(request, b"")
             self.done.set()
@@ -391,7 +440,7 @@ class Stand:
 
 CHROMIUM_FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
+    "--disable-component-update --disable-sync --ignore-certificate-errors"
 ).split()
 
 
