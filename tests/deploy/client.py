@@ -1,28 +1,21 @@
-"""Asks without a pause, on a connection that it keeps and on new ones, until it is told to end; then prints how many
-requests were served, and what failed.
+"""Asks without a pause, on a connection that it keeps and on new ones, until its standard input ends; then prints how
+many requests were served, and what failed.
 
     client.py HOST PORT [--patient]     --patient: new connections only, since a restart ends the others
 """
 
 import http.client
 import json
-import signal
 import sys
+import threading
 
 host, port, *options = sys.argv[1:]
 keeps = [False] if "--patient" in options else [True, False]
-is_told_to_end = False
-
-
-def end(*_):
-    global is_told_to_end
-    is_told_to_end = True
-
-
-signal.signal(signal.SIGTERM, end)
+input_ended = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), input_ended.set()), daemon=True).start()
 kept = http.client.HTTPConnection(host, int(port), timeout=60)
 served, failed = 0, []
-while not is_told_to_end:
+while not input_ended.is_set():
     for keep in keeps:
         connection = kept if keep else http.client.HTTPConnection(host, int(port), timeout=60)
         try:

@@ -35,6 +35,7 @@ routes: [{ match: { path: /orders/** }, public: true, upstream: orders }]
 """
 CONFIGURATION = "/etc/valgate/valgate.yaml"
 URL = "http://127.0.0.1:8443"
+APPLICATION_URL = "http://127.0.0.1:8080"
 
 failures = []
 
@@ -204,15 +205,15 @@ def crash(host: "Host") -> None:
 def upgrade(host: "Host", package: str) -> None:
     before = host.main_process()
     load = host.start("python3", "/srv/client.py", "127.0.0.1", "8443")
-    slow = host.start("curl", "--silent", "--fail", "--write-out", " %{http_code}", f"{URL}/orders/slow")
-    eventually(lambda: host.run("curl", "--silent", "http://127.0.0.1:8080/orders/1") == "1")
+    held = host.start("curl", "--silent", "--fail", "--write-out", " %{http_code}", f"{URL}/orders/held")
+    eventually(lambda: host.run("curl", "--silent", f"{APPLICATION_URL}/orders/1") == "1")
     host.run("dpkg", "--force-confold", "--install", package)
-    served, _ = slow.communicate()
-    load.terminate()
+    report("an upgrade replaces the process", host.main_process() not in ("0", before))
+    host.run("curl", "--silent", f"{APPLICATION_URL}/release")
+    served, _ = held.communicate()
+    report("a request in flight is served to its end", served.endswith(" 200"), served)
     counts, _ = load.communicate()
     outcome = json.loads(counts)
-    report("an upgrade replaces the process", host.main_process() not in ("0", before))
-    report("a request in flight is served to its end", served.endswith(" 200"), served)
     report(f"none of {outcome['served']} requests failed meanwhile", outcome["served"] > 0 and not outcome["failed"], counts)
     kept = host.run("cat", CONFIGURATION) == ROUTED
     offered = "This version says more" in host.run("cat", f"{CONFIGURATION}.dpkg-dist")
@@ -253,7 +254,6 @@ def activate_by_socket(host: "Host") -> None:
     report("a connection to the socket starts it", not was_active and served == "200" and host.is_active())
     load = host.start("python3", "/srv/client.py", "127.0.0.1", "8443", "--patient")
     host.run("systemctl", "restart", "valgate")
-    load.terminate()
     counts, _ = load.communicate()
     outcome = json.loads(counts)
     report(f"a restart refuses no connection: {outcome['served']} served", outcome["served"] > 0 and not outcome["failed"], counts)
@@ -291,7 +291,8 @@ class Host:
         return subprocess.run([*self.inside, *command], capture_output=True, text=True, env=ENVIRONMENT)
 
     def start(self, *command: str) -> subprocess.Popen:
-        return subprocess.Popen([*self.inside, *command], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*self.inside, *command], stdin=pipe, stdout=pipe, text=True, env=ENVIRONMENT)
 
     def write(self, path: str, text: str) -> None:
         file = self.root / path.removeprefix("/")
@@ -341,6 +342,8 @@ def booted(scratch: Path) -> Iterator[Host | None]:
             return
         # Systems of the same identity would share a journal.
         (root / "etc/machine-id").write_text("")
+        # A container image's way to say that packages start nothing; this is a host.
+        (root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
         # Its database of pages would be made anew with each installation, which takes longer than all the rest.
         (root / "var/lib/man-db/auto-update").unlink(missing_ok=True)
         boot = ["systemd-nspawn", f"--directory={root}", "--register=no", "--keep-unit", "--private-network"]
