@@ -380,8 +380,9 @@ class Stand:
             answer.begin()
             return answer.status, answer.getheaders(), answer.read()
 
-    def token(self, scope: str = "orders:read") -> str:
+    def token(self, scope: str = "orders:read", **other: object) -> str:
         claims = {"iss": ISSUER, "aud": "orders-api", "sub": "alice", "scope": scope, "exp": int(time.time()) + 600}
+        claims |= other
         header = {"alg": "EdDSA", "kid": "k1"}
         signed = ".".join(base64url(json.dumps(part).encode()) for part in (header, claims))
         (self.directory / "signed").write_text(signed)

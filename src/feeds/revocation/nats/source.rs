@@ -57,14 +57,18 @@ impl NatsSource {
             self.link = Some(link).filter(|_| !self.from_scratch);
             return Ok(taken);
         }
+        let asked_at = replica.clock.monotonic();
         let context = self.connector.connect().await?;
         let stream = self.connector.stream(&context).await?.ok_or_else(|| self.connector.missing())?;
         if !self.from_scratch
             && let Some(position) = good_position(&self.connector, &stream, replica).await?
         {
-            let (messages, _) = follow(&self.connector, &stream, Some(position)).await?;
+            let (messages, pending) = follow(&self.connector, &stream, Some(position)).await?;
             self.link = Some(Link { context, messages, position, epoch: epoch(stream.cached_info()) });
-            // Not heard yet: what came meanwhile is on its way.
+            if pending == 0 {
+                replica.unchanged(asked_at).await;
+            }
+            // Else it is not heard yet: what came meanwhile is on its way.
             return Ok(Taken::Unchanged);
         }
         let taken = self.snapshot(context, &stream, replica).await?;
