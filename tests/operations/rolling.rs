@@ -100,7 +100,7 @@ enum Answer {
     Other(String),
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn no_request_fails_and_no_revoked_token_passes_while_the_fleet_is_rolled() {
     let rolls = std::env::var("OPERATIONS_ROLLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
     let mut fleet = Fleet::start().await;
@@ -131,7 +131,7 @@ fn the_balancer_is_shown_as_it_is_tested() {
 }
 
 /// What the test before must be able to see.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn failed_requests_and_revoked_tokens_that_pass_are_noticed() {
     let mut fleet = Fleet::start().await;
     let (watch, traffic) = (Arc::<Watch>::default(), fleet.traffic());
@@ -271,8 +271,14 @@ impl Balancer {
         text = format!("{}\n{direct}", text.replace("mode tcp", "mode tcp\n    retries 0"));
         let file = dir.path().join("haproxy.cfg");
         std::fs::write(&file, text).unwrap();
-        let process =
-            Command::new("haproxy").arg("-db").arg("-f").arg(&file).stdout(Stdio::null()).spawn().unwrap();
+        let process = Command::new("haproxy")
+            .arg("-db")
+            .arg("-f")
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let balancer = Self { process, plain, tls, _dir: dir };
         for address in [plain, tls] {
             eventually("balancing", || async { TcpStream::connect(address).await.is_ok() }).await;
