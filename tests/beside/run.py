@@ -41,6 +41,8 @@ def main() -> None:
             ask_directly(Stand(valgate, Path(directory)))
         with tempfile.TemporaryDirectory() as directory:
             ask_as_stranger(Stand(valgate, Path(directory), askers="192.0.2.1"))
+        with tempfile.TemporaryDirectory() as directory:
+            ask_below_a_prefix(Stand(valgate, Path(directory), envoy_http_below_a_prefix, prefix="/check"))
         print("beside: asked directly ok")
     for name, start in PROXIES.items():
         if only and name not in only:
@@ -188,6 +190,18 @@ def ask_as_stranger(stand: "Stand") -> None:
         stand.close()
 
 
+def ask_below_a_prefix(stand: "Stand") -> None:
+    """Envoy's `path_prefix`: the path is judged without it, and forwarded as it came."""
+    try:
+        status, _, _ = stand.get("/orders/7?page=2", {"Authorization": f"Bearer {stand.token()}"})
+        assert (status, [line for line, _ in stand.received]) == (200, ["GET /orders/7?page=2"]), stand.received
+        stand.received.clear()
+        refused(stand, "/orders/7", {}, 401, "VAL-010", "Bearer")
+        refused(stand, "/check/orders/7", {"Authorization": f"Bearer {stand.token()}"}, 404, "VAL-040")
+    finally:
+        stand.close()
+
+
 DESCRIPTION = {
     "X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/orders/7", "X-Forwarded-Host": "api.example.com",
     "X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.7",
@@ -277,6 +291,15 @@ def envoy_http(stand: "Stand") -> list:
     return envoy_with(stand.adapted("envoy/envoy-http.yaml"))
 
 
+def envoy_http_below_a_prefix(stand: "Stand") -> list:
+    config = stand.adapted("envoy/envoy-http.yaml")
+    text = config.read_text()
+    changed = re.sub(r"( +)server_uri: ", r"\1path_prefix: /check\n\1server_uri: ", text)
+    assert changed != text
+    config.write_text(changed)
+    return envoy_with(config)
+
+
 def envoy_with(config: Path) -> list:
     return [program("envoy"), "-c", config, "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"]
 
@@ -302,7 +325,7 @@ PATIENT = {"traefik", "ingress-nginx"}
 class Stand:
     """valgate, a proxy that asks it, and an API behind the proxy that remembers requests."""
 
-    def __init__(self, valgate: Path, directory: Path, proxy=None, askers: str = "127.0.0.1") -> None:
+    def __init__(self, valgate: Path, directory: Path, proxy=None, askers: str = "127.0.0.1", prefix: str = "") -> None:
         self.directory, self.proxy_of, self.is_envoy = directory, proxy, proxy in (envoy, envoy_http)
         self.received: list[tuple[str, list[tuple[str, str]]]] = []
         self.ports = {port: str(free_port()) for port in (WEB, *ASKED)}
@@ -316,6 +339,8 @@ class Stand:
         config = self.adapted("valgate.yaml")
         text = config.read_text().replace("jwks_url: https://id.example.com/jwks", "file: jwks.json")
         text = text.replace("decision: { ", f"decision: {{ from: [{askers}], ")
+        if prefix:
+            text = text.replace("ext_authz_http }", f"ext_authz_http, path_prefix: {prefix} }}")
         config.write_text(text + "\naccess_log: off\nworkers: 1\n")
         self.valgate = self.proxy = None
         self.log = open(directory / "log", "w+")
