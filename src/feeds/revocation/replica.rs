@@ -13,7 +13,7 @@ use super::error::{Misfit, SyncError};
 use super::stats::RevocationFeedStats as Stats;
 use super::store::{Restored, Store};
 use crate::clock::{Clock, Monotonic, UnixSeconds};
-use crate::revocation::{FeedState, Full, Staged};
+use crate::revocation::{FeedState, Freshness, Full, Staged};
 
 #[derive(Debug)]
 pub(super) struct Replica {
@@ -96,6 +96,19 @@ impl Replica {
     /// The history that the copy follows.
     pub(super) fn epoch(&self) -> Option<&str> {
         Some(self.position.as_ref()?.epoch.as_str())
+    }
+
+    /// For how long the source was not heard, a copy from disk included; `None` if that cannot be told.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        let now = self.clock.monotonic();
+        match self.state.freshness(now, Duration::MAX) {
+            Freshness::Fresh { age } => Some(age),
+            Freshness::Stale { .. } => None,
+            Freshness::NotLoaded => {
+                let RestoredCopy { at, age, .. } = self.restored.as_ref()?;
+                Some(age.as_ref()?.saturating_add(at.until(now)))
+            }
+        }
     }
 
     pub(super) fn stage(&self) -> Staged {

@@ -18,7 +18,7 @@ use super::super::document::{Document, Entries, Kind, parse_change};
 use super::super::error::{Misfit, SyncError};
 use super::super::replica::{Replica, Taken, blocking};
 use crate::clock::Monotonic;
-use crate::revocation::{EngineError, Freshness};
+use crate::revocation::EngineError;
 
 pub(in super::super) struct NatsSource {
     connector: NatsConnector,
@@ -187,10 +187,7 @@ async fn good_position(
     replica: &Replica,
 ) -> Result<Option<Position>, EngineError> {
     let info = stream.cached_info();
-    let now = replica.clock.monotonic();
-    let Freshness::Fresh { age: silence } = replica.state.freshness(now, Duration::MAX) else {
-        return Ok(None);
-    };
+    let Some(silence) = replica.silence() else { return Ok(None) };
     let same_history = replica.epoch() == Some(epoch(info).as_str());
     let position = replica.cursor().and_then(Position::read).filter(|_| same_history);
     let Some(position) = position.filter(|_| silence < LIFTS_ARE_KEPT) else { return Ok(None) };
