@@ -1,6 +1,6 @@
 //! Making a connection: name, TCP, TLS, HTTP handshake.
 
-use std::future::poll_fn;
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -12,7 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -32,22 +32,37 @@ pub(super) enum Connected {
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub sender: http2::SendRequest<RequestBody>,
-    /// Whether the other side takes extended CONNECT (RFC 8441 section 3), once that is known.
-    takes_extended_connect: Rc<watch::Sender<Option<bool>>>,
+    settings: Rc<PeerSettings>,
 }
+
+/// What the other side of an HTTP/2 connection has set, as far as it is of use here.
+#[derive(Debug, Default)]
+struct PeerSettings {
+    /// Asks for another look at them: hyper tells nobody when they come.
+    look: Notify,
+    /// Whether it takes extended CONNECT (RFC 8441 section 3), once that is known.
+    takes_extended_connect: Cell<Option<bool>>,
+}
+
+/// How often a new connection's settings are looked for.
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Shared {
     /// Whether a WebSocket can be opened on it. A new connection's settings, the first that a server sends, are waited for
     /// that long.
     pub async fn takes_websockets(&self, patience: Duration) -> bool {
-        let mut takes = self.takes_extended_connect.subscribe();
-        let known = tokio::time::timeout(patience, takes.wait_for(Option::is_some));
-        if known.await.is_err() {
+        let takes = &self.settings.takes_extended_connect;
+        let known = async {
+            while takes.get().is_none() {
+                self.settings.look.notify_one();
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(patience, known).await.is_err() {
             // What has not said so by now will not.
-            self.takes_extended_connect
-                .send_if_modified(|takes| takes.replace(takes.unwrap_or(false)).is_none());
+            takes.set(Some(false));
         }
-        *self.takes_extended_connect.borrow() == Some(true)
+        takes.get() == Some(true)
     }
 }
 
@@ -154,20 +169,22 @@ async fn handshake(stream: Stream, is_http2: bool) -> Result<Connected, Upstream
             .max_header_list_size(MAX_RESPONSE_HEAD)
             .handshake(io)
             .await?;
-        let takes_extended_connect = Rc::new(watch::Sender::new(None));
-        let known = Rc::clone(&takes_extended_connect);
+        let settings = Rc::<PeerSettings>::default();
+        let seen = Rc::clone(&settings);
         tokio::task::spawn_local(async move {
             let mut connection = pin!(connection);
-            poll_fn(|cx| {
-                let outcome = connection.as_mut().poll(cx);
-                if connection.is_extended_connect_protocol_enabled() {
-                    known.send_if_modified(|takes| takes.replace(true) != Some(true));
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = connection.as_mut() => return,
+                    () = seen.look.notified() => {}
                 }
-                outcome
-            })
-            .await
+                if connection.is_extended_connect_protocol_enabled() {
+                    seen.takes_extended_connect.set(Some(true));
+                }
+            }
         });
-        Ok(Connected::Http2(Shared { sender, takes_extended_connect }))
+        Ok(Connected::Http2(Shared { sender, settings }))
     } else {
         let (sender, connection) = http1::Builder::new().handshake(io).await?;
         tokio::task::spawn_local(connection.with_upgrades());

@@ -1,4 +1,4 @@
-//! WebSockets over HTTP/2 (RFC 8441), to APIs of either version; and the end of one on which nothing passes.
+//! A WebSocket over HTTP/2 (RFC 8441), to APIs of either version; and the end of one on which nothing passes.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

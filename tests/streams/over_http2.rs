@@ -1,4 +1,4 @@
-//! WebSockets over HTTP/2 (RFC 8441): judged as those over HTTP/1.1 are, and ended with their token.
+//! A WebSocket over HTTP/2 (RFC 8441): judged as one over HTTP/1.1 is, and ended with its token.
 
 use std::time::Duration;
 
