@@ -188,10 +188,9 @@ def reload(host: "Host") -> None:
     host.run("systemctl", "reload", "valgate")
     host.eventually_answers(200)
     host.write(CONFIGURATION, ROUTED + "nonsense: 1\n")
-    reloaded = host.try_run("systemctl", "reload", "valgate")
-    told = host.run("journalctl", "--unit=valgate", "--output=cat")
-    refused = reloaded.returncode != 0 and "nonsense" in told
-    report("a reload of a file with mistakes fails and tells them", refused, told)
+    host.run("systemctl", "reload", "valgate")
+    told = eventually(lambda: "nonsense" in host.run("journalctl", "--unit=valgate", "--output=cat"))
+    report("a reload of a file with mistakes tells them in the journal", told)
     report("and the configuration before stays in force", host.answer() == "200" and host.is_active())
     host.write(CONFIGURATION, ROUTED)
 
@@ -215,9 +214,10 @@ def secrets(host: "Host") -> None:
     host.run("systemctl", "restart", "valgate")
     ask = ["curl", "--silent", "--cacert", "/etc/valgate/tls.crt", "https://localhost:8443/orders/1"]
     served = host.try_run(*ask).stdout
-    host.write("/etc/valgate/valgate.yaml", configuration.removeprefix("yaml\n") + "log: { level: debug }\n")
-    reloaded = host.try_run("systemctl", "reload", "valgate").returncode
-    report("a private key that only root may read is served with", (served, reloaded) == ("0", 0), served)
+    host.write(CONFIGURATION, configuration.removeprefix("yaml\n").replace("/orders/**", "/items/**"))
+    host.run("systemctl", "reload", "valgate")
+    reloaded = eventually(lambda: "VAL-040" in host.try_run(*ask).stdout)
+    report("a private key that only root may read is served with, and kept by a reload", served == "0" and reloaded, served)
     host.run("rm", "/etc/systemd/system/valgate.service.d/secrets.conf", "/etc/valgate/tls.crt")
     host.write(CONFIGURATION, ROUTED)
     host.run("systemctl", "daemon-reload")
