@@ -42,6 +42,8 @@ def main() -> int:
     for overlay in OVERLAYS:
         rendered = run([kubernetes / "kubectl", "kustomize", DEPLOY / "kubernetes" / overlay])
         manifests(f"kubernetes/{overlay}", rendered, valgate)
+    for manifest in sorted((DEPLOY / "beside").glob("*/ingress.yaml")):
+        manifests(f"beside/{manifest.parent.name}", manifest.read_text(), valgate)
     chart(kubernetes / "helm", valgate)
     webhook(valgate)
     units()
