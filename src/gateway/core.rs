@@ -23,6 +23,8 @@ use crate::events::{Body, Inbox, Receipt, Refusal};
 use crate::telemetry::access_log::{Auth, CoreLog, Record};
 use crate::telemetry::audit_log::CoreAudit;
 use crate::telemetry::metrics::{self, CoreMetrics};
+use crate::telemetry::patterns::{CorePatterns, Patterns};
+use crate::telemetry::spans::{Recording, Tracer};
 use crate::telemetry::trace::{IdGenerator, RequestId, TraceContext};
 use crate::token::IssuerId;
 use crate::upstream::Client;
@@ -68,6 +70,12 @@ pub struct Core {
     pub explainer: Explainer,
     /// This core's part of the refusals that are kept, where they are.
     pub refusals: Option<Rc<CoreRefusals>>,
+    /// Who decides which requests are recorded, where any are.
+    pub tracer: Option<Rc<Tracer>>,
+    /// Who watches for suspicious conduct, where that is wanted.
+    pub patterns: Option<Rc<CorePatterns>>,
+    /// What all cores know of it.
+    pub all_patterns: Patterns,
     /// Where request ids come from.
     pub ids: Rc<RefCell<IdGenerator>>,
 }
@@ -110,9 +118,15 @@ impl Core {
         }
     }
 
-    pub(super) fn identify(&self, headers: &HeaderMap) -> (RequestId, TraceContext) {
+    pub(super) fn identify(
+        &self,
+        headers: &HeaderMap,
+    ) -> (RequestId, TraceContext, Option<Box<Recording>>) {
         let mut ids = self.ids.borrow_mut();
-        (ids.request_id(), ids.trace_context(headers))
+        let (request_id, mut trace) = (ids.request_id(), ids.trace_context(headers));
+        let tracer = self.tracer.as_ref();
+        let recording = tracer.and_then(|tracer| tracer.begin(&mut trace, headers, &mut ids));
+        (request_id, trace, recording)
     }
 
     pub(super) fn log(&self, record: &Record<'_>) {

@@ -227,7 +227,7 @@ pub(super) async fn permit<B>(
         .map_err(|rejection| with_scope(rejection, policy))?;
     let begun = core.clock.monotonic();
     let live = core.authenticator.authenticate(token, &policy.issuers, &mut exchange.temperature).await;
-    exchange.judging = begun.until(core.clock.monotonic());
+    (exchange.judged_at, exchange.judging) = (Some(begun), begun.until(core.clock.monotonic()));
     let live = live.inspect_err(|refused| exchange.token_refused(token, route, refused))?;
     exchange.token = Some(live.clone());
     policy

@@ -26,6 +26,7 @@ mod reload;
 mod resilience;
 mod route;
 mod status_list;
+mod tracing;
 mod transport;
 mod units;
 mod upstream;
@@ -118,6 +119,10 @@ impl Build<'_, '_> {
         let failed_attempts = self.optional(raw.failed_attempts.as_ref(), |build, raw| {
             build.failed_attempts(raw, &root.field("failed_attempts"))
         });
+        let tracing =
+            self.optional(raw.tracing.as_ref(), |build, raw| build.tracing(raw, &root.field("tracing")));
+        let patterns =
+            self.optional(raw.patterns.as_ref(), |build, raw| build.patterns(raw, &root.field("patterns")));
         let reload = self.reload(&raw.reload, &root.field("reload"));
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
@@ -152,6 +157,8 @@ impl Build<'_, '_> {
             overload: overload?,
             failed_attempts: failed_attempts?,
             reload: reload?,
+            tracing: tracing?,
+            patterns: patterns?,
             document: Document::default(),
         })
     }

@@ -17,6 +17,7 @@ mod reload;
 mod route;
 mod status_list;
 mod text;
+mod tracing;
 mod transport;
 mod upstream;
 
@@ -44,7 +45,8 @@ pub use observe::{
 pub use reload::Reload;
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
 pub use status_list::StatusList;
-pub use text::{DurationText, Reserved, SecretText, SizeText};
+pub use text::{DurationText, Reserved, SecretText, ShareText, SizeText};
+pub use self::tracing::{Patterns, Tracing};
 pub use transport::{ClientCertificate, Proxy};
 pub use upstream::{
     Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
@@ -110,8 +112,10 @@ pub struct Config {
     /// Whose word on the client's address counts.
     #[serde(default)]
     pub forwarded: Forwarded,
-    /// OpenTelemetry traces.
-    pub tracing: Option<Reserved>,
+    /// Spans of requests for an OpenTelemetry collector. Without it there are none.
+    pub tracing: Option<Tracing>,
+    /// Which conduct is told as suspicious. Without it none is.
+    pub patterns: Option<Patterns>,
 }
 
 /// How much of a refusal the outside sees.

@@ -15,6 +15,7 @@ mod listener;
 mod observe;
 mod reload;
 mod route;
+mod tracing;
 mod transport;
 mod upstream;
 
@@ -47,6 +48,7 @@ pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route, Service,
     TokenFrom, UpstreamHost,
 };
+pub use self::tracing::{Patterns, Tracing};
 pub use transport::{ClientCertificate, Proxy, Transport};
 pub use upstream::{
     Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
@@ -94,6 +96,10 @@ pub struct Config {
     pub failed_attempts: Option<FailedAttempts>,
     /// When it is put in force anew.
     pub reload: Reload,
+    /// Where spans go; none: nowhere.
+    pub tracing: Option<Tracing>,
+    /// Which conduct is told as suspicious; none: none.
+    pub patterns: Option<Patterns>,
     /// What the file said, to be compared with another.
     pub document: Document,
 }
