@@ -301,7 +301,7 @@ impl Event<'_> {
             Self::SuspiciousConduct { pattern, whose, count } => {
                 sink.text("pattern", pattern.name());
                 let field = match pattern {
-                    Pattern::FailuresByClient => "client",
+                    Pattern::FailuresByClient => "client_ip",
                     Pattern::FailuresBySubject => "claimed_sub",
                     Pattern::TokenFromManyClients | Pattern::UseAfterRevocation => "token",
                 };
@@ -315,7 +315,7 @@ impl Event<'_> {
 impl Caller {
     fn visit(&self, sink: &mut dyn super::access_log::Sink) {
         if let Some(client) = self.client {
-            sink.text("client", &client.ip().to_canonical().to_string());
+            sink.text("client_ip", &client.ip().to_canonical().to_string());
         }
         if let Some(uid) = self.uid {
             sink.number("uid", u64::from(uid));
