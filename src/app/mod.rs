@@ -172,8 +172,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     sources.show(&metrics, &readiness);
     let mut spans = Spans::default();
     let recorded = spans.prepare(config).map(|prepared| spans.adopt(prepared))?;
-    let generation =
-        Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores, recorded));
+    let generation = Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores, recorded));
     routes::warn_of_shadow_mode(config);
     let in_force = InForce::new(shown(1, &blueprint, &generation, &sources));
     let (reloads, requests) = reloads::channel();

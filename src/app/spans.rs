@@ -74,12 +74,10 @@ impl Spans {
     /// Has metrics tell what becomes of spans, for as long as what is returned lasts.
     pub fn register(&self, metrics: &Metrics) -> Vec<Registration> {
         let stats = Arc::clone(&self.stats);
-        let delivered = metrics.register_counter(
-            "spans_delivered",
-            "Spans that the collector took.",
-            &[],
-            move || stats.delivered_count(),
-        );
+        let delivered =
+            metrics.register_counter("spans_delivered", "Spans that the collector took.", &[], move || {
+                stats.delivered_count()
+            });
         let undelivered = Undelivered::ALL.map(|why| {
             let stats = Arc::clone(&self.stats);
             metrics.register_counter(

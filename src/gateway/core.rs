@@ -118,10 +118,7 @@ impl Core {
         }
     }
 
-    pub(super) fn identify(
-        &self,
-        headers: &HeaderMap,
-    ) -> (RequestId, TraceContext, Option<Box<Recording>>) {
+    pub(super) fn identify(&self, headers: &HeaderMap) -> (RequestId, TraceContext, Option<Box<Recording>>) {
         let mut ids = self.ids.borrow_mut();
         let (request_id, mut trace) = (ids.request_id(), ids.trace_context(headers));
         let tracer = self.tracer.as_ref();

@@ -47,7 +47,10 @@ impl Verdict {
             let response = ExportTraceServiceResponse::decode(answer.body.clone()).unwrap_or_default();
             let partial = response.partial_success.unwrap_or_default();
             let rejected = u64::try_from(partial.rejected_spans).unwrap_or_default();
-            return Self::Taken { rejected, message: partial.error_message.chars().take(MAX_MESSAGE).collect() };
+            return Self::Taken {
+                rejected,
+                message: partial.error_message.chars().take(MAX_MESSAGE).collect(),
+            };
         }
         let why = format!("the collector answers with status {status}");
         match status.as_u16() {

@@ -133,11 +133,8 @@ impl Exporter {
     /// How many spans the collector rejected although it took the delivery, or why it has none.
     async fn deliver(&mut self, payload: Payload) -> Result<u64, Undelivered> {
         for attempt in 1..=ATTEMPTS {
-            let request = FetchRequest {
-                accept: PROTOBUF,
-                headers: Some(&self.headers),
-                ..FetchRequest::default()
-            };
+            let request =
+                FetchRequest { accept: PROTOBUF, headers: Some(&self.headers), ..FetchRequest::default() };
             let verdict = match self.client.deliver(&self.endpoint, request, payload.clone()).await {
                 Ok(answer) => Verdict::of(&answer),
                 Err(error) => Verdict::Again { why: error.to_string(), wait: None },

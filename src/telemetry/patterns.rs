@@ -108,8 +108,12 @@ const MAX_SUBJECT: usize = 100;
 
 impl Pattern {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::FailuresByClient, Self::FailuresBySubject, Self::TokenFromManyClients, Self::UseAfterRevocation];
+    pub const ALL: [Self; 4] = [
+        Self::FailuresByClient,
+        Self::FailuresBySubject,
+        Self::TokenFromManyClients,
+        Self::UseAfterRevocation,
+    ];
 
     /// As metrics and the audit log have it.
     pub fn name(self) -> &'static str {

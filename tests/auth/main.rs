@@ -16,6 +16,7 @@ mod support;
 mod admin;
 mod audit_log;
 mod bench;
+mod callers;
 mod certificates;
 mod credentials;
 mod dashboards;

@@ -100,7 +100,10 @@ async fn a_collector_gets_the_spans_of_a_request() {
     assert_eq!((&judging["Name"], &judging["Parent ID"]), (&"authenticate".to_owned(), &server["ID"]));
     let call = only(&all, "SPAN_KIND_CLIENT", trace);
     assert_eq!(call["Parent ID"], server["ID"]);
-    assert_eq!((&call["valgate.upstream"], &call["http.response.status_code"]), (&"api".to_owned(), &"200".to_owned()));
+    assert_eq!(
+        (&call["valgate.upstream"], &call["http.response.status_code"]),
+        (&"api".to_owned(), &"200".to_owned())
+    );
     assert_eq!(told, format!("00-{trace}-{}-01", call["ID"]), "the API's parent is the span of the call");
 
     assert_eq!(gateway.get("/orders/8", &token, &[]).await.status, 200);
@@ -112,7 +115,10 @@ async fn a_collector_gets_the_spans_of_a_request() {
     let warm = all.iter().find(|span| span.get("url.path").is_some_and(|path| path == "/orders/8")).unwrap();
     assert_eq!(warm["valgate.auth"], "warm");
     let server = only(&all, "SPAN_KIND_SERVER", TRACE);
-    assert_eq!((&server["error.type"], &server["valgate.reason"]), (&"VAL-020".to_owned(), &"expired".to_owned()));
+    assert_eq!(
+        (&server["error.type"], &server["valgate.reason"]),
+        (&"VAL-020".to_owned(), &"expired".to_owned())
+    );
     assert_eq!(server["Parent ID"], CALLER);
     assert_eq!(only(&all, "SPAN_KIND_INTERNAL", TRACE)["error.type"], "VAL-020");
     assert_eq!(all.len(), 7, "a verdict from the cache has no span, nor a call that was not made: {all:#?}");

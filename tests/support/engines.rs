@@ -86,7 +86,8 @@ impl Engine {
         Self::start(&program, TempDir::new().unwrap(), |port| {
             let http = format!("127.0.0.1:{port}");
             let grpc = format!("127.0.0.1:{}", free_port());
-            let debug = ["--exporter", "blackhole", "--debug-log", "traces", "--debug-log-verbosity", "detailed"];
+            let debug =
+                ["--exporter", "blackhole", "--debug-log", "traces", "--debug-log-verbosity", "detailed"];
             ["start", "--pid-file", "$DIR/pid", "--otlp-http-endpoint", &http, "--otlp-grpc-endpoint", &grpc]
                 .into_iter()
                 .chain(debug)

@@ -89,9 +89,7 @@ fn verdict(options: &Options, config: Option<config::Config>) -> Result<Explanat
                 let offline = Offline::start(config, clock).await?;
                 Ok(offline.explainer.explain(&question.token, request).await)
             }
-            (None, Some(live)) => {
-                live::post(live, &options.tls, "/token/verify", &question).await
-            }
+            (None, Some(live)) => live::post(live, &options.tls, "/token/verify", &question).await,
             (None, None) => Err(anyhow!("give --config or --live")),
         }
     })

@@ -81,7 +81,8 @@ impl Build<'_, '_> {
     fn share(&mut self, text: &str, place: &Place) -> Option<u32> {
         let share = units::share(text);
         if share.is_none() {
-            let remedy = "write a number from 0 to 100 with at most four decimals and `%`: `100%`, `1%`, `0.1%`";
+            let remedy =
+                "write a number from 0 to 100 with at most four decimals and `%`: `100%`, `1%`, `0.1%`";
             self.mistakes.add(place, format!("`{text}` is not a share"), remedy);
         }
         share

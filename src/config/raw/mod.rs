@@ -24,6 +24,7 @@ mod upstream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::tracing::{Patterns, Tracing};
 pub use certificate::{
     CertificateFact, CertifiedKey, ClientCertificates, IdentitySource, OneOrMany, RequiredCertificate,
 };
@@ -46,7 +47,6 @@ pub use reload::Reload;
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
 pub use status_list::StatusList;
 pub use text::{DurationText, Reserved, SecretText, ShareText, SizeText};
-pub use self::tracing::{Patterns, Tracing};
 pub use transport::{ClientCertificate, Proxy};
 pub use upstream::{
     Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,

@@ -22,6 +22,7 @@ mod upstream;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+pub use self::tracing::{Patterns, Tracing};
 use super::document::Document;
 pub use carried::{CarriedProbe, ProbeError};
 pub use engine::{
@@ -48,7 +49,6 @@ pub use route::{
     Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route, Service,
     TokenFrom, UpstreamHost,
 };
-pub use self::tracing::{Patterns, Tracing};
 pub use transport::{ClientCertificate, Proxy, Transport};
 pub use upstream::{
     Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,

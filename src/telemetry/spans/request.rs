@@ -270,8 +270,7 @@ impl Scheme {
 
 /// The methods that the conventions know; the others must not become names of spans.
 fn method(name: &[u8]) -> Option<&'static str> {
-    const KNOWN: [&str; 9] =
-        ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     KNOWN.into_iter().find(|known| known.as_bytes() == name)
 }
 
