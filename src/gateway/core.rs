@@ -15,6 +15,7 @@ use super::long_lived::LongLived;
 use super::overload::Overload;
 use super::refusals::CoreRefusals;
 use super::reserved::ReservedNames;
+use super::respond::Disclosure;
 use super::route::{Route, Routes};
 use crate::catalogue::Reason;
 use crate::clock::Clock;
@@ -56,6 +57,8 @@ pub struct Core {
     pub failed_attempts_limits: Option<FailedAttemptsLimits>,
     /// How much a client is told that is refused before a route is known.
     pub error_detail: ErrorDetail,
+    /// What stands before a code in the `type` of a problem, if not what makes it a URN.
+    pub error_documents: Option<Arc<str>>,
     /// This core's counters.
     pub metrics: Rc<CoreMetrics>,
     /// Where each route, upstream and issuer is counted.
@@ -124,6 +127,14 @@ impl Core {
         let tracer = self.tracer.as_ref();
         let recording = tracer.and_then(|tracer| tracer.begin(&mut trace, headers, &mut ids));
         (request_id, trace, recording)
+    }
+
+    /// What a client is told that was refused on this route, or before one was known.
+    pub(super) fn disclosure(&self, route: Option<&Route>) -> Disclosure<'_> {
+        Disclosure {
+            detail: route.map_or(self.error_detail, |route| route.error_detail),
+            documents: self.error_documents.as_deref(),
+        }
     }
 
     pub(super) fn log(&self, record: &Record<'_>) {

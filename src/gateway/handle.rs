@@ -112,8 +112,8 @@ fn answer(
             response
         }
         Err(rejection) => {
-            let detail = exchange.route.as_ref().map_or(core.error_detail, |route| route.error_detail);
-            let response = refuse(&rejection, form, detail, exchange.request_id.as_str());
+            let disclosure = core.disclosure(exchange.route.as_deref());
+            let response = refuse(&rejection, form, disclosure, exchange.request_id.as_str());
             exchange.answered(response.status(), Some(rejection));
             response
         }

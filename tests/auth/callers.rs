@@ -3,7 +3,9 @@
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -99,7 +101,10 @@ async fn a_client_certificate_lets_a_command_in_and_names_its_bearer() {
     assert_eq!(calls.len(), 1, "{calls:#?}");
     let call = &calls[0];
     assert_eq!((&call["path"], &call["status"]), (&json!("/token/verify"), &json!(200)));
-    assert_eq!((&call["certificate"], &call["client_ip"]), (&json!("operator.example.org"), &json!("127.0.0.1")));
+    assert_eq!(
+        (&call["certificate"], &call["client_ip"]),
+        (&json!("operator.example.org"), &json!("127.0.0.1"))
+    );
     assert!(call["credential"].is_null());
 }
 
@@ -112,7 +117,10 @@ async fn the_kernel_names_who_is_behind_a_socket() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let calls = calls(gateway).await;
     assert_eq!(calls[0]["uid"], rustix::process::getuid().as_raw(), "{calls:#?}");
-    assert!(calls[0]["pid"].as_u64().is_some_and(|pid| pid != u64::from(std::process::id())), "the command's");
+    assert!(
+        calls[0]["pid"].as_u64().is_some_and(|pid| pid != u64::from(std::process::id())),
+        "the command's"
+    );
     assert!(calls[0]["client_ip"].is_null());
 }
 

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import pty
+import shutil
 import signal
 import socket
 import subprocess
@@ -93,19 +94,19 @@ def shells_load_their_completions(directory):
 
 
 def exit_codes_are_as_documented(directory):
+    shutil.copytree(ROOT / "docs/debugging", directory, dirs_exist_ok=True)
     good, wrong = directory / "good.yaml", directory / "wrong.yaml"
     good.write_text(OPEN)
     wrong.write_text(OPEN.replace("public: true", "pubic: true"))
     other = directory / "cases.yaml"
-    cases = (ROOT / "docs/debugging/cases.yaml").read_text()
-    other.write_text(cases.replace("expect: accepted", "expect: VAL-010", 1))
+    other.write_text(other.read_text().replace("expect: accepted", "expect: VAL-010", 1))
     config = "docs/debugging/valgate.yaml"
     for arguments, code in [
-        (["check", good], 0),
-        (["check", wrong], 2),
-        (["check", directory / "absent.yaml"], 1),
+        (["check", "-c", good], 0),
+        (["check", "-c", wrong], 2),
+        (["check", "-c", directory / "absent.yaml"], 2),
         (["check"], 2),
-        (["check", "--nonsense", good], 2),
+        (["check", "--nonsense", "-c", good], 2),
         (["audit", "-c", good], 3),
         (["audit", "-c", good, "--fail-on", "never"], 0),
         (["audit", "-c", wrong], 2),
@@ -120,7 +121,7 @@ def exit_codes_are_as_documented(directory):
     ]:
         run = valgate(*map(str, arguments))
         assert run.returncode == code, (arguments, code, run)
-        assert code in (0, 3) or run.stderr, (arguments, "nothing is told")
+        assert run.stdout or run.stderr, (arguments, "nothing is told")
 
 
 def ask(place, method, path, body=None):
@@ -161,20 +162,26 @@ def the_log_of_a_process_says_as_much_as_it_is_told_to(directory):
             process.send_signal(signal.SIGHUP)
             eventually("the reload", lambda: error_detail in json.dumps(ask(place, "GET", "/config")[1]))
 
+        def level(method, text=None):
+            """What is logged; some libraries are quiet by levels of their own."""
+            status, answer = ask(place, method, "/log-level", text and json.dumps({"level": text}))
+            assert status == 200, answer
+            return set(answer["level"].split(","))
+
         def told():
             """How many changes of the configuration the log tells of."""
             return log.read_text().count("error_detail")
 
         eventually("the process serves", serves)
         assert ESCAPE not in log.read_text(), "a log in a file has no colour"
-        assert ask(place, "GET", "/log-level") == (200, {"level": "info"})
+        assert "info" in level("GET")
         reload("code_only")
         eventually("a line", lambda: told() == 1)
-        assert ask(place, "PUT", "/log-level", '{"level":"error"}') == (200, {"level": "error"})
+        assert "error" in level("PUT", "error")
         reload("full")
         assert ask(place, "PUT", "/log-level", '{"level":"loud"}')[0] == 400
-        assert ask(place, "GET", "/log-level") == (200, {"level": "error"})
-        assert ask(place, "PUT", "/log-level", '{"level":"error,valgate=info"}')[0] == 200
+        assert "error" in level("GET"), "what is wrong changes nothing"
+        assert {"error", "valgate=info"} <= level("PUT", "error,valgate=info")
         reload("code_only")
         eventually("a line of the last change, none of the one before", lambda: told() >= 2)
         assert told() == 2, log.read_text()

@@ -69,6 +69,9 @@ impl Build<'_, '_> {
                 remedy,
             );
         }
+        let error_documents = self.optional(raw.error_documents.as_deref(), |build, text| {
+            build.url(text, &root.field("error_documents")).map(|_| text.to_owned())
+        });
         let workers = self.workers(raw.workers, &root.field("workers"));
         self.not_empty(&raw.listeners, &root.field("listeners"), "a gateway without listeners serves nobody");
         self.not_empty(
@@ -140,6 +143,7 @@ impl Build<'_, '_> {
         Some(Config {
             state_dir: raw.state_dir.as_deref().map(|path| self.files.resolve(path)),
             error_detail: error_detail(raw.error_detail),
+            error_documents: error_documents?,
             workers,
             listeners: all(listeners)?,
             health: health?,

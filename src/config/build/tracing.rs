@@ -66,7 +66,8 @@ impl Build<'_, '_> {
         for (name, secret) in &raw.headers {
             let place = place.field(name);
             let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-                self.mistakes.add(&place, format!("`{name}` is not the name of a header"), "correct it");
+                let remedy = "names have letters, digits and `-`, and no spaces: `X-Api-Key`";
+                self.mistakes.add(&place, format!("`{name}` is not the name of a header"), remedy);
                 good = None;
                 continue;
             };

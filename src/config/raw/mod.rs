@@ -67,6 +67,9 @@ pub struct Config {
     /// `code_only` leaves the `VAL-` code and the status. Logs always have all of it.
     #[serde(default)]
     pub error_detail: ErrorDetail,
+    /// Where the codes are documented for whoever meets one: `https://docs.example.com/errors#`. The `type` of a refusal
+    /// is this and the code after it. Without it, it is a URN.
+    pub error_documents: Option<String>,
     /// Worker threads, each with its own connections. `0` means one for each core.
     #[serde(default)]
     pub workers: u64,

@@ -62,6 +62,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// How much of a refusal the outside sees, unless the route says otherwise.
     pub error_detail: ErrorDetail,
+    /// What stands before a code in the `type` of a refusal; none: what makes it a URN.
+    pub error_documents: Option<String>,
     /// Worker threads; none: one for each core.
     pub workers: Option<NonZeroUsize>,
     /// At least one.
