@@ -149,10 +149,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     let blueprint = Blueprint::draw(config, None)?;
     let config = &blueprint.config;
     let sockets = Sockets::default().next(&config.listeners, cores, &mut inherited)?;
-    let probes = match &config.health {
-        Some(health) => Some(Probes::bind(health, &mut inherited)?),
-        None => None,
-    };
+    let probes = config.health.as_ref().map(|health| Probes::bind(health, &mut inherited)).transpose()?;
     let admin = match &config.admin {
         Some(admin) => Some(Door::bind(admin, &mut inherited).await?),
         None => None,
@@ -213,18 +210,13 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
 
     audit.follow(&in_force, &clock, &mut tasks);
     readiness.listening();
-    let waiting = readiness.clone();
-    tasks.spawn(async move {
-        tokio::time::sleep(STARTUP_WAIT).await;
-        waiting.startup_wait_elapsed();
-    });
+    tasks.spawn(end_startup_wait(readiness.clone()));
     inherited.serving();
     let mut attendance = Attendance::default();
     attendance.turn_to(&blueprint.upstreams, &metrics, &clock);
     let status = Status::new(clock, readiness.clone());
     let mut registrations = register(&status, &access_log, &audit, &metrics);
-    registrations.extend(spans.register(&metrics));
-    registrations.extend(register_patterns(&patterns, &metrics));
+    registrations.extend(spans.register(&metrics).into_iter().chain(register_patterns(&patterns, &metrics)));
     let running = Running {
         blueprint,
         sockets,
@@ -424,6 +416,12 @@ fn shown(
     }
 }
 
+/// Then readiness waits for no source any more.
+async fn end_startup_wait(readiness: Readiness) {
+    tokio::time::sleep(STARTUP_WAIT).await;
+    readiness.startup_wait_elapsed();
+}
+
 /// Has metrics tell of the configuration and of the logs, for as long as what is returned lasts.
 fn register(status: &Status, access_log: &AccessLog, audit: &Audit, metrics: &Metrics) -> Vec<Registration> {
     let dropped = access_log.dropped_lines();
@@ -464,6 +462,7 @@ fn request_limits(config: &Config) -> RequestLimits {
         header_count: config.limits.header_count,
         token: config.limits.token,
         body_idle: config.timeouts.body_idle,
+        websocket_idle: config.timeouts.websocket_idle,
     }
 }
 

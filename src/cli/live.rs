@@ -35,14 +35,14 @@ const MAX_ANSWER: usize = 1 << 20;
 #[derive(Debug, clap::Args)]
 pub struct Tls {
     /// PEM file with the authority of an admin listener with TLS, beside the system's
-    #[arg(long, value_name = "FILE", requires = "live")]
-    live_ca: Option<PathBuf>,
+    #[arg(long = "live-ca", value_name = "FILE", requires = "live")]
+    ca: Option<PathBuf>,
     /// PEM file with the client certificate that it asks for, leaf first
-    #[arg(long, value_name = "FILE", requires_all = ["live", "live_key"])]
-    live_certificate: Option<PathBuf>,
+    #[arg(long = "live-certificate", value_name = "FILE", requires_all = ["live", "key"])]
+    certificate: Option<PathBuf>,
     /// PEM file with the private key of that certificate
-    #[arg(long, value_name = "FILE", requires_all = ["live", "live_certificate"])]
-    live_key: Option<PathBuf>,
+    #[arg(long = "live-key", value_name = "FILE", requires_all = ["live", "certificate"])]
+    key: Option<PathBuf>,
 }
 
 /// Gets what the gateway whose admin listener is at this URL or socket has at a path.
@@ -116,7 +116,7 @@ impl Tls {
     fn client_config(&self) -> Result<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(path) = &self.live_ca {
+        if let Some(path) = &self.ca {
             for authority in certificates(path)? {
                 roots.add(authority).with_context(|| path.display().to_string())?;
             }
@@ -124,7 +124,7 @@ impl Tls {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let builder = builder.with_root_certificates(roots);
-        let (Some(certificate), Some(key)) = (&self.live_certificate, &self.live_key) else {
+        let (Some(certificate), Some(key)) = (&self.certificate, &self.key) else {
             return Ok(builder.with_no_client_auth());
         };
         let private_key = PrivateKeyDer::from_pem_file(key).with_context(|| key.display().to_string())?;
