@@ -142,9 +142,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     let access_log = AccessLog::start(&log_settings(&config))?;
     let audit = Audit::start(config.audit_log.as_ref(), &clock)?;
     let mut tasks = JoinSet::new();
-    if let Some(directory) = &config.state_dir {
-        make_private_directory(directory);
-    }
+    config.state_dir.iter().for_each(|directory| make_private_directory(directory));
 
     let blueprint = Blueprint::draw(config, None)?;
     let config = &blueprint.config;
@@ -167,8 +165,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
 
     let readiness = Readiness::new(Sources::names(config));
     sources.show(&metrics, &readiness);
-    let mut spans = Spans::default();
-    let recorded = spans.prepare(config).map(|prepared| spans.adopt(prepared))?;
+    let (spans, recorded) = Spans::start(config)?;
     let generation = Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores, recorded));
     routes::warn_of_shadow_mode(config);
     let in_force = InForce::new(shown(1, &blueprint, &generation, &sources));

@@ -43,6 +43,16 @@ pub struct Prepared {
 }
 
 impl Spans {
+    /// Those of the first configuration.
+    ///
+    /// # Errors
+    /// A certificate or key cannot be used.
+    pub fn start(config: &Config) -> Result<(Self, Option<Recorded>)> {
+        let mut spans = Self::default();
+        let recorded = spans.prepare(config).map(|prepared| spans.adopt(prepared))?;
+        Ok((spans, recorded))
+    }
+
     /// All steps that can fail.
     ///
     /// # Errors
