@@ -31,7 +31,7 @@ use super::serve::{ListenerSettings, Role};
 use super::turns::Turns;
 use crate::certificate::{self, ClientCertificate};
 use crate::gateway::{Gateway, Inbound, Peer, PeerTls, ResponseBody};
-use crate::http1::{Guard, GuardLimits};
+use crate::http1::{Guard, GuardHandle, GuardLimits};
 use crate::telemetry::metrics::{Protocol, ProtocolError, TlsResult};
 
 /// hyper's builders, set up once for each listener and core.
@@ -195,23 +195,22 @@ impl Connection {
         if is_http2 {
             // Boxed, so that connections of HTTP/1.1 have no room for it.
             Box::pin(self.speak_http2(stream, peer, drain)).await;
-        } else {
-            self.speak_http1(stream, peer, drain).await;
+        } else if let Err(error) = self.speak_http1(stream, peer, drain).await {
+            self.note(false, false, &error);
         }
         // A connection that was upgraded goes on in a task of its own, and keeps its place.
         self.member.activity().quiet().await;
     }
 
-    async fn speak_http1<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal)
+    async fn speak_http1<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (guard, handle) = Guard::new(stream, self.http.guard);
-        // Set once what the guard refused has come to its turn, and so to a line in the access log.
-        let is_told = Cell::new(false);
+        let untold = Untold { of: self, handle: &handle, is_told: Cell::new(false) };
         let service = service_fn(|request| {
             let inbound = handle.begin().map_or_else(Inbound::Refused, Inbound::Http1);
-            is_told.set(is_told.get() || matches!(inbound, Inbound::Refused(_)));
+            untold.is_told.set(untold.is_told.get() || matches!(inbound, Inbound::Refused(_)));
             let (peer, drain) = (Rc::clone(&peer), &drain);
             // Boxed, since hyper would keep room for it as long as the connection lives.
             Box::pin(async move {
@@ -219,35 +218,25 @@ impl Connection {
                 Ok::<_, Infallible>(if drain.has_begun() { last(response) } else { response })
             })
         });
-        let outcome = async {
-            let mut connection =
-                pin!(self.http.http1.serve_connection(TokioIo::new(guard), service).with_upgrades());
-            tokio::select! {
-                biased;
-                outcome = connection.as_mut() => return outcome,
-                () = self.member.asked_to_leave() => return Ok(()),
-                patience = drain.begun() => {
-                    tokio::select! {
-                        biased;
-                        outcome = connection.as_mut() => return outcome,
-                        () = self.member.asked_to_leave() => return Ok(()),
-                        () = self.idle_for(patience) => {}
-                    }
+        let mut connection =
+            pin!(self.http.http1.serve_connection(TokioIo::new(guard), service).with_upgrades());
+        tokio::select! {
+            biased;
+            outcome = connection.as_mut() => return outcome,
+            () = self.member.asked_to_leave() => return Ok(()),
+            patience = drain.begun() => {
+                tokio::select! {
+                    biased;
+                    outcome = connection.as_mut() => return outcome,
+                    () = self.member.asked_to_leave() => return Ok(()),
+                    () = self.idle_for(patience) => {}
                 }
             }
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                outcome = connection.as_mut() => outcome,
-                () = self.member.asked_to_leave() => Ok(()),
-            }
         }
-        .await;
-        if let Some(violation) = handle.violation_of_head().filter(|_| !is_told.get()) {
-            let (client, listener) = (self.address, &self.settings.name);
-            tracing::info!(%client, %listener, %violation, "the client left before its bad request could be refused");
-        }
-        if let Err(error) = outcome {
-            self.note(false, false, &error);
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = self.member.asked_to_leave() => Ok(()),
         }
     }
 
@@ -336,6 +325,22 @@ impl Connection {
                 tracing::debug!(%client, %listener, ?kind, ?error, "connection failed");
             }
             _ => tracing::info!(%client, %listener, ?kind, ?error, "connection failed"),
+        }
+    }
+}
+
+/// Tells at a connection's end of what its guard refused, unless it came to its turn and so to a line in the access log.
+struct Untold<'a> {
+    of: &'a Connection,
+    handle: &'a GuardHandle,
+    is_told: Cell<bool>,
+}
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        if let Some(violation) = self.handle.violation_of_head().filter(|_| !self.is_told.get()) {
+            let (client, listener) = (self.of.address, &self.of.settings.name);
+            tracing::info!(%client, %listener, %violation, "the client left before its bad request could be refused");
         }
     }
 }
