@@ -285,12 +285,12 @@ impl Exchange {
             patterns.observe(&record, self.claimed_subject.as_deref(), core.clock.monotonic());
         }
         if let Some(recording) = recording {
-            self.finish_recording(recording, &core, &record);
+            self.finish_recording(*recording, &core, &record);
         }
         self.keep_refusal(&core, &record, examined);
     }
 
-    fn finish_recording(&self, recording: Box<Recording>, core: &Core, record: &Record<'_>) {
+    fn finish_recording(&self, recording: Recording, core: &Core, record: &Record<'_>) {
         let since = |moment: Monotonic| self.started.until(moment);
         let scheme = |is_secure| if is_secure { Scheme::Https } else { Scheme::Http };
         let call = self.forwarded_at.zip(self.lane.as_ref()).map(|(sent, lane)| {

@@ -88,17 +88,18 @@ mod tests {
         })
     }
 
-    fn waits(verdict: &Verdict) -> Option<Option<u64>> {
+    /// How long to wait before it is sent again; the verdict if it is not.
+    fn waits(verdict: Verdict) -> Result<Option<u64>, Verdict> {
         match verdict {
-            Verdict::Again { wait, .. } => Some(wait.map(|wait| wait.as_secs())),
-            _ => None,
+            Verdict::Again { wait, .. } => Ok(wait.map(|wait| wait.as_secs())),
+            other => Err(other),
         }
     }
 
     #[test]
     fn what_may_be_sent_again_is_as_the_specification_says() {
         for status in [429, 502, 503, 504] {
-            assert_eq!(waits(&verdict(status, "", Vec::new())), Some(None), "{status}");
+            assert_eq!(waits(verdict(status, "", Vec::new())), Ok(None), "{status}");
         }
         for status in [302, 400, 401, 403, 404, 413, 500, 501] {
             assert!(matches!(verdict(status, "1", Vec::new()), Verdict::Refused { .. }), "{status}");
@@ -107,10 +108,10 @@ mod tests {
 
     #[test]
     fn a_collector_is_left_alone_for_as_long_as_it_asks_within_reason() {
-        assert_eq!(waits(&verdict(429, "7", Vec::new())), Some(Some(7)));
-        assert_eq!(waits(&verdict(503, "86400", Vec::new())), Some(Some(60)));
-        assert_eq!(waits(&verdict(503, "Wed, 21 Oct 2026 07:28:00 GMT", Vec::new())), Some(None));
-        assert_eq!(waits(&verdict(503, "-1", Vec::new())), Some(None));
+        assert_eq!(waits(verdict(429, "7", Vec::new())), Ok(Some(7)));
+        assert_eq!(waits(verdict(503, "86400", Vec::new())), Ok(Some(60)));
+        assert_eq!(waits(verdict(503, "Wed, 21 Oct 2026 07:28:00 GMT", Vec::new())), Ok(None));
+        assert_eq!(waits(verdict(503, "-1", Vec::new())), Ok(None));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 use url::Url;
 
 use crate::feeds::back_off::{Chance, after_failure};
@@ -105,13 +105,15 @@ impl Exporter {
 
     async fn gather(&mut self) -> Option<Vec<Span>> {
         let mut spans = self.stream.next().await?;
-        let deadline = Instant::now() + GATHER;
-        while spans.len() < BATCH {
-            match timeout_at(deadline, self.stream.next()).await {
-                Ok(Some(more)) => spans.extend(more),
-                Ok(None) | Err(_) => break,
+        let enough = async {
+            while spans.len() < BATCH
+                && let Some(more) = self.stream.next().await
+            {
+                spans.extend(more);
             }
-        }
+        };
+        // What was gathered until then is delivered.
+        _ = timeout(GATHER, enough).await;
         Some(spans)
     }
 

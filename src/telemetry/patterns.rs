@@ -90,7 +90,7 @@ struct Table(Vec<[Count; WAYS]>);
 struct Count {
     key: u64,
     opened: Monotonic,
-    count: u32,
+    events: u32,
     clients: Clients,
     is_told: bool,
 }
@@ -173,8 +173,8 @@ impl Patterns {
         }
         let key = self.hash(pattern as u8, whose.as_bytes());
         let reached = self.update(key, limits.window, now, |count| {
-            count.count = count.count.saturating_add(1);
-            (count.count >= limit).then_some(u64::from(count.count))
+            count.events = count.events.saturating_add(1);
+            (count.events >= limit).then_some(u64::from(count.events))
         });
         if let Some(count) = reached {
             self.tell(pattern, whose, count);
@@ -325,7 +325,7 @@ impl Table {
         let way = match set.iter().position(|count| count.key == key && !is_over(count)) {
             Some(way) => return set.get_mut(way),
             None => set.iter().enumerate().min_by_key(|(_, count)| {
-                let weight = count.count.max(count.clients.estimate());
+                let weight = count.events.max(count.clients.estimate());
                 if is_over(count) { 0 } else { weight }
             }),
         };

@@ -61,14 +61,7 @@ struct Build<'build, 'source> {
 impl Build<'_, '_> {
     fn config(&mut self, raw: &raw::Config) -> Option<Config> {
         let root = Place::root();
-        if raw.version != 1 {
-            let remedy = "write `version: 1`; a later version of this file needs a later valgate";
-            self.mistakes.add(
-                &root.field("version"),
-                format!("version {} is not known", raw.version),
-                remedy,
-            );
-        }
+        self.known_version(raw.version, &root.field("version"));
         let error_documents = self.optional(raw.error_documents.as_deref(), |build, text| {
             build.url(text, &root.field("error_documents")).map(|_| text.to_owned())
         });
@@ -165,6 +158,13 @@ impl Build<'_, '_> {
             patterns: patterns?,
             document: Document::default(),
         })
+    }
+
+    fn known_version(&mut self, version: u64, place: &Place) {
+        if version != 1 {
+            let remedy = "write `version: 1`; a later version of this file needs a later valgate";
+            self.mistakes.add(place, format!("version {version} is not known"), remedy);
+        }
     }
 
     fn workers(&mut self, workers: u64, place: &Place) -> Option<NonZeroUsize> {

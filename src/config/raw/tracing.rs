@@ -10,6 +10,7 @@ use super::{ClientCertificate, DurationText, Proxy, SecretText, ShareText};
 /// Spans of requests for an OpenTelemetry collector, by OTLP over HTTP.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the file")]
 pub struct Tracing {
     /// URL to which spans are posted, whole: `https://collector.example.com:4318/v1/traces`.
     pub endpoint: String,

@@ -106,8 +106,8 @@ impl Drop for Tracer {
 
 impl Recording {
     /// Makes the spans of the request, which is over.
-    pub fn finish(self: Box<Self>, finished: &Finished<'_>) {
-        let Self { tracer, call, trace_state } = *self;
+    pub fn finish(self, finished: &Finished<'_>) {
+        let Self { tracer, call, trace_state } = self;
         let is_batch = {
             let mut pending = tracer.pending.borrow_mut();
             request::spans(&tracer.policy, finished, call, &trace_state, &mut pending);
