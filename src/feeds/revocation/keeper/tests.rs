@@ -130,7 +130,7 @@ async fn a_disk_that_hangs_holds_a_revocation_up_once_and_not_for_long() {
     assert_eq!((revoked(&state).as_str(), began.elapsed()), ("abc", Duration::ZERO));
 
     // Once the disk goes on, all that was missed is made up for.
-    let (_, go, reader) = case.reader();
+    let (_begun, go, reader) = case.reader();
     go.send(()).unwrap();
     reader.join().unwrap();
     while !replica.put(revoking(&replica, ["d"])).await.unwrap() {
