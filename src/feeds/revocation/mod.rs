@@ -47,7 +47,7 @@ use http::HttpSource;
 pub use http_engine::HttpEngine;
 pub use nats::NatsEngine;
 use nats::NatsSource;
-use replica::{Replica, Taken};
+use replica::{Replica, RestoredCopy, Taken};
 use signed::Signed;
 pub use signed::SignedSettings;
 pub use stats::RevocationFeedStats;
@@ -224,17 +224,27 @@ impl RevocationFeed {
     }
 
     /// Brings back the copy in the state directory, if there is one. To be awaited before the first request is served,
-    /// so that what was revoked before a restart is revoked after it, whatever `when_stale` says.
+    /// so that what was revoked before a restart is revoked after it, whatever `when_stale` says. The feed does not
+    /// count as loaded by it until the source has failed: what was revoked meanwhile would otherwise be accepted by a
+    /// gateway that is only about to ask.
     pub async fn restore(&mut self) {
         self.replica.restore().await;
     }
 
     /// Keeps the index current until it is dropped.
     pub async fn run(mut self) {
-        loop {
-            let pause = self.step().await;
-            tokio::time::sleep(pause).await;
-        }
+        let restored = self.replica.restored();
+        let asking = async {
+            loop {
+                let pause = self.step().await;
+                tokio::time::sleep(pause).await;
+            }
+        };
+        let relying = async {
+            tokio::time::sleep(CATCH_UP).await;
+            restored.iter().for_each(RestoredCopy::rely_on);
+        };
+        tokio::join!(asking, relying);
     }
 
     /// Asks the source once; the pause until the next time.
@@ -286,6 +296,7 @@ impl RevocationFeed {
 
     fn failed(&mut self, error: &SyncError) -> Duration {
         self.failures = self.failures.saturating_add(1);
+        self.replica.rely_on_copy();
         RevocationFeedStats::add(&self.replica.stats.failures, 1);
         let message = error.to_string();
         if self.noted.as_ref() != Some(&message) {
@@ -308,6 +319,9 @@ impl RevocationFeed {
 }
 
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// How long a copy from disk waits for what came after it. A source that is silent must not keep a gateway from serving
+/// by what it has.
+const CATCH_UP: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests;

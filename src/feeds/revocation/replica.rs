@@ -15,7 +15,7 @@ use super::keeper::{Keeper, Stand, What};
 use super::stats::RevocationFeedStats as Stats;
 use super::store::{Restored, Store};
 use crate::clock::{Clock, Monotonic, UnixSeconds};
-use crate::revocation::{FeedState, Full, Staged};
+use crate::revocation::{FeedState, Freshness, Full, Staged};
 
 #[derive(Debug)]
 pub(super) struct Replica {
@@ -26,8 +26,27 @@ pub(super) struct Replica {
     /// The digest of the snapshot in force, if nothing came on top of it.
     snapshot_in_force: Option<[u8; 32]>,
     pub(super) keeper: Keeper,
+    /// What was brought back and is not relied on yet.
+    restored: Option<RestoredCopy>,
     kept_at: Option<Monotonic>,
     noted: Noted,
+}
+
+/// A copy from disk: what it revokes is revoked; that the rest is not, it can only say as of when it was kept.
+#[derive(Clone, Debug)]
+pub(super) struct RestoredCopy {
+    state: Arc<FeedState>,
+    at: Monotonic,
+    age: Option<Duration>,
+}
+
+impl RestoredCopy {
+    /// Has it count with its age, unless the source was heard since.
+    pub(super) fn rely_on(&self) {
+        if !self.state.is_loaded() {
+            self.state.heard_before(self.at, self.age);
+        }
+    }
 }
 
 /// Where in the feed's history the copy stands.
@@ -63,6 +82,7 @@ impl Replica {
             position: None,
             snapshot_in_force: None,
             keeper,
+            restored: None,
             kept_at: None,
             noted: Noted::default(),
         }
@@ -78,11 +98,25 @@ impl Replica {
         Some(self.position.as_ref()?.epoch.as_str())
     }
 
+    /// For how long the source was not heard, a copy from disk included; `None` if that cannot be told.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        let now = self.clock.monotonic();
+        match self.state.freshness(now, Duration::MAX) {
+            Freshness::Fresh { age } => Some(age),
+            Freshness::Stale { .. } => None,
+            Freshness::NotLoaded => {
+                let RestoredCopy { at, age, .. } = self.restored.as_ref()?;
+                Some(age.as_ref()?.saturating_add(at.until(now)))
+            }
+        }
+    }
+
     pub(super) fn stage(&self) -> Staged {
         self.state.index().stage()
     }
 
-    /// Brings back what was kept before a restart, with its age.
+    /// Brings back what was kept before a restart. What it revokes is in force; it counts as loaded only once it is
+    /// [relied on](Self::rely_on_copy).
     pub(super) async fn restore(&mut self) {
         let restored = self.keeper.load().await;
         let feed = self.state.name();
@@ -91,7 +125,8 @@ impl Replica {
             Ok(Some(Restored { stand: Stand { position, heard_at }, torn })) => {
                 let age = age(heard_at, self.clock.wall());
                 self.position = Some(position);
-                self.state.heard_before(self.clock.monotonic(), age);
+                let state = Arc::clone(&self.state);
+                self.restored = Some(RestoredCopy { state, at: self.clock.monotonic(), age });
                 let entries = self.state.index().len();
                 info!(
                     feed,
@@ -111,6 +146,16 @@ impl Replica {
                 "the kept copy of the revocation feed {feed} cannot be used; the feed is loaded anew"
             ),
         }
+    }
+
+    /// The copy that was brought back, if one was.
+    pub(super) fn restored(&self) -> Option<RestoredCopy> {
+        self.restored.clone()
+    }
+
+    /// Has the copy that was brought back count: the source cannot be heard.
+    pub(super) fn rely_on_copy(&self) {
+        self.restored.iter().for_each(RestoredCopy::rely_on);
     }
 
     /// Takes over a document that the source sent at `as_of`, when asked for what came since `asked`.

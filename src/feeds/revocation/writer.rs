@@ -102,6 +102,7 @@ impl FeedWriter {
         let forgot_at = clock.monotonic();
         let mut replica = Replica::new(Arc::clone(&state), clock, store);
         replica.restore().await;
+        replica.rely_on_copy();
         let own = Own { replica, currency, forgot_at };
         let mut writer = Self { state, engine, holder: Holder::Own(Box::new(own)) };
         writer.keep_house().await;
