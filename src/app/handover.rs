@@ -48,7 +48,9 @@ impl Program {
     fn path(&self) -> Result<&std::path::Path> {
         match &self.path {
             Ok(path) => Ok(path),
-            Err(error) => bail!("the program's own file is not known ({error}); was /proc mounted at the start?"),
+            Err(error) => {
+                bail!("the program's own file is not known ({error}); was /proc mounted at the start?")
+            }
         }
     }
 }
