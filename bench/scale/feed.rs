@@ -50,27 +50,25 @@ fn serve(
     gate: &AtomicBool,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
-    loop {
-        let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
         }
-        let round = answered.fetch_add(1, Ordering::Relaxed);
-        while round > 0 && !gate.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        if round > 1 {
-            std::thread::sleep(Duration::from_secs(3600));
-        }
-        write!(&*stream, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")?;
-        let mut writer = BufWriter::with_capacity(1 << 18, stream);
-        write_snapshot(&mut writer, round, entries)?;
-        writer.flush()?;
-        return stream.shutdown(std::net::Shutdown::Write);
     }
+    let round = answered.fetch_add(1, Ordering::Relaxed);
+    while round > 0 && !gate.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    if round > 1 {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+    write!(&*stream, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")?;
+    let mut writer = BufWriter::with_capacity(1 << 18, stream);
+    write_snapshot(&mut writer, round, entries)?;
+    writer.flush()?;
+    stream.shutdown(std::net::Shutdown::Write)
 }
 
 /// Half of the entries of one round are those of the round before.

@@ -5,6 +5,9 @@
 //! Each phase is a process of its own, so that memory is measured from zero. Figures are taken inside the process that
 //! has the index, by the library that the gateway is made of, with the gateway's allocator.
 
+#![allow(clippy::print_stdout, reason = "figures go there")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
 mod feed;
 mod memory;
 mod probe;
