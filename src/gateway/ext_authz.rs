@@ -16,7 +16,7 @@ use super::description::{Description, Line};
 use super::grpc;
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
-use crate::upstream::{BodyLimits, RequestBody};
+use crate::upstream::{BodyLimits, ClientBody, RequestBody};
 
 /// Far more than the head of any request that passes the limits; bodies are not asked for.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -32,7 +32,7 @@ pub async fn read(core: &Core, ask: Request<Incoming>) -> Result<Description, Re
         return Err(Reason::NoRoute.into());
     }
     let limits = BodyLimits { max_bytes: Some(MAX_BYTES), idle: core.limits.body_idle };
-    let (body, progress) = RequestBody::new(incoming, limits, Vec::new());
+    let (body, progress) = RequestBody::new(ClientBody::of_connection(incoming), limits, Vec::new());
     let body = tokio::time::timeout(core.limits.body_idle, body.collect()).await;
     let Ok(body) = body else { return Err(Reason::BodyTimeout.into()) };
     let body = body.map_err(|_| progress.failure().unwrap_or(Reason::ClientClosed))?.to_bytes();

@@ -14,6 +14,7 @@ mod explain;
 mod explanation;
 mod ext_authz;
 mod ext_authz_http;
+mod extended_connect;
 mod failed_attempts;
 mod forward;
 mod forwarded;

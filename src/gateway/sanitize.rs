@@ -8,16 +8,17 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::core::RequestLimits;
+use super::extended_connect;
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
+use crate::upstream::ClientBody;
 
 /// A request with one reading: one host, a target in origin-form, no method or expectation that is not carried. Its
 /// body is not looked at.
 #[derive(Debug)]
-pub struct CleanRequest<B = Incoming> {
+pub struct CleanRequest<B = ClientBody> {
     parts: Parts,
     body: B,
     authority: HeaderValue,
@@ -27,7 +28,8 @@ pub struct CleanRequest<B = Incoming> {
 impl<B> CleanRequest<B> {
     /// Checks a request, or says why it is refused.
     pub fn sanitize(request: Request<B>, limits: RequestLimits) -> Result<Self, Rejection> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        extended_connect::read(&mut parts)?;
         check_method(&parts.method)?;
         if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > limits.uri) {
             return Err(Reason::UriTooLong.into());
@@ -68,6 +70,11 @@ impl<B> CleanRequest<B> {
     /// The headers as they came.
     pub fn headers(&self) -> &HeaderMap {
         &self.parts.headers
+    }
+
+    /// Whether it asks for a WebSocket in the form of HTTP/2.
+    pub fn is_extended_connect(&self) -> bool {
+        extended_connect::is_extended(&self.parts)
     }
 
     /// The request without what could say who sends it.

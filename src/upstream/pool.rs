@@ -5,17 +5,18 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::body::RequestBody;
+use super::connect::Shared;
 use crate::clock::{Clock, Monotonic};
 
 /// Connections to one endpoint.
 #[derive(Debug)]
 pub(super) struct EndpointPool {
     idle: RefCell<Vec<Idle>>,
-    pub http2: RefCell<Option<http2::SendRequest<RequestBody>>>,
+    pub http2: RefCell<Option<Shared>>,
     /// Permits to connect.
     connecting: Semaphore,
     /// Those who wait for a connection to come back, the first in front.
@@ -129,7 +130,7 @@ impl EndpointPool {
         self.idle
             .borrow_mut()
             .retain(|idle| idle.since.until(now) < self.idle_for && !idle.sender.is_closed());
-        self.http2.borrow_mut().take_if(|sender| sender.is_closed());
+        self.http2.borrow_mut().take_if(|shared| shared.sender.is_closed());
     }
 
     fn put(&self, sender: http1::SendRequest<RequestBody>) {

@@ -1,7 +1,7 @@
 //! The background task that keeps one revocation feed's index current (docs/revocation-feed.md).
 //!
 //! ```text
-//! http | file | valkey | nats -> document (parse, stage) -> replica (judge, put in force) -> store (keep for a restart)
+//! http | file | valkey | nats -> document (parse, stage) -> replica (judge) -> keeper (on record) -> index (in force)
 //! ```
 //!
 //! Whatever the source answers, the last good state stays in force until a better one is there; how old it is, the
@@ -13,6 +13,7 @@ mod file;
 mod file_engine;
 mod http;
 mod http_engine;
+mod keeper;
 mod nats;
 mod pace;
 mod replica;
@@ -69,7 +70,7 @@ pub struct RevocationFeedSettings {
     pub issuers: Vec<String>,
     /// The largest leeway of these issuers: entries stay in force for so long after their end.
     pub leeway: Duration,
-    /// The most entries to hold, at up to 48 bytes each; a feed with more counts as failing.
+    /// The most entries to hold, at up to 39 bytes each; a feed with more counts as failing.
     pub max_entries: usize,
     /// Where to keep a copy for a restart while the source is down.
     pub state_dir: Option<PathBuf>,
@@ -121,7 +122,7 @@ pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 pub const DEFAULT_FILE_INTERVAL: Duration = Duration::from_secs(1);
 /// Ten million entries.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
-/// About a gigabyte in memory; twice that for moments while a snapshot is exchanged.
+/// Some 800 megabytes in memory; three times that for moments while a snapshot is exchanged.
 pub const DEFAULT_MAX_ENTRIES: usize = 20_000_000;
 
 /// Puts a document in force in `index`, and says how many of its entries are of use: the format on its own, for those
