@@ -231,14 +231,13 @@ mod tests {
         assert!(!request.headers().contains_key("x-original-url"));
         assert!(provenance.is_https);
         assert_eq!(provenance.client_address.ip().to_string(), "198.51.100.7");
-        for index in 0..3 {
-            let (left_out, repeated) = (headers(&OF_INGRESS), OF_INGRESS[index]);
-            let mut without = left_out.clone();
-            without.remove(repeated.0);
-            assert!(Description::from_original(&without).is_err(), "{repeated:?}");
-            let mut twice = left_out;
-            twice.append(repeated.0, repeated.1.parse().unwrap());
-            assert!(Description::from_original(&twice).is_err(), "{repeated:?}");
+        for (name, value) in OF_INGRESS.iter().take(3) {
+            let mut without = headers(&OF_INGRESS);
+            without.remove(*name);
+            assert!(Description::from_original(&without).is_err(), "{name}");
+            let mut twice = headers(&OF_INGRESS);
+            twice.append(*name, value.parse().unwrap());
+            assert!(Description::from_original(&twice).is_err(), "{name}");
         }
         for url in ["", "/orders", "https://", "https://api.example.com", "ftp://api.example.com/"] {
             let mut odd = headers(&OF_INGRESS);

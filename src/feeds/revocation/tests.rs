@@ -432,6 +432,31 @@ async fn an_unchanged_feed_keeps_the_age_of_its_copy_current() {
 }
 
 #[tokio::test]
+async fn a_copy_waits_for_a_silent_source_only_so_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Source::playing([snapshot("e", "1", &ids("a")), Reply::Hang]).await;
+    let mut settings = source.settings();
+    settings.state_dir = Some(dir.path().to_owned());
+    if let RevocationSource::Http { long_poll, .. } = &mut settings.source {
+        *long_poll = Some(Duration::from_secs(30));
+    }
+    let mut case = Case::with(settings.clone(), load_fact_hasher(Some(dir.path())), NOW);
+    case.syncs().await;
+
+    let mut case = Case::with(settings, load_fact_hasher(Some(dir.path())), NOW);
+    case.feed.restore().await;
+    let (state, stats) = (case.feed.state(), case.feed.stats());
+    assert!(!state.is_loaded());
+    let task = tokio::spawn(case.feed.run());
+    eventually("asked", || source.asked().len() == 2).await;
+    assert_eq!(source.asked()[1], "cursor=1", "and not to hold back");
+    tokio::time::pause();
+    eventually("relied on", || state.is_loaded()).await;
+    assert_eq!(stats.failures.load(std::sync::atomic::Ordering::Relaxed), 0);
+    task.abort();
+}
+
+#[tokio::test]
 async fn a_state_dir_that_cannot_be_used_costs_only_the_copy() {
     let dir = tempfile::tempdir().unwrap();
     let source = Source::playing([plain("e", &ids("a")), plain("e", &ids("b"))]).await;
