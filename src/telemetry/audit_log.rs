@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::access_log::{AccessLog, CoreLog, Outcome, Record};
+use super::access_log::{AccessLog, CoreLog, Outcome, Record, name};
 use crate::catalogue::{Code, Reason};
 use crate::clock::{Clock, Monotonic};
 
@@ -169,8 +169,8 @@ impl CoreAudit {
         self.bounds.settle(now, |kind, lines| {
             let reason = Reason::ALL.get(kind).map_or("none", |reason| reason.name());
             log.write_event(clock.timestamp(), "lines_left_out", |sink| {
-                sink.text("reason", reason);
-                sink.number("lines", lines);
+                sink.text(name!("reason"), reason);
+                sink.number(name!("lines"), lines);
             });
         });
         self.log.flush_if_due(now);
@@ -207,8 +207,8 @@ impl Journal {
         bounds.settle(now, |kind, lines| {
             let of = Event::KINDS.get(kind).copied().unwrap_or("none");
             log.write_event(time, "lines_left_out", |sink| {
-                sink.text("of", of);
-                sink.number("lines", lines);
+                sink.text(name!("of"), of);
+                sink.number(name!("lines"), lines);
             });
         });
         log.flush();
@@ -245,27 +245,27 @@ impl Event<'_> {
 
     fn visit(&self, sink: &mut dyn super::access_log::Sink) {
         match self {
-            Self::Started { version } => sink.text("version", version),
+            Self::Started { version } => sink.text(name!("version"), version),
             Self::Stopped => {}
             Self::ConfigurationChanged { generation, changes } => {
-                sink.number("generation", *generation);
-                sink.text("changes", &changes.join(", "));
+                sink.number(name!("generation"), *generation);
+                sink.text(name!("changes"), &changes.join(", "));
             }
-            Self::ConfigurationRefused { why } => sink.text("why", why),
+            Self::ConfigurationRefused { why } => sink.text(name!("why"), why),
             Self::KeysChanged { issuer, added, removed } => {
-                sink.text("issuer", issuer);
-                sink.text("added", &added.join(", "));
-                sink.text("removed", &removed.join(", "));
+                sink.text(name!("issuer"), issuer);
+                sink.text(name!("added"), &added.join(", "));
+                sink.text(name!("removed"), &removed.join(", "));
             }
             Self::RevocationsChanged { feed, entries, before } => {
-                sink.text("feed", feed);
-                sink.number("entries", *entries);
-                sink.number("before", *before);
+                sink.text(name!("feed"), feed);
+                sink.number(name!("entries"), *entries);
+                sink.number(name!("before"), *before);
             }
             Self::AdminCalled { method, path, status } => {
-                sink.text("method", method);
-                sink.text("path", path);
-                sink.number("status", u64::from(*status));
+                sink.text(name!("method"), method);
+                sink.text(name!("path"), path);
+                sink.number(name!("status"), u64::from(*status));
             }
         }
     }
