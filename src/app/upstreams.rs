@@ -9,10 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use crate::config::settings;
-use crate::upstream::{
-    Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, OwnCertificate, Protocol, Retries, Upstream,
-    UpstreamLimits, UpstreamSettings, UpstreamTimeouts, tls_config,
-};
+use crate::upstream::{Endpoint, OwnCertificate, Upstream, UpstreamSettings, tls_config};
 
 /// One upstream.
 pub fn build(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
@@ -20,15 +17,10 @@ pub fn build(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
 }
 
 fn build_one(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
-    let protocol = match upstream.protocol {
-        settings::Protocol::Auto => Protocol::Auto,
-        settings::Protocol::Http1 => Protocol::Http1,
-        settings::Protocol::Http2 => Protocol::Http2,
-    };
     let roots = upstream.tls.ca.as_deref().map(certificates).transpose()?.unwrap_or_default();
     let own = upstream.tls.client_certificate.as_ref().map(own_certificate).transpose()?;
     let needs_tls = upstream.endpoints.iter().any(|endpoint| endpoint.tls);
-    let tls = needs_tls.then(|| tls_config(roots, protocol, own).map(Arc::new)).transpose()?;
+    let tls = needs_tls.then(|| tls_config(roots, upstream.protocol, own).map(Arc::new)).transpose()?;
     let endpoint = |endpoint: &settings::Endpoint| -> Result<Arc<Endpoint>> {
         let server_name = match &upstream.tls.server_name {
             Some(name) => name.clone(),
@@ -46,65 +38,16 @@ fn build_one(upstream: &settings::Upstream) -> Result<Arc<Upstream>> {
     Ok(Arc::new(Upstream::new(UpstreamSettings {
         name: upstream.name.as_str().into(),
         endpoints: upstream.endpoints.iter().map(endpoint).collect::<Result<_>>()?,
-        timeouts: UpstreamTimeouts {
-            connect: upstream.connect_timeout,
-            response: upstream.response_timeout,
-            idle: upstream.idle_timeout,
-        },
-        protocol,
+        timeouts: upstream.timeouts,
+        protocol: upstream.protocol,
         max_idle: upstream.max_idle_connections,
         resolve_interval: upstream.resolve_interval,
-        balancing: balancing(upstream.balancing),
-        health_check: upstream.health_check.as_ref().map(health_check).transpose()?,
-        ejection: ejection(upstream.ejection),
-        retries: retries(&upstream.retries),
-        limits: UpstreamLimits {
-            requests: upstream.limits.requests,
-            connections: upstream.limits.connections,
-            pending: upstream.limits.pending,
-        },
+        balancing: upstream.balancing,
+        health_check: upstream.health_check.clone(),
+        ejection: upstream.ejection,
+        retries: upstream.retries.clone(),
+        limits: upstream.limits,
     })))
-}
-
-fn balancing(balancing: settings::Balancing) -> Balancing {
-    let method = match balancing.method {
-        settings::BalancingMethod::LeastRequest => BalancingMethod::LeastRequest,
-        settings::BalancingMethod::RoundRobin => BalancingMethod::RoundRobin,
-    };
-    Balancing { method, panic_percent: balancing.panic_percent }
-}
-
-fn health_check(check: &settings::HealthCheck) -> Result<HealthCheck> {
-    let host = check.host.as_ref().map(|host| HeaderValue::from_str(host.as_str())).transpose()?;
-    Ok(HealthCheck {
-        path: check.path.clone(),
-        host,
-        interval: check.interval,
-        timeout: check.timeout,
-        healthy_after: check.healthy_after,
-        unhealthy_after: check.unhealthy_after,
-        statuses: check.statuses.clone(),
-    })
-}
-
-fn ejection(ejection: settings::Ejection) -> Ejection {
-    Ejection {
-        consecutive_failures: ejection.consecutive_failures,
-        time: ejection.time,
-        max_time: ejection.max_time,
-        max_percent: ejection.max_percent,
-    }
-}
-
-fn retries(retries: &settings::Retries) -> Retries {
-    Retries {
-        attempts: retries.attempts,
-        budget_percent: retries.budget_percent,
-        budget_min: retries.budget_min,
-        buffer: retries.buffer,
-        statuses: retries.statuses.clone(),
-        grpc_unavailable: retries.grpc_unavailable,
-    }
 }
 
 fn own_certificate(pair: &settings::CertifiedKey) -> Result<OwnCertificate> {

@@ -127,7 +127,10 @@ fn request(
     settings: &HealthCheck,
     is_http2: bool,
 ) -> Result<Request<Empty<Bytes>>, http::Error> {
-    let host = settings.host.as_ref().unwrap_or(&member.endpoint.authority);
+    let host = match &settings.host {
+        Some(host) => HeaderValue::from_str(host.as_str())?,
+        None => member.endpoint.authority.clone(),
+    };
     let agent = HeaderValue::from_static(concat!("valgate/", env!("CARGO_PKG_VERSION"), " (health check)"));
     let request = Request::get(settings.path.clone()).header(USER_AGENT, agent);
     if !is_http2 {

@@ -4,9 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+
+pub use crate::config::settings::{
+    Balancing, BalancingMethod, Ejection, HealthCheck, Protocol, Retries, UpstreamLimits, UpstreamTimeouts,
+};
 
 /// What is configured of a named backend service.
 #[derive(Debug)]
@@ -50,106 +54,6 @@ pub struct Endpoint {
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     /// Its share of the requests, in relation to those of the others; at least 1.
     pub weight: u32,
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug)]
-pub struct Balancing {
-    /// Among those that may be used.
-    pub method: BalancingMethod,
-    /// When fewer endpoints than this share, in percent, are healthy, health is ignored and all are used.
-    pub panic_percent: u32,
-}
-
-/// How an endpoint is chosen among those that may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BalancingMethod {
-    /// Of two drawn by weight, the one with fewer requests of this core in flight for its weight.
-    LeastRequest,
-    /// In turn, by weight.
-    RoundRobin,
-}
-
-/// How endpoints are asked whether they are well.
-#[derive(Clone, Debug)]
-pub struct HealthCheck {
-    /// What is asked for, by GET.
-    pub path: http::uri::PathAndQuery,
-    /// The `Host`; `None` for that of the endpoint.
-    pub host: Option<HeaderValue>,
-    /// From one check to the next.
-    pub interval: Duration,
-    /// For a check, connection included.
-    pub timeout: Duration,
-    /// Good checks in a row that make an unhealthy endpoint healthy.
-    pub healthy_after: u32,
-    /// Failed checks in a row that make a healthy endpoint unhealthy.
-    pub unhealthy_after: u32,
-    /// The statuses of a healthy endpoint; empty for 200 to 299.
-    pub statuses: Vec<StatusCode>,
-}
-
-/// When an endpoint that fails is left alone for a while.
-#[derive(Clone, Copy, Debug)]
-pub struct Ejection {
-    /// Failures in a row; 0 for never.
-    pub consecutive_failures: u32,
-    /// For how long at first; twice as long each time that follows.
-    pub time: Duration,
-    /// For how long at most.
-    pub max_time: Duration,
-    /// The most endpoints that are left alone at the same time, in percent.
-    pub max_percent: u32,
-}
-
-/// When a request is sent again.
-#[derive(Clone, Debug)]
-pub struct Retries {
-    /// How often, beyond the first time; 0 for never.
-    pub attempts: u32,
-    /// Retries in relation to requests, in percent, over all requests of a core.
-    pub budget_percent: u32,
-    /// Retries that each core may make in a second however few requests there are.
-    pub budget_min: u32,
-    /// The most bytes of a request's body that are kept so that it can be sent again.
-    pub buffer: usize,
-    /// Statuses after which an idempotent request is sent again.
-    pub statuses: Vec<StatusCode>,
-    /// Whether a gRPC call is sent again that was answered UNAVAILABLE without a message.
-    pub grpc_unavailable: bool,
-}
-
-/// How much an upstream may be given at a time.
-#[derive(Clone, Copy, Debug)]
-pub struct UpstreamLimits {
-    /// Requests in flight from all cores; `None` for no bound but those of the clients.
-    pub requests: Option<u32>,
-    /// HTTP/1.1 connections in use by one core; `None` for as many as there are requests.
-    pub connections: Option<usize>,
-    /// Requests of one core that wait for one of them.
-    pub pending: usize,
-}
-
-/// How long to wait for an upstream.
-#[derive(Clone, Copy, Debug)]
-pub struct UpstreamTimeouts {
-    /// For a connection, TLS included.
-    pub connect: Duration,
-    /// From the request sent to the first byte of the response.
-    pub response: Duration,
-    /// For which an unused connection is kept.
-    pub idle: Duration,
-}
-
-/// Which HTTP an upstream is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/2 where TLS negotiates it, else HTTP/1.1.
-    Auto,
-    /// HTTP/1.1 only.
-    Http1,
-    /// HTTP/2 only; without TLS by prior knowledge (RFC 9113 section 3.3).
-    Http2,
 }
 
 /// The gateway's own certificate, for upstreams that ask for one.

@@ -8,7 +8,7 @@ use super::values::{DAY, HOUR, MILLISECOND, SECOND};
 use super::{Build, all, each};
 use crate::config::place::Place;
 use crate::config::raw;
-use crate::config::settings::{Endpoint, Protocol, Upstream, UpstreamTls};
+use crate::config::settings::{Endpoint, Protocol, Upstream, UpstreamTimeouts, UpstreamTls};
 
 /// Sockets that a worker may hold for one upstream.
 const MAX_IDLE_CONNECTIONS: u64 = 65_536;
@@ -54,9 +54,7 @@ impl Build<'_, '_> {
                 raw::Protocol::Http2 => Protocol::Http2,
             },
             tls: tls?.unwrap_or_default(),
-            connect_timeout: connect?,
-            response_timeout: response?,
-            idle_timeout: idle?,
+            timeouts: UpstreamTimeouts { connect: connect?, response: response?, idle: idle? },
             max_idle_connections: usize::try_from(max_idle?).ok()?,
             resolve_interval: resolve_interval?,
             balancing: balancing?,

@@ -50,7 +50,7 @@ pub use route::{
 pub use transport::{ClientCertificate, Proxy, Transport};
 pub use upstream::{
     Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
-    UpstreamTls,
+    UpstreamTimeouts, UpstreamTls,
 };
 
 /// A whole configuration.

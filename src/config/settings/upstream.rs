@@ -20,12 +20,8 @@ pub struct Upstream {
     pub protocol: Protocol,
     /// For endpoints with TLS.
     pub tls: UpstreamTls,
-    /// Longest time for a connection with TLS to be made.
-    pub connect_timeout: Duration,
-    /// Longest time from the end of the request to the first byte of the answer.
-    pub response_timeout: Duration,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
+    /// How long to wait for it.
+    pub timeouts: UpstreamTimeouts,
     /// Idle connections that each worker keeps.
     pub max_idle_connections: usize,
     /// How often names are resolved again.
@@ -47,77 +43,99 @@ pub struct Upstream {
 pub struct Balancing {
     /// Among those that may be used.
     pub method: BalancingMethod,
-    /// The share of healthy endpoints below which all are used, in percent.
+    /// When fewer endpoints than this share, in percent, are healthy, health is ignored and all are used.
     pub panic_percent: u32,
 }
 
 /// How an endpoint is chosen among those that may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BalancingMethod {
-    /// Of two, the one with fewer requests in flight.
+    /// Of two drawn by weight, the one with fewer requests of this core in flight for its weight.
     LeastRequest,
-    /// In turn.
+    /// In turn, by weight.
     RoundRobin,
 }
 
 /// How endpoints are asked whether they are well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// Path and query.
+    /// What is asked for, by GET.
     pub path: PathAndQuery,
-    /// The `Host`, if not the endpoint's.
+    /// The `Host`; `None` for that of the endpoint.
     pub host: Option<Authority>,
     /// From one check to the next.
     pub interval: Duration,
-    /// For the answer; at most the interval.
+    /// For a check, connection included.
     pub timeout: Duration,
-    /// Good checks in a row that make healthy.
+    /// Good checks in a row that make an unhealthy endpoint healthy.
     pub healthy_after: u32,
-    /// Failed checks in a row that make unhealthy.
+    /// Failed checks in a row that make a healthy endpoint unhealthy.
     pub unhealthy_after: u32,
-    /// Of a healthy endpoint; empty: 200 to 299.
+    /// The statuses of a healthy endpoint; empty for 200 to 299.
     pub statuses: Vec<StatusCode>,
 }
 
-/// When an endpoint is left alone that fails.
+/// When an endpoint that fails is left alone for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejection {
-    /// Failures in a row; 0: never.
+    /// Failures in a row; 0 for never.
     pub consecutive_failures: u32,
-    /// For how long at first.
+    /// For how long at first; twice as long each time that follows.
     pub time: Duration,
-    /// For how long at most; not less than `time`.
+    /// For how long at most.
     pub max_time: Duration,
-    /// The most endpoints at the same time, in percent.
+    /// The most endpoints that are left alone at the same time, in percent.
     pub max_percent: u32,
 }
 
 /// When a request is sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retries {
-    /// How often; 0: never.
+    /// How often, beyond the first time; 0 for never.
     pub attempts: u32,
-    /// Of the requests, in percent.
+    /// Retries in relation to requests, in percent, over all requests of a core.
     pub budget_percent: u32,
-    /// In a second, by each worker.
+    /// Retries that each core may make in a second however few requests there are.
     pub budget_min: u32,
-    /// Bytes of a body that are kept.
+    /// The most bytes of a request's body that are kept so that it can be sent again.
     pub buffer: usize,
-    /// After which an idempotent request is sent again.
+    /// Statuses after which an idempotent request is sent again.
     pub statuses: Vec<StatusCode>,
-    /// Whether a gRPC call is that was answered UNAVAILABLE.
+    /// Whether a gRPC call is sent again that was answered UNAVAILABLE without a message.
     pub grpc_unavailable: bool,
 }
 
-/// How much may be in flight.
+/// How much an upstream may be given at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamLimits {
-    /// Requests; none: unbounded.
+    /// Requests in flight from all cores; `None` for no bound but those of the clients.
     pub requests: Option<u32>,
-    /// HTTP/1.1 connections in use; none: unbounded.
+    /// HTTP/1.1 connections in use by one core; `None` for as many as there are requests.
     pub connections: Option<usize>,
-    /// Requests that wait for a connection.
+    /// Requests of one core that wait for one of them.
     pub pending: usize,
+}
+
+/// How long to wait for an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    /// For a connection, TLS included.
+    pub connect: Duration,
+    /// From the request sent to the first byte of the response.
+    pub response: Duration,
+    /// For which an unused connection is kept.
+    pub idle: Duration,
+}
+
+/// Which HTTP an upstream is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2 where TLS negotiates it, else HTTP/1.1.
+    Auto,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only; without TLS by prior knowledge (RFC 9113 section 3.3).
+    Http2,
 }
 
 /// One server of an upstream.
@@ -135,17 +153,6 @@ pub struct Endpoint {
     pub authority: Authority,
     /// Its share of the requests; at least 1.
     pub weight: u32,
-}
-
-/// The version of HTTP towards an upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// By ALPN with TLS, HTTP/1.1 without.
-    Auto,
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2; without TLS by prior knowledge (RFC 9113 section 3.3).
-    Http2,
 }
 
 /// TLS towards an upstream.
