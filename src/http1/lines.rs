@@ -56,6 +56,7 @@ fn find_control(bytes: &[u8]) -> usize {
     if is_clean { end } else { line.iter().position(|&byte| is_control(byte)).unwrap_or(end) }
 }
 
+#[allow(clippy::needless_bitwise_bool, reason = "`&&` would take one byte at a time")]
 fn is_control(byte: u8) -> bool {
     ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f)
 }

@@ -14,6 +14,7 @@ impl<'r> BearerToken<'r> {
         let trimmed = text.trim_end_matches('=');
         // `-`, `.`, `/` and the digits stand in a row. Without `||`, and to the end without a way out in between, so that
         // vector instructions take many bytes at a time.
+        #[allow(clippy::needless_bitwise_bool, reason = "`||` would take one byte at a time")]
         let allowed = |byte: u8| {
             (byte | 0x20).is_ascii_lowercase()
                 | matches!(byte, b'-'..=b'9')

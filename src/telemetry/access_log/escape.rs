@@ -42,6 +42,7 @@ fn all_plain(value: &[u8]) -> bool {
 }
 
 /// Printable ASCII without the two characters that mean something inside quotes.
+#[allow(clippy::needless_bitwise_bool, reason = "`&&` would take one byte at a time")]
 pub(super) fn is_plain(byte: u8) -> bool {
     (byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\')
 }
