@@ -178,7 +178,7 @@ fn read(name: &str) -> String {
 /// All pages for people.
 fn documents() -> Vec<Document> {
     let mut paths = Vec::new();
-    for directory in [root().to_owned(), root().join("docs")] {
+    for directory in [root().to_owned(), root().join("docs"), root().join("docs/recipes")] {
         let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
         paths.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     }

@@ -51,6 +51,16 @@ fn revocation_documents() {
 }
 
 #[test]
+fn security_events() {
+    hold("set", 8_000, properties::set);
+}
+
+#[test]
+fn lines_of_feeds() {
+    hold("feed_line", 8_000, properties::feed_line);
+}
+
+#[test]
 fn proxy_headers() {
     hold("proxy_header", 8_000, properties::proxy_header);
 }

@@ -106,7 +106,7 @@ impl Face {
         let decisions = listener
             .decision
             .as_ref()
-            .map(|decision| Decisions::new(decision.protocol, decision.from.clone()));
+            .map(|decision| Decisions::new(decision.protocol.clone(), decision.from.clone()));
         Ok(Self {
             speech,
             hsts,

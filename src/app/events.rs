@@ -15,20 +15,20 @@ use crate::config::settings::{self, Arrival, EventFeed, FeedIndex, SetPoll};
 use crate::events::{EventRules, Inbox};
 use crate::feeds::events::{EventReceiver, EventStats, PollClient, PollSettings, StatementKind, Statements};
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
-use crate::feeds::revocation::{Currency, DEFAULT_MAX_ENTRIES, FeedWriter, ToldFeedSettings};
+use crate::feeds::revocation::{Currency, DEFAULT_MAX_ENTRIES, FeedWriter, RevocationFeed, ToldFeedSettings};
 use crate::keys::KeySource;
-use crate::revocation::{FeedState, RevocationEngine};
+use crate::revocation::RevocationEngine;
 use crate::telemetry::metrics::{Metrics, Registration};
 use crate::token::StatementRules;
 
 /// Starts the task of a feed that reads an engine, through which it can also be written.
 pub fn write_behind(
-    state: Arc<FeedState>,
+    feed: &RevocationFeed,
     engine: Arc<dyn RevocationEngine>,
     tasks: &mut JoinSet<()>,
 ) -> Inbox {
     let (inbox, mail) = Inbox::new();
-    tasks.spawn(EventReceiver::new(mail, FeedWriter::for_engine(state, engine), None).run());
+    tasks.spawn(EventReceiver::new(mail, FeedWriter::for_engine(feed, engine), None).run());
     inbox
 }
 

@@ -115,7 +115,7 @@ impl FeedTask {
         let (state, counts) = (reader.state(), reader.stats());
         let mut task = JoinSet::new();
         let engine = engines::writable(feed, &ground.clock)?;
-        let inbox = engine.clone().map(|engine| events::write_behind(Arc::clone(&state), engine, &mut task));
+        let inbox = engine.clone().map(|engine| events::write_behind(&reader, engine, &mut task));
         task.spawn(reader.run());
         Ok(Self {
             identity: Self::identity(config, place.0),

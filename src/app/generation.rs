@@ -125,6 +125,10 @@ fn listeners(
                 fields: config.limits.header_count,
                 head_timeout: config.timeouts.header,
             },
+            control_frames: config.limits.control_frames,
+            takes_websockets: face.decisions.is_none()
+                && !matches!(face.speech, Speech::RedirectToHttps)
+                && routes::take_websockets(config),
             concurrent_streams: config.limits.concurrent_streams,
             idle: config.timeouts.idle,
             stall: config.timeouts.body_idle,

@@ -22,9 +22,10 @@ use tokio::net::UnixStream;
 use super::inherited::{END, HANDOVER, MAX_DESCRIPTORS, READY};
 
 /// What is run anew: the program's file and arguments, as this process was started with them.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Program {
-    path: std::path::PathBuf,
+    /// The kernel tells it by `/proc`, which may not be mounted. Who is never replaced does not need it.
+    path: std::io::Result<std::path::PathBuf>,
     arguments: Vec<std::ffi::OsString>,
 }
 
@@ -40,8 +41,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Program {
     /// This one. To be called at the start: later its file may have been replaced.
-    pub fn this() -> std::io::Result<Self> {
-        Ok(Self { path: std::env::current_exe()?, arguments: std::env::args_os().skip(1).collect() })
+    pub fn this() -> Self {
+        Self { path: std::env::current_exe(), arguments: std::env::args_os().skip(1).collect() }
+    }
+
+    fn path(&self) -> Result<&std::path::Path> {
+        match &self.path {
+            Ok(path) => Ok(path),
+            Err(error) => {
+                bail!("the program's own file is not known ({error}); was /proc mounted at the start?")
+            }
+        }
     }
 }
 
@@ -49,11 +59,12 @@ impl Successor {
     /// Starts the program and hands it these sockets, each under a label.
     ///
     /// # Errors
-    /// The program cannot be started, or does not take them.
+    /// The program is not known or cannot be started, or does not take them.
     pub fn start(program: &Program, sockets: &[(String, Vec<BorrowedFd<'_>>)]) -> Result<Self> {
+        let path = program.path()?;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let child = Command::new(&program.path)
+        let child = Command::new(path)
             .args(&program.arguments)
             .env(HANDOVER, "1")
             // These name the process that systemd started.
@@ -63,7 +74,7 @@ impl Successor {
             .env_remove("LISTEN_FDNAMES")
             .stdin(Stdio::from(theirs))
             .spawn()
-            .with_context(|| format!("cannot start {}", program.path.display()))?;
+            .with_context(|| format!("cannot start {}", path.display()))?;
         // In packets, each with its descriptors; for reading and waiting it is like any connected socket.
         let ours = net::UnixStream::from(ours);
         ours.set_nonblocking(true)?;

@@ -432,6 +432,7 @@ fn request_limits(config: &Config) -> RequestLimits {
         header_count: config.limits.header_count,
         token: config.limits.token,
         body_idle: config.timeouts.body_idle,
+        websocket_idle: config.timeouts.websocket_idle,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 
 use crate::config::Config;
 use crate::config::settings::{self, Arrival, EventFeed, FeedIndex, FeedSource};
@@ -45,6 +45,14 @@ pub fn reserved_names(config: &Config) -> ReservedNames {
     ReservedNames::new(
         config.routes.iter().flat_map(|route| route.identity_headers.iter().map(|(name, _)| name)),
     )
+}
+
+/// Whether a WebSocket can be opened on any route: it begins with a GET, and an API has to be there to take it.
+pub fn take_websockets(config: &Config) -> bool {
+    config.routes.iter().any(|route| {
+        matches!(route.service, settings::Service::Upstream(_))
+            && route.matches.methods.contains(&Method::GET)
+    })
 }
 
 /// Where everything is counted.

@@ -186,6 +186,7 @@ impl Service {
 
     async fn hand_over(&self) -> bool {
         tracing::info!("starting a process to replace this one");
+        systemd::replacing();
         match self.running.hand_over(&self.program).await {
             Ok(successor) => {
                 tracing::info!(successor, "another process serves from now on; draining");
@@ -193,7 +194,9 @@ impl Service {
                 true
             }
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "this process is not replaced and serves on");
+                let error = format!("{error:#}");
+                systemd::not_replaced(&error);
+                tracing::error!(error, "this process is not replaced and serves on");
                 false
             }
         }

@@ -23,9 +23,19 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
+/// A new process is being started, to go on in place of this one.
+pub fn replacing() {
+    tell(&[NotifyState::Status("starting a process to replace this one")]);
+}
+
+/// It cannot; this one goes on. `deploy/debian/postinst` knows an upgrade that failed by the first words.
+pub fn not_replaced(why: &str) {
+    tell(&[NotifyState::Status(&format!("not replaced, serving on: {why}"))]);
+}
+
 /// Another process goes on in place of this one.
 pub fn succeeded_by(process: u32) {
-    tell(&[NotifyState::MainPid(process), NotifyState::Ready]);
+    tell(&[NotifyState::MainPid(process), NotifyState::Ready, NotifyState::Status("")]);
 }
 
 /// The control thread is alive.

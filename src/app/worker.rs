@@ -277,7 +277,10 @@ async fn end_streams(gateway: &Gateway) {
     loop {
         tokio::time::sleep(SWEEP).await;
         let core = gateway.core();
-        core.long_lived.sweep(core.authenticator.revocation(), &core.clock);
+        for stream in core.long_lived.sweep(core.authenticator.revocation(), &core.clock) {
+            let clock = core.clock.clone();
+            tokio::task::spawn_local(async move { stream.confirm(&clock).await });
+        }
     }
 }
 

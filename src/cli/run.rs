@@ -98,7 +98,7 @@ fn serve(path: &Path, start: Start, inherited: Inherited) -> Result<()> {
         runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     runtime.block_on(async {
         let signals = Signals::catch().context("cannot catch signals")?;
-        let program = Program::this().context("cannot find the program's own file")?;
+        let program = Program::this();
         let listeners = config.listeners.len();
         let service = Service::start(path, config, is_last_good, inherited, program).await?;
         let running = service.running();

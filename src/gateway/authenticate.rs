@@ -113,7 +113,7 @@ impl Authenticator {
                     };
                 }
                 Verdict::Needs(Need::Introspection(issuer)) => {
-                    introspected = Some(issuer.introspect(token).await?);
+                    introspected = Some(issuer.introspect(token.into()).await?);
                 }
             }
         }

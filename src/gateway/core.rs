@@ -83,6 +83,8 @@ pub struct RequestLimits {
     pub token: usize,
     /// How long a client may pause in a body.
     pub body_idle: Duration,
+    /// How long nothing may pass on a WebSocket.
+    pub websocket_idle: Duration,
 }
 
 /// Where things are counted, by their place in the configuration.

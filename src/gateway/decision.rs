@@ -16,6 +16,7 @@ use super::core::Core;
 use super::description::Description;
 use super::exchange::Exchange;
 use super::ext_authz;
+use super::ext_authz_http;
 use super::handle::{Gateway, permit};
 use super::peer::{Inbound, Peer};
 use super::respond::{Form, refuse};
@@ -69,19 +70,21 @@ impl Decisions {
         ask: Request<Incoming>,
     ) -> Result<Description, Rejection> {
         self.check_asker(asker)?;
-        match self.protocol {
+        match &self.protocol {
             DecisionProtocol::ForwardAuth | DecisionProtocol::AuthRequest => {
-                Description::from_headers(ask.headers())
+                Description::from_forwarded(ask.headers())
             }
+            DecisionProtocol::IngressNginx => Description::from_original(ask.headers()),
             DecisionProtocol::ExtAuthz => ext_authz::read(core, ask).await,
+            DecisionProtocol::ExtAuthzHttp { path_prefix } => Description::from_head(&ask, path_prefix),
         }
     }
 
     /// A refusal's form. Its status is the verdict, so it is never gRPC's trailers-only, whose status is 200.
     fn form(&self, headers: &HeaderMap) -> Form {
-        match (self.protocol, Form::of(headers)) {
+        match (&self.protocol, Form::of(headers)) {
             // Envoy puts the body into `grpc-message`.
-            (DecisionProtocol::ExtAuthz, Form::Grpc) => Form::Text,
+            (DecisionProtocol::ExtAuthz | DecisionProtocol::ExtAuthzHttp { .. }, Form::Grpc) => Form::Text,
             (DecisionProtocol::AuthRequest, _) | (_, Form::Grpc) => Form::Problem,
             (_, form) => form,
         }
@@ -137,7 +140,9 @@ impl Gateway {
         let response = match decisions.protocol {
             DecisionProtocol::ForwardAuth => verdict,
             DecisionProtocol::AuthRequest => with_problem_in_header(verdict),
+            DecisionProtocol::IngressNginx => with_known_status(verdict),
             DecisionProtocol::ExtAuthz => ext_authz::answer(&verdict, &removed),
+            DecisionProtocol::ExtAuthzHttp { .. } => ext_authz_http::answer(verdict, &removed),
         };
         response.map(|body| body.observed(exchange))
     }
@@ -165,11 +170,11 @@ async fn judge(
     };
     exchange.judged = true;
     match decisions.protocol {
-        DecisionProtocol::ForwardAuth | DecisionProtocol::AuthRequest => {
+        DecisionProtocol::ForwardAuth | DecisionProtocol::AuthRequest | DecisionProtocol::IngressNginx => {
             refuse_spoofed(core, route, &request)?;
             Ok(Allowed { headers: identity(route, &permit)?, removed: Vec::new() })
         }
-        DecisionProtocol::ExtAuthz => {
+        DecisionProtocol::ExtAuthz | DecisionProtocol::ExtAuthzHttp { .. } => {
             let headers = identity(route, &permit)?;
             let removed = removed(core, route, &request, &headers);
             Ok(Allowed { headers, removed })
@@ -187,12 +192,18 @@ fn refuse_spoofed(core: &Core, route: &Route, request: &CleanRequest<()>) -> Res
     }
 }
 
-/// What the proxy is to leave out: what the client may not say, and the token.
+/// What the proxy is to leave out: what the client may not say, and the token. Identity headers are named even if the
+/// client sent none that the proxy has shown.
 fn removed(core: &Core, route: &Route, request: &CleanRequest<()>, told: &HeaderMap) -> Vec<HeaderName> {
     let sent = core.reserved.sent_by_client(request.headers(), &route.allow_override_headers);
     let keeps_token = route.forward_token || matches!(route.access, Access::Public);
     let token = (!keeps_token).then_some(http::header::AUTHORIZATION);
-    sent.filter(|name| !told.contains_key(*name)).cloned().chain(token).collect()
+    let identity = route.identity_headers.iter().map(|identity| &identity.header);
+    let mut removed: Vec<HeaderName> =
+        sent.chain(identity).filter(|name| !told.contains_key(*name)).cloned().chain(token).collect();
+    removed.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    removed.dedup();
+    removed
 }
 
 fn identity(route: &Route, permit: &Permit) -> Result<HeaderMap, Rejection> {
@@ -218,6 +229,15 @@ fn with_problem_in_header(mut verdict: Response<ResponseBody>) -> Response<Respo
         && let Ok(problem) = HeaderValue::from_bytes(verdict.body().said())
     {
         verdict.headers_mut().insert(X_VALGATE_PROBLEM, problem);
+    }
+    verdict
+}
+
+/// ingress-nginx knows 401 and 403; all else is an error of its own to it, with status 500, which would blame the
+/// server for what the client did.
+fn with_known_status(mut verdict: Response<ResponseBody>) -> Response<ResponseBody> {
+    if verdict.status().is_client_error() && verdict.status() != StatusCode::UNAUTHORIZED {
+        *verdict.status_mut() = StatusCode::FORBIDDEN;
     }
     verdict
 }

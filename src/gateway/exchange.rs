@@ -5,19 +5,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http::header::ORIGIN;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::activity::Busy;
 use super::authenticate::Temperature;
-use super::core::Core;
+use super::core::{Core, RequestLimits};
 use super::forwarded::Provenance;
 use super::long_lived::{Ending, Stream};
 use super::peer::{Inbound, Peer};
 use super::refusals::{Cut, Examined, Noted};
 use super::route::Route;
+use super::sanitize::host_of;
 use crate::catalogue::Reason;
 use crate::certificate::ClientCertificate;
-use crate::clock::Monotonic;
+use crate::clock::{Clock, Monotonic};
 use crate::cors::Sharing;
 use crate::policy::{Enforcement, Permit};
 use crate::rejection::Rejection;
@@ -145,6 +147,17 @@ impl Exchange {
         self.rejection = rejection;
     }
 
+    /// Lets the page that asked read a refusal that came before the route was found, if the route that its host and path
+    /// lead to would: a page shall see that its method is wrong or the gateway overloaded.
+    pub(super) fn share_refusal(&mut self, origin: Option<HeaderValue>) {
+        let (None, None, Some(origin)) = (&self.route, &self.sharing, origin) else { return };
+        let authority = self.uri.authority().and_then(|name| HeaderValue::from_str(name.as_str()).ok());
+        let host = self.host.clone().or(authority).and_then(|authority| host_of(&authority).ok());
+        let route = host.and_then(|host| self.core.routes.nearest(&host, self.uri.path(), &self.method));
+        let cors = route.and_then(|route| route.cors.as_ref());
+        self.sharing = cors.map(|cors| cors.judge(&HeaderMap::from_iter([(ORIGIN, origin)])));
+    }
+
     /// Counts bytes of the response's body.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
@@ -170,6 +183,16 @@ impl Exchange {
             Ending::Revoked => Outcome::TokenRevoked,
         };
         self.write(outcome, Some(ending.reason()));
+    }
+
+    /// The response was a WebSocket that was ended because nothing passed on it.
+    pub(super) fn fell_idle(mut self: Box<Self>) {
+        self.write(Outcome::Idle, None);
+    }
+
+    /// Time, and the bounds on requests.
+    pub(super) fn clock_and_limits(&self) -> (Clock, RequestLimits) {
+        (self.core.clock.clone(), self.core.limits)
     }
 
     /// The upstream broke off in the middle of its response.

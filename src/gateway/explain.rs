@@ -99,14 +99,16 @@ impl Explainer {
                         LookAgain::Failed | LookAgain::TimedOut => LookedAgain::Failed,
                     };
                 }
-                Err(Lacking::Verdict(Need::Introspection(issuer))) => match issuer.introspect(token).await {
-                    Ok(answer) => introspected = Some(answer),
-                    Err(unavailable) => {
-                        let mut report = Report::default();
-                        report.note(Check::Introspection.name(), Err(&unavailable), (None, None));
-                        return report;
+                Err(Lacking::Verdict(Need::Introspection(issuer))) => {
+                    match issuer.introspect(token.into()).await {
+                        Ok(answer) => introspected = Some(answer),
+                        Err(unavailable) => {
+                            let mut report = Report::default();
+                            report.note(Check::Introspection.name(), Err(&unavailable), (None, None));
+                            return report;
+                        }
                     }
-                },
+                }
                 Err(Lacking::StatusList(candidate)) => self.revocation.prepare(&candidate).await,
             }
         }

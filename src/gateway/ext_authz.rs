@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -16,7 +16,7 @@ use super::description::{Description, Line};
 use super::grpc;
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
-use crate::upstream::{BodyLimits, RequestBody};
+use crate::upstream::{BodyLimits, ClientBody, RequestBody};
 
 /// Far more than the head of any request that passes the limits; bodies are not asked for.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -32,7 +32,7 @@ pub async fn read(core: &Core, ask: Request<Incoming>) -> Result<Description, Re
         return Err(Reason::NoRoute.into());
     }
     let limits = BodyLimits { max_bytes: Some(MAX_BYTES), idle: core.limits.body_idle };
-    let (body, progress) = RequestBody::new(incoming, limits, Vec::new());
+    let (body, progress) = RequestBody::new(ClientBody::of_connection(incoming), limits, Vec::new());
     let body = tokio::time::timeout(core.limits.body_idle, body.collect()).await;
     let Ok(body) = body else { return Err(Reason::BodyTimeout.into()) };
     let body = body.map_err(|_| progress.failure().unwrap_or(Reason::ClientClosed))?.to_bytes();
@@ -44,6 +44,8 @@ pub fn answer(verdict: &Response<ResponseBody>, removed: &[HeaderName]) -> Respo
     let headers = verdict.headers().iter().map(|(name, value)| HeaderValueOption::replacing(name, value));
     let (code, outcome) = if verdict.status().is_success() {
         let headers_to_remove = removed.iter().map(ToString::to_string).collect();
+        // They go into the request, where this one would be about the API's answer.
+        let headers = headers.filter(|option| option.name() != CACHE_CONTROL.as_str());
         (GRPC_OK, Outcome::Ok(OkResponse { headers: headers.collect(), headers_to_remove }))
     } else {
         let status = Some(HttpStatus { code: i32::from(verdict.status().as_u16()) });
@@ -113,6 +115,10 @@ impl HeaderValueOption {
             value: String::from_utf8_lossy(value.as_bytes()).into_owned(),
         };
         Self { header: Some(header), append: Some(false), append_action: OVERWRITE_IF_EXISTS_OR_ADD }
+    }
+
+    fn name(&self) -> &str {
+        self.header.as_ref().map_or("", |header| &header.key)
     }
 }
 

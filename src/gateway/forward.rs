@@ -17,6 +17,7 @@ use super::body::ResponseBody;
 use super::core::Core;
 use super::credential::TokenSource;
 use super::exchange::Exchange;
+use super::extended_connect;
 use super::peer::{Inbound, Peer};
 use super::reserved::strip_response;
 use super::route::{HostHeader, Route};
@@ -27,7 +28,7 @@ use super::websocket::{self, Ends};
 use crate::catalogue::Reason;
 use crate::policy::Permit;
 use crate::rejection::Rejection;
-use crate::upstream::{BodyLimits, Outgoing, RequestBody, UpstreamError};
+use crate::upstream::{BodyLimits, HandshakeKey, Outgoing, RequestBody, UpstreamError, mark};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// W3C Trace Context. A valid one is passed on as it came, since no span of ours is exported that could be a parent;
@@ -50,7 +51,9 @@ pub async fn forward(
         return Err(Rejection::new(Reason::Internal).log("the route's upstream does not exist"));
     };
     let is_websocket = websocket::is_asked_for(&request, inbound);
+    let is_extended_connect = request.is_extended_connect();
     let (mut parts, authority, incoming) = request.into_parts();
+    let key = HandshakeKey::of(&parts.headers).filter(|_| is_extended_connect);
     let limits = BodyLimits { max_bytes: route.max_body, idle: core.limits.body_idle };
     check_length(&parts.headers, limits)?;
     let has_body = !incoming.is_end_stream();
@@ -67,7 +70,7 @@ pub async fn forward(
     trailers::announce(&trailers, &mut parts.headers);
     let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| is_websocket);
     if is_websocket {
-        websocket::mark(&mut parts.headers);
+        mark(&mut parts.headers);
     }
     let (body, progress) = RequestBody::new(incoming, limits, trailers);
     exchange.body = Some(Rc::clone(&progress));
@@ -84,6 +87,9 @@ pub async fn forward(
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if is_extended_connect {
+            extended_connect::check_refusal(response.status())?;
+        }
         return Ok(Served {
             response: response.map(|body| ResponseBody::upstream(body, is_grpc)),
             websocket: None,
@@ -94,7 +100,11 @@ pub async fn forward(
     };
     let in_use = response.body_mut().take_in_use();
     let ends = Ends::join(upgrade, &mut response, in_use);
-    Ok(Served { response: websocket::accepted(response), websocket: Some(ends) })
+    let mut response = websocket::accepted(response);
+    if is_extended_connect {
+        response = extended_connect::accepted(response, key.as_ref())?;
+    }
+    Ok(Served { response, websocket: Some(ends) })
 }
 
 /// How long a client that met an upstream without room or health is told to wait, at the least.

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, HeaderName, LOCATION, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{CACHE_CONTROL, HeaderName, LOCATION, ORIGIN, STRICT_TRANSPORT_SECURITY};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::ResponseBody;
@@ -24,6 +24,7 @@ use crate::cors::{AnsweredBy, Cors, Preflight, Sharing};
 use crate::policy::{Access, Permit};
 use crate::rejection::Rejection;
 use crate::telemetry::metrics::Protocol;
+use crate::upstream::ClientBody;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -57,41 +58,63 @@ impl Gateway {
     ) -> Response<ResponseBody> {
         let core = self.core();
         let form = Form::of(request.headers());
+        let origin = sole(request.headers(), &ORIGIN);
         let mut exchange = Box::new(Exchange::begin(&core, peer, &request, &inbound));
         let outcome = match inbound.violation() {
             Some(rejection) => Err(rejection),
-            None => serve(&core, peer, request, &inbound, &mut exchange).await,
+            None => serve(&core, peer, inbound.body_of(request), &inbound, &mut exchange).await,
         };
         match outcome.map_err(|rejection| inbound.blame(rejection)) {
-            Ok(Served { mut response, websocket: Some(ends) }) if inbound.tunnel() => {
+            Ok(Served { mut response, websocket: Some(ends) }) => {
+                let has_connection = inbound.is_http1();
+                let Some(tunnel) = inbound.tunnel() else {
+                    let unasked = Rejection::new(Reason::Internal).log("the connection cannot be upgraded");
+                    return answer(&core, peer, form, Err(unasked), exchange);
+                };
                 response.headers_mut().insert(X_REQUEST_ID, exchange.request_id.header_value());
-                peer.activity.speaks(Protocol::Upgraded);
+                if has_connection {
+                    peer.activity.speaks(Protocol::Upgraded);
+                }
                 exchange.answered(response.status(), None);
-                ends.carry(exchange);
+                ends.carry(exchange, tunnel);
                 response
             }
             Ok(Served { response, .. }) => answer(&core, peer, form, Ok(response), exchange),
-            Err(rejection) => answer(&core, peer, form, Err(rejection), exchange),
+            Err(rejection) => {
+                exchange.share_refusal(origin);
+                answer(&core, peer, form, Err(rejection), exchange)
+            }
         }
     }
 
-    /// Sends a request on to the same URL with `https` on this port (RFC 9110 section 15.4.9).
-    pub fn redirect(
+    /// Sends a request on to the same URL with `https` on this port (RFC 9110 section 15.4.9). One that came to a trusted
+    /// proxy by HTTPS has arrived: it is served, or it would be sent round for ever.
+    pub async fn redirect(
         &self,
         peer: &Peer,
         request: Box<Request<Incoming>>,
-        inbound: &Inbound,
+        inbound: Inbound,
         port: u16,
     ) -> Response<ResponseBody> {
         let core = self.core();
+        if core.trusted_proxies.provenance(peer, request.headers()).is_https {
+            return self.handle(peer, request, inbound).await;
+        }
         let form = Form::of(request.headers());
-        let exchange = Box::new(Exchange::begin(&core, peer, &request, inbound));
+        let exchange = Box::new(Exchange::begin(&core, peer, &request, &inbound));
         let outcome = match inbound.violation() {
             Some(rejection) => Err(rejection),
-            None => CleanRequest::sanitize(request, core.limits).and_then(|clean| to_https(&clean, port)),
+            None => CleanRequest::sanitize(inbound.body_of(request), core.limits)
+                .and_then(|clean| to_https(&clean, port)),
         };
         answer(&core, peer, form, outcome, exchange)
     }
+}
+
+/// The value of a header that is there once.
+fn sole(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none()).cloned()
 }
 
 fn answer(
@@ -145,7 +168,7 @@ fn to_https(request: &CleanRequest, port: u16) -> Result<Response<ResponseBody>,
 async fn serve(
     core: &Core,
     peer: &Peer,
-    request: Box<Request<Incoming>>,
+    request: Box<Request<ClientBody>>,
     inbound: &Inbound,
     exchange: &mut Exchange,
 ) -> Result<Served, Rejection> {

@@ -2,7 +2,8 @@
 //!
 //! A response registers when it first has to wait for more, so that the short ones pay nothing. What was registered
 //! is looked at several times a second: the token's end is a comparison, and its revocation is only looked up when a
-//! feed has changed since the request's own check, so that no revocation falls between the two.
+//! feed has changed since the request's own check, so that no revocation falls between the two. Where the issuer was
+//! asked about the token, it is asked again whenever its word has run out.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -12,11 +13,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::catalogue::Reason;
-use crate::clock::Clock;
+use crate::clock::{Clock, Monotonic};
 use crate::revocation::{LiveToken, RevocationPolicies};
 
 /// How often the long-lived responses are looked at: a revocation ends them well within a second.
 pub const SWEEP: Duration = Duration::from_millis(200);
+
+/// At the least between two questions about one response, however short the issuer's word holds.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The long-lived responses of one core.
 #[derive(Debug, Default)]
@@ -27,6 +31,8 @@ pub struct LongLived(RefCell<Vec<Weak<Stream>>>);
 pub struct Stream {
     token: LiveToken,
     seen: Cell<u64>,
+    /// When the issuer is to be asked again, where it was asked; `None` while it is.
+    ask_at: Cell<Option<Monotonic>>,
     ended: Cell<Option<Ending>>,
     waker: RefCell<Option<Waker>>,
     changed: Notify,
@@ -57,6 +63,7 @@ impl LongLived {
         let stream = Rc::new(Stream {
             token: token.clone(),
             seen: Cell::new(token.generation()),
+            ask_at: Cell::new(token.confirmed_until()),
             ended: Cell::new(None),
             waker: RefCell::new(None),
             changed: Notify::new(),
@@ -65,12 +72,20 @@ impl LongLived {
         stream
     }
 
-    /// Ends those whose token has ended, and forgets those that are over.
-    pub fn sweep(&self, revocation: &RevocationPolicies, clock: &Clock) {
-        let mut ended = Vec::new();
+    /// Ends those whose token has ended, and forgets those that are over. Of those that are returned the issuer is to
+    /// be asked, by [`Stream::confirm`].
+    pub fn sweep(&self, revocation: &RevocationPolicies, clock: &Clock) -> Vec<Rc<Stream>> {
+        let (mut ended, mut unconfirmed) = (Vec::new(), Vec::new());
+        let now = clock.monotonic();
         self.0.borrow_mut().retain(|stream| {
             let Some(stream) = stream.upgrade() else { return false };
-            let Some(ending) = stream.judge(revocation, clock) else { return true };
+            let Some(ending) = stream.judge(revocation, clock) else {
+                if stream.ask_at.get().is_some_and(|at| at <= now) {
+                    stream.ask_at.set(None);
+                    unconfirmed.push(stream);
+                }
+                return true;
+            };
             ended.push((stream, ending));
             false
         });
@@ -78,6 +93,7 @@ impl LongLived {
         for (stream, ending) in ended {
             stream.end(ending);
         }
+        unconfirmed
     }
 }
 
@@ -93,6 +109,17 @@ impl Stream {
                 None
             }
             Err(_) => Some(Ending::Revoked),
+        }
+    }
+
+    /// Asks the issuer again, and ends the response if it no longer stands behind the token. While it cannot be asked,
+    /// what was let in stays, as with a feed.
+    pub async fn confirm(&self, clock: &Clock) {
+        let soon = |clock: &Clock| Monotonic(clock.monotonic().0.saturating_add(ASK_AGAIN));
+        match self.token.confirm().await {
+            Ok(Some(until)) => self.ask_at.set(Some(until.max(soon(clock)))),
+            Ok(None) => self.end(Ending::Revoked),
+            Err(_) => self.ask_at.set(Some(soon(clock))),
         }
     }
 

@@ -13,6 +13,8 @@ mod expiry_hint;
 mod explain;
 mod explanation;
 mod ext_authz;
+mod ext_authz_http;
+mod extended_connect;
 mod failed_attempts;
 mod forward;
 mod forwarded;

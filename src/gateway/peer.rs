@@ -2,14 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
 
 use super::activity::Activity;
 use crate::catalogue::Reason;
 use crate::certificate::ClientCertificate;
 use crate::http1::{Turn, Violation};
 use crate::rejection::Rejection;
+use crate::upstream::ClientBody;
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -78,13 +81,22 @@ impl Peer {
     }
 }
 
+/// A connection or stream that is no longer HTTP.
+#[derive(Debug)]
+pub struct Tunnel {
+    _hold: Option<Arc<()>>,
+}
+
 /// How a request came over its connection.
 #[derive(Debug)]
 pub enum Inbound {
     /// As its turn on an HTTP/1.1 connection whose framing is guarded.
     Http1(Turn),
     /// As a stream of an HTTP/2 connection.
-    Http2,
+    Http2 {
+        /// To be held for as long as the stream is a WebSocket.
+        hold: Option<Arc<()>>,
+    },
     /// The guard refused it; the request at hand is only a stand-in.
     Refused(Violation),
 }
@@ -94,8 +106,19 @@ impl Inbound {
     pub(super) fn violation(&self) -> Option<Rejection> {
         match self {
             Self::Refused(violation) => Some((*violation).into()),
-            Self::Http1(_) | Self::Http2 => None,
+            Self::Http1(_) | Self::Http2 { .. } => None,
         }
+    }
+
+    /// The request with what becomes of its body if nobody wants it.
+    pub(super) fn body_of(&self, request: Box<Request<Incoming>>) -> Box<Request<ClientBody>> {
+        let body = if self.is_http1() { ClientBody::of_connection } else { ClientBody::of_stream };
+        Box::new((*request).map(body))
+    }
+
+    /// Whether it has its connection for itself.
+    pub(super) fn is_http1(&self) -> bool {
+        matches!(self, Self::Http1(_))
     }
 
     /// Whether the connection could become something else after this request.
@@ -103,11 +126,13 @@ impl Inbound {
         matches!(self, Self::Http1(turn) if turn.offers_upgrade())
     }
 
-    /// From the end of this request on, the connection is no longer HTTP. False if it cannot be.
-    pub(super) fn tunnel(self) -> bool {
+    /// From the end of this request on, the connection, or by HTTP/2 the stream, is no longer HTTP. Gives what is to be
+    /// held until its end; `None` if it cannot be.
+    pub(super) fn tunnel(self) -> Option<Tunnel> {
         match self {
-            Self::Http1(turn) => turn.tunnel(),
-            Self::Http2 | Self::Refused(_) => false,
+            Self::Http1(turn) => turn.tunnel().then_some(Tunnel { _hold: None }),
+            Self::Http2 { hold } => hold.map(|hold| Tunnel { _hold: Some(hold) }),
+            Self::Refused(_) => None,
         }
     }
 

@@ -134,6 +134,20 @@ impl Routes {
         }
     }
 
+    /// The route that host and path lead to, though it may refuse the method or the spelling.
+    pub(super) fn nearest(&self, host: &str, path: &str, method: &Method) -> Option<&Arc<Route>> {
+        let path = RequestPath::check(path).ok()?;
+        let id = match self.table.find(host, &path, method) {
+            Found::Route(id) => id,
+            Found::OtherMethods(allowed) => match self.table.find(host, &path, allowed.first()?) {
+                Found::Route(id) => id,
+                _ => return None,
+            },
+            _ => return None,
+        };
+        self.all.get(usize::from(id.0))
+    }
+
     /// Whether the name that a TLS connection was made for and the host of a request on it are two different hosts
     /// of this configuration: then rules made for the one could be walked around by way of the other (RFC 9110
     /// section 15.5.20). A name that no route knows decides nothing.

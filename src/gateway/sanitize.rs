@@ -8,16 +8,17 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::core::RequestLimits;
+use super::extended_connect;
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
+use crate::upstream::ClientBody;
 
 /// A request with one reading: one host, a target in origin-form, no method or expectation that is not carried. Its
 /// body is not looked at.
 #[derive(Debug)]
-pub struct CleanRequest<B = Incoming> {
+pub struct CleanRequest<B = ClientBody> {
     /// Boxed, since it is large and goes from step to step.
     request: Box<Request<B>>,
     authority: HeaderValue,
@@ -26,7 +27,8 @@ pub struct CleanRequest<B = Incoming> {
 
 impl<B> CleanRequest<B> {
     /// Checks a request, or says why it is refused.
-    pub fn sanitize(request: Box<Request<B>>, limits: RequestLimits) -> Result<Self, Rejection> {
+    pub fn sanitize(mut request: Box<Request<B>>, limits: RequestLimits) -> Result<Self, Rejection> {
+        extended_connect::read(&mut request)?;
         check_method(request.method())?;
         if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > limits.uri) {
             return Err(Reason::UriTooLong.into());
@@ -67,6 +69,11 @@ impl<B> CleanRequest<B> {
     /// The headers as they came.
     pub fn headers(&self) -> &HeaderMap {
         self.request.headers()
+    }
+
+    /// Whether it asks for a WebSocket in the form of HTTP/2.
+    pub fn is_extended_connect(&self) -> bool {
+        extended_connect::is_extended(&self.request)
     }
 
     /// The request without what could say who sends it.

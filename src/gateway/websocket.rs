@@ -1,12 +1,13 @@
 //! WebSocket connections (RFC 6455): carried as they are, watched only for where a frame ends, so that a close frame
 //! can be put between two of them when the token ends.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderName, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Response};
+use http::header::{SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{Method, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -14,26 +15,24 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::long_lived::{Ending, Stream};
-use super::peer::Inbound;
+use super::peer::{Inbound, Tunnel};
 use super::sanitize::CleanRequest;
-use crate::upstream::InUse;
+use crate::clock::{Clock, Monotonic};
+use crate::upstream::{InUse, mark};
 
-/// Whether the request asks for a WebSocket and nothing else (RFC 6455 section 4.1). Other upgrades are not carried:
-/// without the header the request is an ordinary one (RFC 9110 section 7.8).
+/// Whether the request asks for a WebSocket and nothing else (RFC 6455 section 4.1, RFC 8441). Other upgrades are not
+/// carried: without the header the request is an ordinary one (RFC 9110 section 7.8).
 pub fn is_asked_for(request: &CleanRequest, inbound: &Inbound) -> bool {
+    if request.is_extended_connect() {
+        return true;
+    }
     let headers = request.headers();
     let mut upgrades = headers.get_all(UPGRADE).iter();
     let asks = upgrades.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     asks && upgrades.next().is_none()
         && request.method() == Method::GET
-        && headers.contains_key(HeaderName::from_static("sec-websocket-key"))
+        && headers.contains_key(SEC_WEBSOCKET_KEY)
         && inbound.offers_upgrade()
-}
-
-/// Puts the headers of the handshake back, which are otherwise removed as concerning one connection only.
-pub fn mark(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 /// The two ends of a WebSocket connection, before either side is ready.
@@ -53,13 +52,12 @@ impl Ends {
     }
 
     /// Carries the connection to its end in a task of its own.
-    pub fn carry(self, exchange: Box<Exchange>) {
+    pub fn carry(self, exchange: Box<Exchange>, tunnel: Tunnel) {
         tokio::task::spawn_local(async move {
-            let stream = exchange.watch();
-            let _in_use = self.in_use;
+            let (_in_use, _tunnel) = (self.in_use, tunnel);
             match tokio::try_join!(self.client, self.upstream) {
                 Ok((client, upstream)) => {
-                    carry(TokioIo::new(client), TokioIo::new(upstream), stream, exchange).await;
+                    carry(TokioIo::new(client), TokioIo::new(upstream), exchange).await;
                 }
                 Err(error) => tracing::debug!(%error, "a WebSocket handshake was not completed"),
             }
@@ -74,40 +72,104 @@ pub fn accepted<B>(response: Response<B>) -> Response<ResponseBody> {
     response
 }
 
-/// How long the frame at hand may take to end once the connection has to.
+/// What is read at a time.
+const BUFFER: usize = 16 * 1024;
+
+/// How long the frame at hand may take to end once the connection has to, and the client to take our last.
 const LAST_FRAME: Duration = Duration::from_millis(500);
 
 /// How long an upstream may take to close after the client has.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-async fn carry<C, U>(client: C, upstream: U, stream: Option<Rc<Stream>>, mut exchange: Box<Exchange>)
+/// Why the gateway ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Its token has ended.
+    Token(Ending),
+    /// Nothing has passed for too long.
+    Idle,
+}
+
+/// What both directions of a connection go by.
+struct Watch {
+    stream: Option<Rc<Stream>>,
+    clock: Clock,
+    passed_at: Cell<Monotonic>,
+    /// How long nothing may pass.
+    idle: Duration,
+    /// How long either side may take nothing of what is there for it.
+    stall: Duration,
+}
+
+async fn carry<C, U>(client: C, upstream: U, mut exchange: Box<Exchange>)
 where
     C: AsyncRead + AsyncWrite,
     U: AsyncRead + AsyncWrite,
 {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
-    let stream = stream.as_deref();
+    let watch = &exchange.watch_websocket();
     let up = async {
         tokio::select! {
-            _ = tokio::io::copy(&mut from_client, &mut to_upstream) => {}
-            _ = ended(stream) => {}
+            () = pass(&mut from_client, &mut to_upstream, watch) => {}
+            _ = watch.end() => {}
         }
         let _ = to_upstream.shutdown().await;
     };
     let mut passed = 0;
-    let ending = {
-        let mut down = pin!(pump(&mut from_upstream, &mut to_client, stream, &mut passed));
+    let end = {
+        let mut down = pin!(pump(&mut from_upstream, &mut to_client, watch, &mut passed));
         tokio::select! {
             biased;
-            ending = down.as_mut() => ending,
+            end = down.as_mut() => end,
             () = up => tokio::time::timeout(LAST_WORDS, down).await.unwrap_or_default(),
         }
     };
     exchange.sent(passed);
-    match ending {
-        Some(ending) => exchange.cut(ending),
+    match end {
+        Some(End::Token(ending)) => exchange.cut(ending),
+        Some(End::Idle) => exchange.fell_idle(),
         None => exchange.completed(),
+    }
+}
+
+impl Watch {
+    /// Resolves when the gateway has to end the connection.
+    async fn end(&self) -> End {
+        tokio::select! {
+            biased;
+            ending = ended(self.stream.as_deref()) => End::Token(ending),
+            () = self.idled() => End::Idle,
+        }
+    }
+
+    async fn idled(&self) {
+        loop {
+            let quiet = self.passed_at.get().until(self.clock.monotonic());
+            match self.idle.checked_sub(quiet) {
+                Some(rest) if !rest.is_zero() => tokio::time::sleep(rest).await,
+                _ => return,
+            }
+        }
+    }
+
+    fn note(&self) {
+        self.passed_at.set(self.clock.monotonic());
+    }
+
+    /// Writes all of it; false if that fails or takes too long.
+    async fn write<W: AsyncWrite + Unpin>(&self, to: &mut W, data: &[u8]) -> bool {
+        let writing = async { to.write_all(data).await.is_ok() && to.flush().await.is_ok() };
+        tokio::time::timeout(self.stall, writing).await.unwrap_or(false)
+    }
+}
+
+impl Exchange {
+    fn watch_websocket(&self) -> Watch {
+        let (clock, limits) = self.clock_and_limits();
+        let (idle, stall) = (limits.websocket_idle, limits.body_idle);
+        let passed_at = Cell::new(clock.monotonic());
+        Watch { stream: self.watch(), clock, passed_at, idle, stall }
     }
 }
 
@@ -118,49 +180,73 @@ async fn ended(stream: Option<&Stream>) -> Ending {
     }
 }
 
-/// Copies from the upstream to the client until either closes or fails, or the token ends: then, at the end of the
-/// frame at hand, a close frame follows. Only reading is ever given up, so that no frame is cut in two.
-async fn pump<R, W>(from: &mut R, to: &mut W, stream: Option<&Stream>, passed: &mut usize) -> Option<Ending>
+/// Copies from the client to the upstream until either closes or fails.
+async fn pass<R, W>(from: &mut R, to: &mut W, watch: &Watch)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or_default();
+        let data = buffer.get(..read).unwrap_or_default();
+        watch.note();
+        if data.is_empty() || !watch.write(to, data).await {
+            return;
+        }
+    }
+}
+
+/// Copies from the upstream to the client until either closes or fails, or the connection has to end: then, at the end
+/// of the frame at hand, a close frame follows. Only reading is ever given up, so that no frame is cut in two.
+async fn pump<R, W>(from: &mut R, to: &mut W, watch: &Watch, passed: &mut usize) -> Option<End>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let mut frames = Frames::default();
-    let mut buffer = vec![0; 16 * 1024];
-    let mut ending = None;
+    let mut buffer = vec![0; BUFFER];
+    let mut end = None;
     let mut last_frame = pin!(tokio::time::sleep(LAST_FRAME));
     loop {
-        if let Some(ending) = ending.filter(|_| frames.at_boundary()) {
-            let _ = to.write_all(&close_frame(ending)).await;
+        if let Some(end) = end.filter(|_| frames.at_boundary()) {
+            let _ = tokio::time::timeout(LAST_FRAME, to.write_all(&close_frame(end))).await;
             break;
         }
-        let most = if ending.is_some() { frames.rest_of_frame().min(buffer.len()) } else { buffer.len() };
+        let most = if end.is_some() { frames.rest_of_frame().min(buffer.len()) } else { buffer.len() };
         let read = tokio::select! {
             biased;
-            why = ended(stream), if ending.is_none() => {
-                ending = Some(why);
+            why = watch.end(), if end.is_none() => {
+                end = Some(why);
                 last_frame.set(tokio::time::sleep(LAST_FRAME));
                 continue;
             }
-            () = last_frame.as_mut(), if ending.is_some() => break,
+            () = last_frame.as_mut(), if end.is_some() => break,
             read = from.read(buffer.get_mut(..most).unwrap_or_default()) => read.unwrap_or_default(),
         };
         let data = buffer.get(..read).unwrap_or_default();
-        if data.is_empty() || to.write_all(data).await.is_err() || to.flush().await.is_err() {
+        watch.note();
+        if data.is_empty() || !watch.write(to, data).await {
             break;
         }
         frames.advance(data);
         *passed = passed.saturating_add(read);
     }
-    let _ = to.shutdown().await;
-    ending
+    let _ = tokio::time::timeout(LAST_FRAME, to.shutdown()).await;
+    end
 }
 
-/// Status 1008, policy violation, with the code in words (RFC 6455 sections 5.5.1 and 7.4.1).
-fn close_frame(ending: Ending) -> Vec<u8> {
-    let reason = ending.reason();
-    let text = format!("{}: {}", reason.code(), reason.name());
-    let mut payload = 1008_u16.to_be_bytes().to_vec();
+/// Why, in a number and in words (RFC 6455 sections 5.5.1 and 7.4.1): 1008, policy violation, with the code; 1001, going
+/// away.
+fn close_frame(end: End) -> Vec<u8> {
+    let (status, text) = match end {
+        End::Token(ending) => {
+            let reason = ending.reason();
+            (1008_u16, format!("{}: {}", reason.code(), reason.name()))
+        }
+        End::Idle => (1001, "idle".to_owned()),
+    };
+    let mut payload = status.to_be_bytes().to_vec();
     payload.extend(text.bytes().take(123));
     let mut frame = vec![0x88, u8::try_from(payload.len()).unwrap_or(125)];
     frame.append(&mut payload);
@@ -218,7 +304,7 @@ fn payload_length(head: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ending, Frames, close_frame};
+    use super::{End, Ending, Frames, close_frame};
 
     #[test]
     fn frames_are_followed_whatever_the_split() {
@@ -244,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_close_frame_is_one_whole_frame() {
-        let frame = close_frame(Ending::Revoked);
+        let frame = close_frame(End::Token(Ending::Revoked));
         let mut frames = Frames::default();
         frames.advance(&frame);
         assert!(frames.at_boundary());

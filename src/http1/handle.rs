@@ -42,6 +42,11 @@ impl GuardHandle {
         self.0.refusal.get().map(|refusal| refusal.violation)
     }
 
+    /// The same, if it was in a request's head, so that nothing else tells of it unless its turn came.
+    pub fn violation_of_head(&self) -> Option<Violation> {
+        self.0.refusal.get().filter(|refusal| !refusal.in_body).map(|refusal| refusal.violation)
+    }
+
     pub(super) fn new() -> (Self, Arc<Shared>) {
         let shared = Arc::new(Shared::default());
         (Self(Arc::clone(&shared)), shared)

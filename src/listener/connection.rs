@@ -1,14 +1,16 @@
 //! One connection: TLS, the choice of HTTP version, and requests until it ends.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,10 +19,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::calm::Calm;
+use super::conduct::Conduct;
 use super::crowd::Member;
 use super::drain::DrainSignal;
 use super::linger::Linger;
-use super::pace::{Paced, StreamExecutor};
+use super::pace::{Paced, StreamExecutor, hold_websocket};
 use super::protocol::begins_with_http2_preface;
 use super::proxy_protocol;
 use super::serve::{ListenerSettings, Role};
@@ -54,6 +58,9 @@ impl HttpSettings {
             .keep_alive_timeout(settings.handshake)
             .max_pending_accept_reset_streams(20)
             .max_local_error_reset_streams(100);
+        if settings.takes_websockets {
+            http2.enable_connect_protocol();
+        }
         Self { http1, http2, guard: settings.guard }
     }
 }
@@ -185,14 +192,20 @@ impl Connection {
         let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
         self.member.activity().speaks(protocol);
         let stream = Linger::new(stream, self.settings.stall);
+        let core = self.gateway.core();
+        let conduct = Conduct::new(self.address, Arc::clone(&self.settings.name), Rc::clone(&core.metrics));
+        let conduct = Rc::new(conduct);
         let outcome = if is_http2 {
+            let calm = Calm::new(self.settings.control_frames, core.clock.clone());
+            drop(core);
+            let stream = Turns::new(stream, calm, Rc::clone(&conduct));
             // Boxed, so that connections of HTTP/1.1 have no room for it.
-            Box::pin(self.speak_http2(Turns::new(stream), peer, drain)).await
+            Box::pin(self.speak_http2(stream, peer, drain)).await
         } else {
             self.speak_http1(stream, peer, drain).await
         };
         if let Err(error) = outcome {
-            self.note(is_http2, &error);
+            self.note(is_http2, conduct.is_flood(), &error);
         }
         // A connection that was upgraded goes on in a task of its own, and keeps its place.
         self.member.activity().quiet().await;
@@ -204,9 +217,12 @@ impl Connection {
     {
         self.member.may_be_idle_for(self.settings.idle);
         let (guard, handle) = Guard::new(stream, self.http.guard);
+        // Set once what the guard refused has come to its turn, and so to a line in the access log.
+        let is_told = Cell::new(false);
         let service = service_fn(|request| {
             let request = Box::new(request);
             let inbound = handle.begin().map_or_else(Inbound::Refused, Inbound::Http1);
+            is_told.set(is_told.get() || matches!(inbound, Inbound::Refused(_)));
             let (peer, drain) = (Rc::clone(&peer), &drain);
             // Boxed, since hyper would keep room for it as long as the connection lives.
             Box::pin(async move {
@@ -214,26 +230,34 @@ impl Connection {
                 Ok::<_, Infallible>(if drain.has_begun() { last(response) } else { response })
             })
         });
-        let mut connection =
-            pin!(self.http.http1.serve_connection(TokioIo::new(guard), service).with_upgrades());
-        tokio::select! {
-            biased;
-            outcome = connection.as_mut() => return outcome,
-            () = self.member.asked_to_leave() => return Ok(()),
-            patience = drain.begun() => {
-                tokio::select! {
-                    biased;
-                    outcome = connection.as_mut() => return outcome,
-                    () = self.member.asked_to_leave() => return Ok(()),
-                    () = self.idle_for(patience) => {}
+        let outcome = async {
+            let mut connection =
+                pin!(self.http.http1.serve_connection(TokioIo::new(guard), service).with_upgrades());
+            tokio::select! {
+                biased;
+                outcome = connection.as_mut() => return outcome,
+                () = self.member.asked_to_leave() => return Ok(()),
+                patience = drain.begun() => {
+                    tokio::select! {
+                        biased;
+                        outcome = connection.as_mut() => return outcome,
+                        () = self.member.asked_to_leave() => return Ok(()),
+                        () = self.idle_for(patience) => {}
+                    }
                 }
             }
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                outcome = connection.as_mut() => outcome,
+                () = self.member.asked_to_leave() => Ok(()),
+            }
         }
-        connection.as_mut().graceful_shutdown();
-        tokio::select! {
-            outcome = connection.as_mut() => outcome,
-            () = self.member.asked_to_leave() => Ok(()),
+        .await;
+        if let Some(violation) = handle.violation_of_head().filter(|_| !is_told.get()) {
+            let (client, listener) = (self.address, &self.settings.name);
+            tracing::info!(%client, %listener, %violation, "the client left before its bad request could be refused");
         }
+        outcome
     }
 
     async fn speak_http2<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>
@@ -247,7 +271,9 @@ impl Connection {
             let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
             // Boxed, since it is moved several times on its way to becoming a task.
             Box::pin(async move {
-                let response = respond(&gateway, &settings, &peer, request, Inbound::Http2).await;
+                let inbound =
+                    Inbound::Http2 { hold: (request.method() == Method::CONNECT).then(hold_websocket) };
+                let response = respond(&gateway, &settings, &peer, request, inbound).await;
                 Ok::<_, Infallible>(response.map(Paced::new))
             })
         });
@@ -282,8 +308,10 @@ impl Connection {
     }
 
     /// What ended a connection below HTTP, where no response could be given.
-    fn note(&self, is_http2: bool, error: &hyper::Error) {
-        let kind = if error.is_timeout() {
+    fn note(&self, is_http2: bool, is_flood: bool, error: &hyper::Error) {
+        let kind = if is_flood {
+            ProtocolError::Http2Flood
+        } else if error.is_timeout() {
             ProtocolError::HeaderTimeout
         } else if error.is_incomplete_message() {
             ProtocolError::UnexpectedEnd
@@ -357,7 +385,7 @@ async fn respond(
         return Box::pin(gateway.decide(peer, *request, inbound, decisions)).await;
     }
     match &settings.role {
-        Role::RedirectToHttps(port) => gateway.redirect(peer, request, &inbound, *port),
+        Role::RedirectToHttps(port) => gateway.redirect(peer, request, inbound, *port).await,
         Role::Tls(_) | Role::Plaintext => gateway.handle(peer, request, inbound).await,
     }
 }

@@ -4,6 +4,8 @@
 //! Each core accepts on a socket of its own (`SO_REUSEPORT`), so that no connection crosses threads.
 
 mod bind;
+mod calm;
+mod conduct;
 mod connection;
 mod crowd;
 mod drain;

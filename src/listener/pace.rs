@@ -5,10 +5,11 @@
 //! upstream's connections behind them for as long as it likes. The library waits for a window without a limit, and
 //! nothing but the task of the stream can end it; so that is where the time is taken.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,6 +32,16 @@ struct Pace {
     pieces: Cell<u64>,
     /// The last of them waits for the client, as far as is known.
     is_waiting: Cell<bool>,
+    /// Held for as long as the stream is a WebSocket.
+    websocket: RefCell<Weak<()>>,
+}
+
+/// What whoever carries the current stream's WebSocket has to hold until it is over.
+pub fn hold_websocket() -> Arc<()> {
+    let hold = Arc::new(());
+    // Outside of any stream there is nothing to hold.
+    let _ = PACE.try_with(|pace| pace.websocket.replace(Arc::downgrade(&hold)));
+    hold
 }
 
 /// Runs the streams of HTTP/2 connections, each a task, and drops those whose clients take nothing for too long.
@@ -48,6 +59,11 @@ impl StreamExecutor {
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
+        // What a stream's own task begins is the way to the client of the WebSocket that the stream has become.
+        if let Ok(websocket) = PACE.try_with(|pace| pace.websocket.borrow().clone()) {
+            tokio::task::spawn_local(unless_left_over(stream, websocket, self.limit));
+            return;
+        }
         let pace = Rc::new(Pace::default());
         tokio::task::spawn_local(PACE.scope(Rc::clone(&pace), unless_stalled(stream, pace, self.limit)));
     }
@@ -77,6 +93,24 @@ async fn unless_stalled(stream: impl Future, pace: Rc<Pace>, limit: Duration) {
         Poll::Ready(())
     })
     .await;
+}
+
+/// Sends what a WebSocket has for its client; what the client has not taken long after the WebSocket was over is dropped.
+async fn unless_left_over(sending: impl Future, websocket: Weak<()>, limit: Duration) {
+    let left_over = async {
+        loop {
+            let was_over = websocket.strong_count() == 0;
+            tokio::time::sleep(limit).await;
+            if was_over {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = sending => {}
+        () = left_over => tracing::debug!("the end of a WebSocket was reset: its client does not open the window"),
+    }
 }
 
 /// A response's body, handed over in pieces that are counted.

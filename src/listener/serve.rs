@@ -35,6 +35,10 @@ pub struct ListenerSettings {
     pub hsts: Option<HeaderValue>,
     /// Bounds on what HTTP/1.1 clients send.
     pub guard: GuardLimits,
+    /// Frames that carry nothing of a request in a second on one HTTP/2 connection.
+    pub control_frames: u32,
+    /// Whether a WebSocket can be opened by HTTP/2 (RFC 8441).
+    pub takes_websockets: bool,
     /// The most requests at a time on one HTTP/2 connection.
     pub concurrent_streams: u32,
     /// How long a connection may go without a request.
@@ -117,6 +121,18 @@ pub async fn serve(
             }
         }
     }
+    // Those that were connected already and have not been accepted would be reset with the socket.
+    for (stream, address) in queued(socket) {
+        take_in(stream, address, manner.now(), &gateway, &crowd, &drain);
+    }
+}
+
+fn queued(socket: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let socket = socket.into_std().ok();
+    std::iter::from_fn(move || socket.as_ref()?.accept().ok()).filter_map(|(stream, address)| {
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, address))
+    })
 }
 
 fn take_in(

@@ -1,7 +1,7 @@
 //! The exact, in-memory index of one feed's revocations: lock-free for readers, one writer at a time.
 //!
 //! 256 shards, each a [`Table`] behind a pointer, so that growing one copies a 256th; a snapshot replaces all of them
-//! behind one pointer, so that readers see the old set or the new. 32 to 48 bytes an entry. Knows nothing of where
+//! behind one pointer, so that readers see the old set or the new. 32 to 39 bytes an entry. Knows nothing of where
 //! entries come from, nor whether they are fresh.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -117,10 +117,7 @@ impl Index {
     /// [`Full`]: there would be too many entries; none of the changes is in force.
     pub fn merge(&self, staged: &Staged) -> Result<bool, Full> {
         let _writer = self.write();
-        let max_entries = self.binding.max_entries;
-        if staged.revocations() > 0 && self.len().saturating_add(staged.revocations()) > max_entries {
-            return Err(Full { max_entries });
-        }
+        self.check_room_for(staged)?;
         let shards = self.shards.load();
         shards.kinds.fetch_or(staged.kinds(), Ordering::Release);
         let mut changed = false;
@@ -131,6 +128,18 @@ impl Index {
             self.generation.fetch_add(1, Ordering::Release);
         }
         Ok(changed)
+    }
+
+    /// Whether [`Self::merge`] would find room.
+    ///
+    /// # Errors
+    /// As [`Self::merge`].
+    pub fn check_room_for(&self, staged: &Staged) -> Result<(), Full> {
+        let max_entries = self.binding.max_entries;
+        if staged.revocations() > 0 && self.len().saturating_add(staged.revocations()) > max_entries {
+            return Err(Full { max_entries });
+        }
+        Ok(())
     }
 
     /// Puts the changes in force as all there is: what they do not say is lifted. Readers see all of the old or all

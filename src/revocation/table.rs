@@ -39,9 +39,10 @@ pub(super) enum Put {
 }
 
 impl Table {
-    /// An empty table that stays half empty when it holds `entries`.
+    /// An empty table of which five eighths are used when it holds `entries`: 38 bytes for each, and a look-up in vain
+    /// takes four steps on average, most of them in the same cache line.
     pub(super) fn with_room_for(entries: usize) -> Self {
-        let slots = entries.saturating_mul(2).max(MIN_SLOTS);
+        let slots = (entries.saturating_mul(8) / 5).max(MIN_SLOTS);
         Self {
             slots: std::iter::repeat_with(Slot::default).take(slots).collect(),
             used: AtomicUsize::new(0),

@@ -89,9 +89,9 @@ impl Introspector {
     ///
     /// # Errors
     /// It cannot be asked, or not in time: VAL-052, which is never the token's fault.
-    pub async fn ask(&self, token: BearerToken<'_>) -> Result<Answer, Rejection> {
+    pub async fn ask(&self, token: TokenText) -> Result<Answer, Rejection> {
         let (reply, answer) = oneshot::channel();
-        let ask = Ask { token: TokenText(token.expose().into()), reply };
+        let ask = Ask { token, reply };
         self.asks.try_send(ask).map_err(|_| unavailable("too many tokens wait to be asked about"))?;
         match tokio::time::timeout(self.wait, answer).await {
             Ok(Ok(answer)) => answer,
@@ -104,6 +104,12 @@ impl Introspector {
 /// The refusal of a token that could not be asked about; `why` is for the log.
 pub fn unavailable(why: impl Into<String>) -> Rejection {
     Rejection::new(Reason::IntrospectionFailed).log(why).retry_after(RETRY)
+}
+
+impl From<BearerToken<'_>> for TokenText {
+    fn from(token: BearerToken<'_>) -> Self {
+        Self(token.expose().into())
+    }
 }
 
 impl TokenText {

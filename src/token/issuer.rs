@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bearer::BearerToken;
-use super::introspection::{Answer, IntrospectedTokens, Introspection, unavailable};
+use super::introspection::{Answer, IntrospectedTokens, Introspection, TokenText, unavailable};
 use crate::keys::{Algorithm, KeySource};
 use crate::rejection::Rejection;
 
@@ -31,7 +30,7 @@ impl Issuer {
     ///
     /// # Errors
     /// See [`Introspector::ask`](super::Introspector::ask); one that is not configured to be asked cannot be.
-    pub async fn introspect(&self, token: BearerToken<'_>) -> Result<Answer, Rejection> {
+    pub async fn introspect(&self, token: TokenText) -> Result<Answer, Rejection> {
         match &self.introspection {
             Some(introspection) => introspection.port.ask(token).await,
             None => Err(unavailable("the issuer has no introspection endpoint")),

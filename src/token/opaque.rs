@@ -12,7 +12,7 @@ use super::checks::{Check, Examiner, Run};
 use super::claims::Claims;
 use super::introspection::{ActiveToken, Answer, Introspection};
 use super::issuer::Issuer;
-use super::verified::{Evidence, VerifiedToken};
+use super::verified::{Confirmation, Evidence, VerifiedToken};
 use super::verify::{Inputs, Need, Verdict, audience, go_on, required, times, wrong_type};
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
@@ -55,7 +55,10 @@ pub(super) fn examine<E: Examiner>(
     if let Some(failure) = run.first_failure() {
         return Err(failure);
     }
-    let evidence = Evidence { signed_by: None, confirmed_until: Some(active.good_until) };
+    let evidence = Evidence {
+        signed_by: None,
+        confirmed: Some(Confirmation { until: active.good_until, token: token.into() }),
+    };
     Ok(Verdict::Verified(VerifiedToken::new(
         Arc::clone(issuer),
         claims,

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use super::bearer::Fingerprint;
 use super::claims::Claims;
+use super::introspection::TokenText;
 use super::issuer::Issuer;
+use super::opaque;
 use crate::clock::{Monotonic, UnixSeconds};
 use crate::keys::{Algorithm, VerificationKey};
+use crate::rejection::Rejection;
 
 /// Proof that an issuer stands behind these claims. It says nothing of revocation or of rights, and its times must
 /// be looked at again when it comes from a cache: see [`super::Verifier::still_good`].
@@ -29,8 +32,17 @@ struct Verified {
 pub(super) struct Evidence {
     /// Its signature; an opaque token has none.
     pub signed_by: Option<SignedBy>,
-    /// How long its word holds, where it was asked.
-    pub confirmed_until: Option<Monotonic>,
+    /// Its word, where it was asked.
+    pub confirmed: Option<Confirmation>,
+}
+
+/// The issuer's word on a token.
+#[derive(Debug)]
+pub(super) struct Confirmation {
+    /// How long it holds.
+    pub until: Monotonic,
+    /// What to ask about again.
+    pub token: TokenText,
 }
 
 /// How a token was found to be signed, so that it can be told later whether it still would be.
@@ -81,6 +93,22 @@ impl VerifiedToken {
     /// `iat`.
     pub fn issued_at(&self) -> Option<UnixSeconds> {
         self.0.issued_at
+    }
+
+    /// How long the issuer's word on it holds, where the issuer was asked.
+    pub fn confirmed_until(&self) -> Option<Monotonic> {
+        self.0.evidence.confirmed.as_ref().map(|confirmed| confirmed.until)
+    }
+
+    /// Asks the issuer again: how long its word holds now, or `None` if it no longer stands behind the token.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub async fn confirm(&self) -> Result<Option<Monotonic>, Rejection> {
+        let Some(confirmed) = &self.0.evidence.confirmed else { return Ok(None) };
+        let answer = self.0.issuer.introspect(confirmed.token.clone()).await?;
+        let active = opaque::confirmed(&answer, &self.0.claims, &self.0.issuer).ok();
+        Ok(active.map(|active| active.good_until))
     }
 
     /// The key that signed it; none for an opaque token.

@@ -12,7 +12,7 @@ use super::header::Header;
 use super::introspection::{Answer, IntrospectedTokens};
 use super::issuer::{Audiences, Expectations, Issuer, IssuerSet, Issuers, Profile};
 use super::opaque;
-use super::verified::{Evidence, SignedBy, Times, VerifiedToken};
+use super::verified::{Confirmation, Evidence, SignedBy, Times, VerifiedToken};
 use crate::catalogue::Reason;
 use crate::clock::{Monotonic, UnixSeconds, in_words};
 use crate::keys::{Algorithm, KeyMiss, KeyState, VerificationKey};
@@ -152,8 +152,8 @@ impl Verifier {
         }
         let generation = state.generation(inputs.monotonic);
         let signed_by = SignedBy { key, algorithm, key_id: compact.header.key_id, generation };
-        let evidence =
-            Evidence { signed_by: Some(signed_by), confirmed_until: active.map(|active| active.good_until) };
+        let confirmed = active.map(|active| Confirmation { until: active.good_until, token: token.into() });
+        let evidence = Evidence { signed_by: Some(signed_by), confirmed };
         let issuer = Arc::clone(issuer);
         Ok(Verdict::Verified(VerifiedToken::new(issuer, claims, &times?, evidence, token.fingerprint())))
     }
@@ -166,7 +166,7 @@ impl Verifier {
         self.issuers.has(issuer)
             && inputs.trusted.contains(issuer.id)
             && check_times(&token.times(), &issuer.expectations, inputs.now).is_ok()
-            && token.evidence().confirmed_until.is_none_or(|until| inputs.monotonic < until)
+            && token.confirmed_until().is_none_or(|until| inputs.monotonic < until)
             && token.evidence().signed_by.as_ref().is_none_or(|signed_by| {
                 is_still_published(signed_by, &issuer.keys.current(), inputs.monotonic)
             })

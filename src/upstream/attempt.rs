@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http2};
+use hyper::client::conn::TrySendError;
 
 use super::body::{BodyProgress, RequestBody};
-use super::connect::{Connected, connect};
+use super::connect::{Connected, Shared, connect};
 use super::error::UpstreamError;
 use super::head::{Sending, again, is_idempotent, to_http1, to_http2};
 use super::lane::Lane;
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Turn};
 use super::settings::{Protocol, UpstreamSettings};
+use super::websocket::{HandshakeKey, from_extended_connect, to_extended_connect};
 
 /// One attempt of one request.
 pub(super) struct Attempt<'a> {
@@ -67,8 +68,8 @@ impl Attempt<'_> {
                 }
             }
         }
-        if let Some(sender) = self.open_http2() {
-            match self.by_http2(sender, request).await {
+        if let Some(shared) = self.open_http2() {
+            match self.by_http2(shared, request).await {
                 Ok(Outcome::Done(answered)) => return Ok(answered),
                 Ok(Outcome::Unsent(unsent) | Outcome::Stale(unsent)) => request = unsent,
                 // As with an idle connection: a new one gets a chance.
@@ -109,26 +110,70 @@ impl Attempt<'_> {
                 },
             };
             // Whoever had the permit before may have made an HTTP/2 connection for all.
-            if let Some(sender) = self.open_http2() {
+            if let Some(shared) = self.open_http2() {
                 drop(permit);
-                return self.by_http2(sender, request).await;
+                return self.by_http2(shared, request).await;
             }
-            // Boxed, here and where else a request leaves the warm path: else each one carries the room for it.
-            let connected = Box::pin(connect(self.settings, &self.lane.member, self.settings.protocol)).await;
-            if let Ok(Connected::Http2(sender)) = &connected {
-                *self.lane.pool.http2.borrow_mut() = Some(sender.clone());
-            }
+            let connected = self.connect_for_all().await;
             drop(permit);
             return match connected {
                 Err(error) => Err(Failed { error, again: Some(to_http1(request)) }),
                 Ok(Connected::Http1(sender)) => self.by_http1(self.lane.pool.lease(sender), request).await,
-                Ok(Connected::Http2(sender)) => self.by_http2(sender, request).await,
+                Ok(Connected::Http2(shared)) => self.by_http2(shared, request).await,
             };
         }
     }
 
-    /// By a connection of its own, which becomes something else with its response: HTTP/1.1 alone can.
+    /// A connection which, if it is HTTP/2, all share from now on.
+    async fn connect_for_all(&self) -> Result<Connected, UpstreamError> {
+        // Boxed, here and where else a request leaves the warm path: else each one carries the room for it.
+        let connected = Box::pin(connect(self.settings, &self.lane.member, self.settings.protocol)).await;
+        if let Ok(Connected::Http2(shared)) = &connected {
+            *self.lane.pool.http2.borrow_mut() = Some(shared.clone());
+        }
+        connected
+    }
+
+    /// For a request that opens a WebSocket: by a stream of the HTTP/2 connection that all share, if the other side takes
+    /// that, or by an HTTP/1.1 connection of its own.
     pub async fn make_upgrade(&self, request: Sending) -> Result<Answered, Failed> {
+        match self.http2_for_websockets().await {
+            Some(shared) => self.by_extended_connect(shared, request).await,
+            None => self.by_upgrade(request).await,
+        }
+    }
+
+    async fn http2_for_websockets(&self) -> Option<Shared> {
+        let mut shared = self.open_http2();
+        if shared.is_none() && self.settings.protocol == Protocol::Http2 {
+            let Turn::Connect(_permit) = self.lane.pool.turn(false).await else { return None };
+            shared = self.open_http2();
+            if shared.is_none() {
+                let connected = self.connect_for_all().await.ok()?;
+                shared = self.open_http2().filter(|_| matches!(connected, Connected::Http2(_)));
+            }
+        }
+        let shared = shared?;
+        shared.takes_websockets().await.then_some(shared)
+    }
+
+    async fn by_extended_connect(&self, mut shared: Shared, request: Sending) -> Result<Answered, Failed> {
+        let Some(key) = HandshakeKey::of(request.headers()) else {
+            return Err(Failed { error: UpstreamError::NoUpgrade, again: None });
+        };
+        let mut request = to_http2(request, self.lane.endpoint());
+        to_extended_connect(&mut request);
+        let mut patience = Patience::default();
+        match self.in_time(&mut patience, shared.sender.try_send_request(*request)).await? {
+            Ok(response) => {
+                Ok(Answered { response: from_extended_connect(response, &key), lease: None, again: None })
+            }
+            Err(error) => Err(lost(error, None)),
+        }
+    }
+
+    /// By a connection of its own, which becomes something else with its response.
+    async fn by_upgrade(&self, request: Sending) -> Result<Answered, Failed> {
         match Box::pin(connect(self.settings, &self.lane.member, Protocol::Http1)).await {
             Err(error) => Err(Failed { error, again: Some(request) }),
             Ok(Connected::Http2(_)) => Err(Failed { error: UpstreamError::NoUpgrade, again: None }),
@@ -171,17 +216,13 @@ impl Attempt<'_> {
         }
     }
 
-    async fn by_http2(
-        &self,
-        mut sender: http2::SendRequest<RequestBody>,
-        request: Sending,
-    ) -> Result<Outcome, Failed> {
+    async fn by_http2(&self, mut shared: Shared, request: Sending) -> Result<Outcome, Failed> {
         let is_idempotent = is_idempotent(request.method());
         // HTTP/2 tells which requests were not processed, and those may be sent again whatever they ask for.
         let copy = self.copy(&request, true);
         let request = to_http2(request, self.lane.endpoint());
         let mut patience = Patience::default();
-        match self.in_time(&mut patience, sender.try_send_request(*request)).await? {
+        match self.in_time(&mut patience, shared.sender.try_send_request(*request)).await? {
             Ok(response) => Ok(Outcome::Done(Answered { response, lease: None, again: copy })),
             Err(mut error) => {
                 if let Some(unsent) = error.take_message() {
@@ -206,11 +247,11 @@ impl Attempt<'_> {
         })
     }
 
-    fn open_http2(&self) -> Option<http2::SendRequest<RequestBody>> {
+    fn open_http2(&self) -> Option<Shared> {
         if self.settings.protocol == Protocol::Http1 {
             return None;
         }
-        self.lane.pool.http2.borrow().as_ref().filter(|sender| !sender.is_closed()).cloned()
+        self.lane.pool.http2.borrow().as_ref().filter(|shared| !shared.sender.is_closed()).cloned()
     }
 
     /// Waits for the response's head no longer than the response time-out after the request's body has come to

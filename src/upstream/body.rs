@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::client::InUse;
+use super::client_body::ClientBody;
 use super::pool::Lease;
 use crate::catalogue::Reason;
 
@@ -41,7 +42,7 @@ pub struct BodyProgress {
 /// Where the body comes from: one attempt at a time takes from it, and what it took is kept for the next.
 #[derive(Debug)]
 struct Source {
-    incoming: Option<Incoming>,
+    incoming: Option<ClientBody>,
     /// The attempt that may take from it.
     attempt: u32,
     kept: Vec<Bytes>,
@@ -109,7 +110,7 @@ pub struct RequestBodyFailed(Reason);
 impl RequestBody {
     /// Wraps a body as it comes from the client. Of its trailers those of these names pass.
     pub fn new(
-        incoming: Incoming,
+        incoming: ClientBody,
         limits: BodyLimits,
         trailers: Vec<HeaderName>,
     ) -> (Self, Rc<BodyProgress>) {

@@ -1,8 +1,10 @@
 //! Making a connection: name, TCP, TLS, HTTP handshake.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -22,7 +25,32 @@ use super::settings::{Protocol, UpstreamSettings};
 /// A connection that speaks one version of HTTP.
 pub(super) enum Connected {
     Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
+    Http2(Shared),
+}
+
+/// An HTTP/2 connection that all requests of a core share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub sender: http2::SendRequest<RequestBody>,
+    /// Whether the other side takes extended CONNECT (RFC 8441 section 3), once that is known.
+    takes_extended_connect: Rc<watch::Sender<Option<bool>>>,
+}
+
+/// How long a new connection's settings may take to arrive: they are the first that a server sends.
+const SETTINGS: Duration = Duration::from_secs(1);
+
+impl Shared {
+    /// Whether a WebSocket can be opened on it; on a new connection, once the settings are there.
+    pub async fn takes_websockets(&self) -> bool {
+        let mut takes = self.takes_extended_connect.subscribe();
+        let known = tokio::time::timeout(SETTINGS, takes.wait_for(Option::is_some));
+        if known.await.is_err() {
+            // What has not said so by now will not.
+            self.takes_extended_connect
+                .send_if_modified(|takes| takes.replace(takes.unwrap_or(false)).is_none());
+        }
+        *self.takes_extended_connect.borrow() == Some(true)
+    }
 }
 
 /// How long a connection by one family may take before the other is tried as well (RFC 8305 section 5).
@@ -128,8 +156,20 @@ async fn handshake(stream: Stream, is_http2: bool) -> Result<Connected, Upstream
             .max_header_list_size(MAX_RESPONSE_HEAD)
             .handshake(io)
             .await?;
-        tokio::task::spawn_local(connection);
-        Ok(Connected::Http2(sender))
+        let takes_extended_connect = Rc::new(watch::Sender::new(None));
+        let known = Rc::clone(&takes_extended_connect);
+        tokio::task::spawn_local(async move {
+            let mut connection = pin!(connection);
+            poll_fn(|cx| {
+                let outcome = connection.as_mut().poll(cx);
+                if connection.is_extended_connect_protocol_enabled() {
+                    known.send_if_modified(|takes| takes.replace(true) != Some(true));
+                }
+                outcome
+            })
+            .await
+        });
+        Ok(Connected::Http2(Shared { sender, takes_extended_connect }))
     } else {
         let (sender, connection) = http1::Builder::new().handshake(io).await?;
         tokio::task::spawn_local(connection.with_upgrades());

@@ -65,8 +65,8 @@ pub enum UpstreamError {
     /// Bytes that are not an HTTP response.
     #[error("not a valid HTTP response: {0}")]
     BadResponse(hyper::Error),
-    /// The upstream speaks only HTTP/2, which cannot switch protocols.
-    #[error("the upstream speaks only HTTP/2, over which a WebSocket cannot be opened")]
+    /// The upstream speaks only HTTP/2, and does not take extended CONNECT.
+    #[error("the upstream speaks only HTTP/2, and does not take WebSockets over it (RFC 8441)")]
     NoUpgrade,
     /// An HTTP response whose head cannot be passed on.
     #[error("not an acceptable HTTP response: {0}")]

@@ -62,7 +62,7 @@ impl Lane {
 
     /// Whether an HTTP/2 connection is open, which all requests share.
     pub(super) fn speaks_http2(&self) -> bool {
-        self.pool.http2.borrow().as_ref().is_some_and(|sender| !sender.is_closed())
+        self.pool.http2.borrow().as_ref().is_some_and(|shared| !shared.sender.is_closed())
     }
 
     fn weight(&self) -> u64 {

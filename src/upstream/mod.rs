@@ -12,6 +12,7 @@ mod body;
 mod budget;
 mod check;
 mod client;
+mod client_body;
 mod connect;
 mod error;
 mod head;
@@ -24,10 +25,12 @@ mod resolve;
 mod service;
 mod settings;
 mod stats;
+mod websocket;
 
 pub use body::{BodyLimits, BodyProgress, RequestBody, UpstreamBody};
 pub use check::check_health;
 pub use client::{Client, InUse, Outgoing};
+pub use client_body::ClientBody;
 pub use error::UpstreamError;
 pub use health::State;
 pub use lane::Lane;
@@ -38,6 +41,7 @@ pub use settings::{
     UpstreamLimits, UpstreamSettings, UpstreamTimeouts, tls_config,
 };
 pub use stats::{EndpointStats, Failure, UpstreamStats};
+pub use websocket::{HandshakeKey, is_websocket, mark, unmark};
 
 /// Runs hyper's background futures on the current core.
 #[derive(Clone, Copy, Debug)]

@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::body::RequestBody;
+use super::connect::Shared;
 use super::patience::Patience;
 use crate::clock::{Clock, Monotonic};
 
@@ -16,7 +17,7 @@ use crate::clock::{Clock, Monotonic};
 #[derive(Debug)]
 pub(super) struct EndpointPool {
     idle: RefCell<Vec<Idle>>,
-    pub http2: RefCell<Option<http2::SendRequest<RequestBody>>>,
+    pub http2: RefCell<Option<Shared>>,
     /// Permits to connect.
     connecting: Semaphore,
     /// Those who wait for a connection to come back, the first in front.
@@ -139,7 +140,7 @@ impl EndpointPool {
         self.idle
             .borrow_mut()
             .retain(|idle| idle.since.until(now) < self.idle_for && !idle.connection.sender.is_closed());
-        self.http2.borrow_mut().take_if(|sender| sender.is_closed());
+        self.http2.borrow_mut().take_if(|shared| shared.sender.is_closed());
     }
 
     fn put(&self, connection: Connection) {

@@ -11,6 +11,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,7 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy/beside"
 ISSUER = "https://id.example.com/"
 PATIENCE = 60
-WEB, API, FORWARD_AUTH, AUTH_REQUEST, EXT_AUTHZ = "8080", "8000", "9180", "9181", "9182"
+WEB, API = "8080", "8000"
+FORWARD_AUTH, AUTH_REQUEST, EXT_AUTHZ, EXT_AUTHZ_HTTP, INGRESS_NGINX = "9180", "9181", "9182", "9183", "9184"
+ASKED = (FORWARD_AUTH, AUTH_REQUEST, EXT_AUTHZ, EXT_AUTHZ_HTTP, INGRESS_NGINX)
 
 
 def main() -> None:
@@ -38,6 +41,8 @@ def main() -> None:
             ask_directly(Stand(valgate, Path(directory)))
         with tempfile.TemporaryDirectory() as directory:
             ask_as_stranger(Stand(valgate, Path(directory), askers="192.0.2.1"))
+        with tempfile.TemporaryDirectory() as directory:
+            ask_below_a_prefix(Stand(valgate, Path(directory), envoy_http_below_a_prefix, prefix="/check"))
         print("beside: asked directly ok")
     for name, start in PROXIES.items():
         if only and name not in only:
@@ -90,8 +95,12 @@ def judge(stand: "Stand") -> None:
         "X-Forwarded-Proto": "https", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Prefix": "/status",
         "Forwarded": "for=127.0.0.1;proto=https", "X-Real-Ip": "127.0.0.1",
     }
-    refused(stand, "/orders/7", elsewhere, 401, "VAL-010", "Bearer")
-    refused(stand, "/elsewhere", good | elsewhere, 404, "VAL-040")
+    if stand.proxy_of is ingress_nginx:
+        # It passes its clients' words on beside its own.
+        refused(stand, "/orders/7", good | elsewhere, 400, "VAL-042")
+    else:
+        refused(stand, "/orders/7", elsewhere, 401, "VAL-010", "Bearer")
+        refused(stand, "/elsewhere", good | elsewhere, 404, "VAL-040")
     # gRPC's refusals have status 200, which would be leave to pass.
     assert stand.get("/orders/7", {"Content-Type": "application/grpc"})[0] != 200 or stand.is_envoy
     assert stand.received == [], stand.received
@@ -116,7 +125,12 @@ def judge(stand: "Stand") -> None:
 
 def refused(stand, path, headers, status, code, challenge="", method="GET", port=WEB) -> None:
     seen, answer, body = stand.get(path, headers, method, port)
-    assert (seen, json.loads(body)["code"]) == (status, code), (path, headers, seen, body)
+    if stand.proxy_of is ingress_nginx and port == WEB:
+        # It knows two verdicts, tells them in its own words, and the challenge only with one.
+        challenge = challenge if status == 401 else ""
+        assert seen == (401 if status == 401 else 403), (path, headers, seen)
+    else:
+        assert (seen, json.loads(body)["code"]) == (status, code), (path, headers, seen, body)
     challenges = [value for name, value in answer if name.lower() == "www-authenticate"]
     assert len(challenges) == bool(challenge) and challenge in "".join(challenges), answer
     assert stand.received == [], stand.received
@@ -137,7 +151,31 @@ def ask_directly(stand: "Stand") -> None:
             # gRPC's refusals have status 200, which would be leave to pass; pages would be no problem document.
             for form in ({"Content-Type": "application/grpc"}, {"Accept": "application/json"}):
                 refused(stand, "/", DESCRIPTION | form, 401, "VAL-010", "Bearer", port=port)
-        # A listener for Envoy has no other answers.
+        good = OF_INGRESS | {"Authorization": f"Bearer {stand.token()}"}
+        status, headers, _ = stand.get("/", good, port=INGRESS_NGINX)
+        assert status == 200 and ("x-auth-subject", "alice") in headers, (status, headers)
+        for name in OF_INGRESS:
+            part = {other: value for other, value in good.items() if other != name}
+            assert stand.get("/", part, port=INGRESS_NGINX)[0] == 403, name
+        for name, value in DESCRIPTION.items():
+            if name != "X-Forwarded-For":
+                assert stand.get("/", good | {name: value}, port=INGRESS_NGINX)[0] == 200, name
+                assert stand.get("/", good | {name: value + "0"}, port=INGRESS_NGINX)[0] == 403, name
+
+        # What Envoy says by HTTP stands in the head itself; what it is to remove is said in a header.
+        told = {name: DESCRIPTION[name] for name in ("X-Forwarded-Proto", "X-Forwarded-For")}
+        good = told | {"Authorization": f"Bearer {stand.token()}", "X_Auth_Subject": "mallory"}
+        status, headers, _ = stand.get("/orders/7", good, port=EXT_AUTHZ_HTTP)
+        assert status == 200 and ("x-auth-subject", "alice") in headers, (status, headers)
+        assert ("x-envoy-auth-headers-to-remove", "authorization,x_auth_subject") in headers, headers
+        headers = stand.get("/status", told, port=EXT_AUTHZ_HTTP)[1]
+        assert "x-envoy-auth-headers-to-remove" not in dict(headers), headers
+        for name in told:
+            part = {other: value for other, value in good.items() if other != name}
+            refused(stand, "/orders/7", part, 400, "VAL-042", port=EXT_AUTHZ_HTTP)
+
+        # A listener for Envoy by gRPC has no other answers.
+        good = DESCRIPTION | {"Authorization": f"Bearer {stand.token()}"}
         assert stand.get("/", good, port=EXT_AUTHZ)[1].count(("content-type", "application/grpc")) == 1
     finally:
         stand.close()
@@ -146,8 +184,20 @@ def ask_directly(stand: "Stand") -> None:
 def ask_as_stranger(stand: "Stand") -> None:
     try:
         good = DESCRIPTION | {"Authorization": f"Bearer {stand.token()}"}
-        for port in (FORWARD_AUTH, AUTH_REQUEST):
+        for port in (FORWARD_AUTH, AUTH_REQUEST, EXT_AUTHZ_HTTP, INGRESS_NGINX):
             refused(stand, "/", good, 403, "VAL-031", port=port)
+    finally:
+        stand.close()
+
+
+def ask_below_a_prefix(stand: "Stand") -> None:
+    """Envoy's `path_prefix`: the path is judged without it, and forwarded as it came."""
+    try:
+        status, _, _ = stand.get("/orders/7?page=2", {"Authorization": f"Bearer {stand.token()}"})
+        assert (status, [line for line, _ in stand.received]) == (200, ["GET /orders/7?page=2"]), stand.received
+        stand.received.clear()
+        refused(stand, "/orders/7", {}, 401, "VAL-010", "Bearer")
+        refused(stand, "/check/orders/7", {"Authorization": f"Bearer {stand.token()}"}, 404, "VAL-040")
     finally:
         stand.close()
 
@@ -155,6 +205,9 @@ def ask_as_stranger(stand: "Stand") -> None:
 DESCRIPTION = {
     "X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/orders/7", "X-Forwarded-Host": "api.example.com",
     "X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.7",
+}
+OF_INGRESS = {
+    "X-Original-URL": "https://api.example.com/orders/7", "X-Original-Method": "GET", "X-Real-IP": "198.51.100.7",
 }
 
 
@@ -183,7 +236,30 @@ def stop(stand: "Stand") -> None:
 
 
 def nginx(stand: "Stand") -> list:
-    site = stand.adapted("nginx/valgate.conf")
+    return nginx_with(stand, stand.adapted("nginx/valgate.conf"))
+
+
+def ingress_nginx(stand: "Stand") -> list:
+    """nginx, by what the controller makes of the annotations."""
+    annotations = dict(
+        line.strip().removeprefix("nginx.ingress.kubernetes.io/").split(": ", 1)
+        for line in (DEPLOY / "ingress-nginx/ingress.yaml").read_text().splitlines() if ".io/auth-" in line)
+    address = f"127.0.0.1:{INGRESS_NGINX}"
+    url = annotations["auth-url"].replace(f"valgate.valgate.svc.cluster.local:{INGRESS_NGINX}", address)
+    assert url == f"http://{address}/", url
+    lines = []
+    for index, name in enumerate(annotations["auth-response-headers"].split(",")):
+        variable = name.lower().replace("-", "_")
+        lines += [f"auth_request_set $authHeader{index} $upstream_http_{variable};",
+                  f"proxy_set_header '{name}' $authHeader{index};"]
+    site = stand.directory / "site.conf"
+    text = (ROOT / "tests/beside/ingress-nginx.conf").read_text()
+    text = text.replace("AUTH_URL", url).replace("AUTH_HOST", address)
+    site.write_text(stand.with_ports(text.replace("RESPONSE_HEADERS", "\n        ".join(lines))))
+    return nginx_with(stand, site)
+
+
+def nginx_with(stand: "Stand", site: Path) -> list:
     for part in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
         (stand.directory / part).mkdir()
     temp = "\n".join([f"client_body_temp_path {stand.directory}/body;"] + [
@@ -208,7 +284,23 @@ def caddy(stand: "Stand") -> list:
 
 
 def envoy(stand: "Stand") -> list:
-    config = stand.adapted("envoy/envoy.yaml")
+    return envoy_with(stand.adapted("envoy/envoy.yaml"))
+
+
+def envoy_http(stand: "Stand") -> list:
+    return envoy_with(stand.adapted("envoy/envoy-http.yaml"))
+
+
+def envoy_http_below_a_prefix(stand: "Stand") -> list:
+    config = stand.adapted("envoy/envoy-http.yaml")
+    text = config.read_text()
+    changed = re.sub(r"( +)server_uri: ", r"\1path_prefix: /check\n\1server_uri: ", text)
+    assert changed != text
+    config.write_text(changed)
+    return envoy_with(config)
+
+
+def envoy_with(config: Path) -> list:
     return [program("envoy"), "-c", config, "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"]
 
 
@@ -219,9 +311,12 @@ def haproxy(stand: "Stand") -> list:
     return ["haproxy", "-db", "-f", config]
 
 
-PROXIES = {"nginx": nginx, "traefik": traefik, "caddy": caddy, "envoy": envoy, "haproxy": haproxy}
-# They wait for thirty seconds, which cannot be set.
-PATIENT = {"traefik"}
+PROXIES = {
+    "nginx": nginx, "ingress-nginx": ingress_nginx, "traefik": traefik, "caddy": caddy, "envoy": envoy,
+    "envoy-http": envoy_http, "haproxy": haproxy,
+}
+# They wait for half a minute and longer, which cannot be set.
+PATIENT = {"traefik", "ingress-nginx"}
 
 
 # --- what they meet ---
@@ -230,10 +325,10 @@ PATIENT = {"traefik"}
 class Stand:
     """valgate, a proxy that asks it, and an API behind the proxy that remembers requests."""
 
-    def __init__(self, valgate: Path, directory: Path, proxy=None, askers: str = "127.0.0.1") -> None:
-        self.directory, self.is_envoy = directory, proxy is envoy
+    def __init__(self, valgate: Path, directory: Path, proxy=None, askers: str = "127.0.0.1", prefix: str = "") -> None:
+        self.directory, self.proxy_of, self.is_envoy = directory, proxy, proxy in (envoy, envoy_http)
         self.received: list[tuple[str, list[tuple[str, str]]]] = []
-        self.ports = {port: str(free_port()) for port in (WEB, FORWARD_AUTH, AUTH_REQUEST, EXT_AUTHZ)}
+        self.ports = {port: str(free_port()) for port in (WEB, *ASKED)}
         self.api = self.serve()
         self.ports[API] = str(self.api.server_address[1])
         self.key = directory / "key.pem"
@@ -244,12 +339,14 @@ class Stand:
         config = self.adapted("valgate.yaml")
         text = config.read_text().replace("jwks_url: https://id.example.com/jwks", "file: jwks.json")
         text = text.replace("decision: { ", f"decision: {{ from: [{askers}], ")
+        if prefix:
+            text = text.replace("ext_authz_http }", f"ext_authz_http, path_prefix: {prefix} }}")
         config.write_text(text + "\naccess_log: off\nworkers: 1\n")
         self.valgate = self.proxy = None
         self.log = open(directory / "log", "w+")
         try:
             self.valgate = subprocess.Popen([valgate, "run", "--config", config], stderr=self.log, stdout=self.log)
-            for port in (FORWARD_AUTH, AUTH_REQUEST, EXT_AUTHZ):
+            for port in ASKED:
                 self.wait(lambda: self.connects(port))
             if not proxy:
                 return
@@ -278,12 +375,12 @@ class Stand:
 
     def adapted(self, name: str) -> Path:
         """A file of deploy/beside, with free ports in place of its own."""
-        text = (DEPLOY / name).read_text()
-        for port, own in self.ports.items():
-            text = text.replace(port, own)
         path = self.directory / Path(name).name
-        path.write_text(text)
+        path.write_text(self.with_ports((DEPLOY / name).read_text()))
         return path
+
+    def with_ports(self, text: str) -> str:
+        return re.sub(rf"\b({'|'.join(self.ports)})\b", lambda port: self.ports[port[0]], text)
 
     def connects(self, port: str) -> bool:
         try:
@@ -308,8 +405,9 @@ class Stand:
             answer.begin()
             return answer.status, answer.getheaders(), answer.read()
 
-    def token(self, scope: str = "orders:read") -> str:
+    def token(self, scope: str = "orders:read", **other: object) -> str:
         claims = {"iss": ISSUER, "aud": "orders-api", "sub": "alice", "scope": scope, "exp": int(time.time()) + 600}
+        claims |= other
         header = {"alg": "EdDSA", "kid": "k1"}
         signed = ".".join(base64url(json.dumps(part).encode()) for part in (header, claims))
         (self.directory / "signed").write_text(signed)

@@ -1,4 +1,7 @@
-"""The application of the rehearsal: knows nothing of tokens, and finishes what it has begun when told to end."""
+"""The application of the rehearsals: knows nothing of tokens, and finishes what it has begun when told to end.
+
+/orders/slow takes two seconds, /orders/held until someone asks for /release.
+"""
 
 import http.server
 import os
@@ -8,6 +11,7 @@ import threading
 import time
 
 in_flight = 0
+released = threading.Event()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -20,6 +24,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             in_flight += 1
             time.sleep(2)
             in_flight -= 1
+        elif self.path == "/orders/held":
+            in_flight += 1
+            released.wait(60)
+            in_flight -= 1
+        elif self.path == "/release":
+            released.set()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -68,6 +68,8 @@ enum Fault {
     SourceKilled,
     /// SIGKILL to some gateways, at any point of what they hear.
     GatewaysKilled,
+    /// SIGKILL to some gateways as soon as they refuse, and a source that is away when they come back.
+    KilledOnceRefused,
     /// The source says again what it said.
     Duplicates,
     /// Several writers at once, in any order.
@@ -76,7 +78,7 @@ enum Fault {
     Gap,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 11] = [
     Fault::Way("partition, refused", Way::Refused),
     Fault::Way("partition, silent", Way::Silent),
     Fault::Way("slow", Way::Slow),
@@ -84,10 +86,23 @@ const FAULTS: [Fault; 10] = [
     Fault::Way("garbage", Way::Garbage),
     Fault::SourceKilled,
     Fault::GatewaysKilled,
+    Fault::KilledOnceRefused,
     Fault::Duplicates,
     Fault::Reordering,
     Fault::Gap,
 ];
+
+/// What is done behind the schedule's back, to show that it is found: by `FAULT_PLANT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plant {
+    /// A revocation that counts as acknowledged is not written.
+    Loss,
+    /// A revocation is lifted for a moment.
+    Relapse,
+}
+
+/// The round in which it is planted.
+const PLANTED_IN: u64 = 2;
 
 /// A gateway, its way to the source, and what it refused.
 struct Place {
@@ -162,6 +177,9 @@ impl Schedule {
             let place = usize::try_from(round).unwrap();
             let fault = FAULTS.get(place).copied().unwrap_or_else(|| self.dice.pick(&FAULTS));
             self.round(fault).await;
+            if round == PLANTED_IN {
+                self.plant().await;
+            }
             self.check(30).await;
         }
         self.check(usize::MAX).await;
@@ -247,6 +265,25 @@ impl Schedule {
                     self.set_ways(&victims, Way::Open);
                 }
             }
+            Fault::KilledOnceRefused => {
+                self.revoke(&fresh).await;
+                for victim in &victims {
+                    let place = &mut self.places[*victim];
+                    let (port, last) = (place.gateway.port, &fresh[fresh.len() - 1]);
+                    eventually("refused", || async {
+                        ask(port, &last.token).await.as_deref() == Some(REVOKED)
+                    })
+                    .await;
+                    place.gateway.kill();
+                    place.refused.tokens.lock().unwrap().push(Arc::clone(last));
+                }
+                self.set_ways(&victims, Way::Refused);
+                for victim in &victims {
+                    self.places[*victim].gateway.restart().await;
+                }
+                self.dice.wait(300).await;
+                self.set_ways(&victims, Way::Open);
+            }
             Fault::Duplicates => {
                 self.revoke(&fresh).await;
                 let again: Vec<_> = self.revoked.iter().rev().take(20).map(|one| one.revocation()).collect();
@@ -285,6 +322,31 @@ impl Schedule {
             self.source.restart().await;
         }
         self.set_ways(victims, Way::Open);
+    }
+
+    async fn plant(&mut self) {
+        let plant = match std::env::var("FAULT_PLANT").ok().as_deref() {
+            None => return,
+            Some("loss") => Plant::Loss,
+            Some("relapse") => Plant::Relapse,
+            Some(other) => panic!("FAULT_PLANT is loss or relapse, not {other}"),
+        };
+        let subject = Arc::new(Subject::new(&self.signer));
+        if plant == Plant::Relapse {
+            self.revoke(std::slice::from_ref(&subject)).await;
+            self.check(1).await;
+            self.writer.lift(std::slice::from_ref(&subject.fact)).await.unwrap();
+            let port = self.places[0].gateway.port;
+            let relapses = Arc::clone(&self.places[0].refused);
+            eventually("it passes again", || async {
+                ask(port, &subject.token).await.as_deref() == Some("200")
+                    && !relapses.relapses.lock().unwrap().is_empty()
+            })
+            .await;
+            self.writer.revoke(&[subject.revocation()]).await.unwrap();
+        } else {
+            self.revoked.push(subject);
+        }
     }
 
     fn set_ways(&self, victims: &[usize], way: Way) {
@@ -328,6 +390,7 @@ impl Schedule {
                 tokio::time::timeout(crate::support::PATIENCE, asking).await.is_ok()
             }
         };
+        let mut lost: Vec<Arc<Subject>> = Vec::new();
         for (number, place) in self.places.iter().enumerate() {
             let port = place.gateway.port;
             for subject in self.revoked.iter().rev().take(last) {
@@ -338,6 +401,7 @@ impl Schedule {
                     }
                 } else {
                     self.missing.push(format!("gateway {number} accepts {:?}", subject.fact));
+                    lost.push(Arc::clone(subject));
                 }
             }
             for subject in self.lifted.iter().rev().take(last.min(3)) {
@@ -347,6 +411,8 @@ impl Schedule {
                 }
             }
         }
+        // Once found is enough.
+        self.revoked.retain(|subject| !lost.iter().any(|one| Arc::ptr_eq(one, subject)));
     }
 }
 

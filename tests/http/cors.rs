@@ -174,3 +174,25 @@ async fn a_listed_page_may_send_the_cookie_and_no_other_may() {
     }
     recorder.assert_untouched("no good token was sent");
 }
+
+/// A page shall see why it was refused, whichever step did it, where host and path lead to a route that lets it read.
+#[tokio::test]
+async fn refusals_before_the_route_is_known_can_be_read_too() {
+    let recorder = Recorder::answering(ANSWER).await;
+    let gateway = gateway(&recorder).await;
+    let (ours, evil) = ("Origin: https://app.test\r\n", "Origin: https://evil.test\r\n");
+    for (line, lines, verdict, readable) in [
+        ("DELETE /orders", ours.to_owned(), "VAL-041 method_not_allowed", true),
+        ("DELETE /orders", evil.to_owned(), "VAL-041 method_not_allowed", false),
+        ("GET /nowhere", ours.to_owned(), "VAL-040 no_route", false),
+        ("GET /a/../orders", ours.to_owned(), "VAL-042 ambiguous_path", false),
+        ("GET /orders", format!("{ours}Expect: wonders\r\n"), "VAL-047 expectation", true),
+        ("GET /orders", format!("{ours}{evil}Expect: wonders\r\n"), "VAL-047 expectation", false),
+    ] {
+        let answer = gateway.exchange(format!("{line} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")).await;
+        assert_eq!(answer.verdict(), verdict, "{line} {lines}");
+        let expected: &[&str] = if readable { &["https://app.test"] } else { &[] };
+        assert_eq!(allowed(&answer), expected, "{line} {lines}");
+    }
+    recorder.assert_untouched("refusals");
+}

@@ -27,6 +27,8 @@ pub struct H2 {
     resets: HashMap<u32, u32>,
     /// The error code and last stream of a GOAWAY.
     pub goaway: Option<(u32, u32)>,
+    /// What the server has set (RFC 9113 section 6.5.1).
+    pub settings: HashMap<u16, u32>,
 }
 
 /// What became of a request.
@@ -117,7 +119,8 @@ impl H2 {
         wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         // SETTINGS_HEADER_TABLE_SIZE 0: no response refers to an earlier one's fields.
         wire.send(frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0])).await;
-        Self { wire, answers: HashMap::new(), resets: HashMap::new(), goaway: None }
+        let (answers, resets, settings) = Default::default();
+        Self { wire, answers, resets, goaway: None, settings }
     }
 
     pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
@@ -153,6 +156,28 @@ impl H2 {
             if self.step().await.is_none() {
                 return Outcome::Closed { _goaway: self.goaway.map(|(code, _)| code) };
             }
+        }
+    }
+
+    /// Whether a stream is known to have been reset.
+    pub fn was_reset(&self, stream: u32) -> bool {
+        self.resets.contains_key(&stream)
+    }
+
+    /// Waits for the head of an answer whose stream goes on, and gives its status.
+    pub async fn opened(&mut self, stream: u32) -> u16 {
+        loop {
+            if let Some(answer) = self.answers.get(&stream) {
+                return answer.status;
+            }
+            assert!(self.step().await.is_some(), "the connection ended");
+        }
+    }
+
+    /// Waits until this has come on a stream.
+    pub async fn received(&mut self, stream: u32, text: &[u8]) {
+        while !self.answers[&stream].body.windows(text.len()).any(|window| window == text) {
+            assert!(self.step().await.is_some(), "the connection ended");
         }
     }
 
@@ -196,7 +221,13 @@ impl H2 {
             RST_STREAM => {
                 self.resets.insert(stream, number(0));
             }
-            SETTINGS if flags & ACK == 0 => self.send(SETTINGS, ACK, 0, &[]).await,
+            SETTINGS if flags & ACK == 0 => {
+                self.settings.extend(payload.chunks(6).map(|setting| {
+                    let value = u32::from_be_bytes(setting[2..].try_into().unwrap());
+                    (u16::from_be_bytes([setting[0], setting[1]]), value)
+                }));
+                self.send(SETTINGS, ACK, 0, &[]).await;
+            }
             PING if flags & ACK == 0 => self.send(PING, ACK, 0, &payload).await,
             GOAWAY => self.goaway = Some((number(4), number(0) & 0x7fff_ffff)),
             _ => {}

@@ -371,5 +371,26 @@ async fn a_redirecting_listener_sends_everybody_to_https_and_forwards_nothing() 
         let location = answer.header("location").unwrap_or("https://a.test");
         assert!(location.starts_with("https://a.test"), "{location}");
     }
+    // Anybody can say so.
+    let lines = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n";
+    assert_eq!(gateway.get("/a", lines).await.status, 308);
     recorder.assert_untouched("redirects");
+}
+
+#[tokio::test]
+async fn what_came_to_a_trusted_proxy_by_https_is_not_sent_there_again() {
+    let recorder = Recorder::start().await;
+    let text = crate::setup::yaml(&format!(
+        "{}routes: [{{ match: {{ path: '/**' }}, public: true, upstream: api }}]\n\
+         forwarded: {{ trusted_proxies: [127.0.0.0/8] }}\n",
+        api(&recorder)
+    ))
+    .replace("plaintext: true", "redirect_to_https: true");
+    let gateway = Gateway::start_exactly(&text).await;
+    let lines = |scheme: &str| format!("X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: {scheme}\r\n");
+    assert_eq!(gateway.get("/a", &lines("http")).await.status, 308);
+    recorder.assert_untouched("by HTTP");
+    assert_eq!(gateway.get("/a", &lines("https")).await.status, 200);
+    let request = recorder.only();
+    assert_eq!((request.target(), request.value("x-forwarded-proto")), ("/a", "https"));
 }

@@ -245,3 +245,53 @@ async fn http2_without_tls_is_told_from_http1_however_it_arrives() {
     assert_eq!(answer.status, 200);
     refused(&gateway.exchange("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").await, 400, "VAL-042", "malformed_request");
 }
+
+/// The HTTP library cuts a fragment off before anybody reads the path: route and API must see the same rest.
+#[tokio::test]
+async fn a_fragment_in_the_path_means_the_same_to_route_and_api() {
+    let recorder = Recorder::start().await;
+    let routes = "routes: [{ match: { path: '/a' }, public: true, upstream: api }]\n";
+    let gateway = Gateway::start(&format!("{}{routes}", crate::setup::api(&recorder))).await;
+    let answer = H2::plain(gateway.plain).await.request(1, &with(&[(":path", "/a#/../b")])).await.answer();
+    assert_eq!(answer.status, 200);
+    assert_eq!(recorder.only().line, "GET /a HTTP/1.1");
+    recorder.forget();
+    for path in ["/b#/../a", "#/a", "/a/..#", "/b?c#/a"] {
+        let outcome = H2::plain(gateway.plain).await.request(1, &with(&[(":path", path)])).await;
+        assert!(outcome.is_refusal(), "{path}: {outcome:?}");
+    }
+    recorder.assert_untouched("fragments");
+}
+
+#[tokio::test]
+async fn malformed_streams_that_are_reset_are_counted() {
+    let recorder = Recorder::start().await;
+    let gateway = Gateway::open(&recorder).await;
+    let mut h2 = H2::plain(gateway.plain).await;
+    for stream in [1, 3] {
+        let outcome = h2.request(stream, &with(&[("connection", "close")])).await;
+        assert!(matches!(outcome, Outcome::Reset(1)), "PROTOCOL_ERROR, not {outcome:?}");
+    }
+    assert_eq!(h2.request(5, &get("/a")).await.answer().status, 200);
+    let counted = "valgate_protocol_errors_total{kind=\"http2_stream\"} 2";
+    assert!(gateway.metrics().contains(counted), "{}", gateway.metrics());
+}
+
+/// The response is complete before the stream is reset, if it has to be at all: a client that is still sending reports
+/// the one that it hears of first.
+#[tokio::test]
+async fn an_upload_that_is_refused_is_read_to_its_end() {
+    let recorder = Recorder::start().await;
+    let routes = "routes: [{ match: { path: '/a', methods: [GET] }, public: true, upstream: api }]\n";
+    let gateway = Gateway::start(&format!("{}{routes}", crate::setup::api(&recorder))).await;
+    let mut h2 = H2::plain(gateway.plain).await;
+    h2.send(HEADERS, END_HEADERS, 1, &block(&with(&[(":method", "PUT")]))).await;
+    assert_eq!(h2.outcome(1).await.answer().verdict(), "VAL-041 method_not_allowed");
+    for _ in 0..50 {
+        h2.send(DATA, 0, 1, &[0; 16_000]).await;
+    }
+    h2.send(DATA, END_STREAM, 1, &[]).await;
+    assert_eq!(h2.request(3, &get("/a")).await.answer().status, 200);
+    assert!(!h2.was_reset(1), "the stream was reset while its client was sending");
+    assert_eq!(recorder.only().target(), "/a");
+}

@@ -10,8 +10,10 @@
 mod recorder;
 mod setup;
 mod upstream;
+mod websocket;
 mod wire;
 
+mod advisories;
 mod bodies;
 mod cors;
 mod dying;

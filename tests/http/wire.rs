@@ -224,6 +224,18 @@ impl Wire {
         matches!(read.expect("the gateway neither answered nor closed"), Ok(1..))
     }
 
+    /// Everything until this has come.
+    pub async fn until(&mut self, text: &[u8]) -> Vec<u8> {
+        let at = self.find(text).await.expect("the connection ended before");
+        self.buffer.drain(..at + text.len()).collect()
+    }
+
+    /// Everything until the end.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        while self.more().await {}
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Asserts that nothing more comes but the end.
     pub async fn assert_ends(&mut self) {
         while self.more().await {}

@@ -117,8 +117,16 @@ impl Traffic {
         assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "the traffic has come to a halt");
     }
 
-    /// Stops, prints what came of it, and gives the number of good requests.
-    pub async fn stop(mut self) -> u64 {
+    /// Stops, and gives the number of good requests; no other may have been.
+    pub async fn stop(self) -> u64 {
+        let Tally { good, failures, .. } = self.end().await;
+        let some = failures.iter().take(5).collect::<Vec<_>>();
+        assert!(failures.is_empty(), "{} failed: {some:?}", failures.len());
+        good
+    }
+
+    /// Stops, and prints what came of it.
+    pub async fn end(mut self) -> Tally {
         self.stop.send_replace(true);
         let mut sums = std::collections::BTreeMap::<_, Tally>::new();
         while let Some(ended) = self.clients.join_next().await {
@@ -131,14 +139,13 @@ impl Traffic {
         for (kind, Tally { good, failures, connections }) in &sums {
             println!("{kind}: {good} good on {connections} connections, {} failed", failures.len());
         }
-        let failures: Vec<_> = sums.values().flat_map(|tally| &tally.failures).collect();
-        assert!(
-            failures.is_empty(),
-            "{} failed: {:?}",
-            failures.len(),
-            failures.iter().take(5).collect::<Vec<_>>()
-        );
-        sums.values().map(|tally| tally.good).sum()
+        let mut all = Tally::default();
+        for tally in sums.into_values() {
+            all.good += tally.good;
+            all.connections += tally.connections;
+            all.failures.extend(tally.failures);
+        }
+        all
     }
 }
 

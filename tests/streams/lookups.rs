@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, jws, now};
+use crate::support::{Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, eventually, jws, now};
 use crate::{SSE, endless, open, read_to_end, read_until};
 
 fn snapshot(epoch: &str, entries: &Value) -> Answer {
@@ -35,6 +35,7 @@ async fn a_stream_ends_with_a_token_that_was_looked_up() {
     };
     stub.set_to("/introspect", "token=short&", active("alice", 2));
     stub.set_to("/introspect", "token=revoked&", active("bob", 3600));
+    stub.set_to("/introspect", "token=taken-back&", active("carol", 3600));
     stub.set("/feed", snapshot("a", &json!([])));
     stub.set("/lists/1", list(&stub, &signer, 0));
     let gateway = TestGateway::start(&format!(
@@ -45,7 +46,7 @@ issuers:
     keys: {{ inline: {} }}
     audiences: [orders-api]
     leeway: 0s
-    introspection: {{ url: \"{}\", client: {{ id: gateway, client_secret_basic: secret }} }}
+    introspection: {{ url: \"{}\", client: {{ id: gateway, client_secret_basic: secret }}, cache: 300ms }}
     revocation:
       feeds: [logout]
       status_list: {{ allowed: [\"{}\"], refresh_interval: 100ms }}
@@ -65,7 +66,12 @@ routes: [{{ match: {{ path: /** }}, require: {{ issuers: [main] }}, upstream: st
     let listed = json!({ "status_list": { "idx": 3, "uri": stub.url("/lists/1") } });
     let listed = Token::new().claim("status", listed).sign(&signer);
     let mut streams = Vec::new();
-    for (path, token) in [("/short", "short"), ("/revoked", "revoked"), ("/listed", listed.as_str())] {
+    for (path, token) in [
+        ("/short", "short"),
+        ("/revoked", "revoked"),
+        ("/taken-back", "taken-back"),
+        ("/listed", listed.as_str()),
+    ] {
         let head = format!("Host: api.example.com\r\nAuthorization: Bearer {token}\r\n");
         let mut stream = open(&gateway, path, &head).await;
         read_until(&mut stream, b"data: 1").await;
@@ -73,14 +79,23 @@ routes: [{{ match: {{ path: /** }}, require: {{ issuers: [main] }}, upstream: st
     }
     stub.set("/feed", snapshot("b", &json!([{ "sub": "bob" }])));
     stub.set("/lists/1", list(&stub, &signer, 0b1000));
+    // Its issuer is asked again once the kept answer has run out; one that cannot be asked ends nothing.
+    stub.set_to("/introspect", "token=taken-back&", Answer::error(500));
+    let asked = || stub.asked("/introspect").iter().filter(|ask| ask.body.contains("taken-back")).count();
+    let before = asked();
+    eventually("asked again, twice", || async { asked() > before + 1 }).await;
+    stub.set_to("/introspect", "token=taken-back&", Answer::json(&json!({ "active": false })));
     for stream in &mut streams {
         let rest = read_to_end(stream).await;
         assert!(!rest.ends_with(b"0\r\n\r\n"), "a cut stream must not look like a whole one");
     }
     let log = gateway.stop().await;
-    for (path, outcome) in
-        [("/short", "token_expired"), ("/revoked", "token_revoked"), ("/listed", "token_revoked")]
-    {
+    for (path, outcome) in [
+        ("/short", "token_expired"),
+        ("/revoked", "token_revoked"),
+        ("/taken-back", "token_revoked"),
+        ("/listed", "token_revoked"),
+    ] {
         let line = log.iter().find(|line| line["path"] == path).unwrap();
         assert_eq!(line["outcome"], outcome, "{line}");
     }

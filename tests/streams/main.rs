@@ -10,6 +10,7 @@
 #![allow(missing_docs, reason = "the names of tests say what they are")]
 
 mod lookups;
+mod over_http2;
 #[path = "../support/recorder.rs"]
 mod recorder;
 #[path = "../support/mod.rs"]
@@ -29,7 +30,7 @@ const HANDSHAKE: &str = "Host: api.example.com\r\nConnection: Upgrade\r\nUpgrade
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// A gateway in front of this backend: `/open/**` is public, `/shadow/**` is not enforced, all else wants a token, or a cookie under `/cookie`.
-async fn gateway(signer: &Signer, backend: &Recorder, leeway: &str) -> TestGateway {
+pub async fn gateway(signer: &Signer, backend: &Recorder, leeway: &str) -> TestGateway {
     let dir = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
     write_feed(dir.path(), &json!([]));
     let yaml = format!(
@@ -78,7 +79,7 @@ fn write_feed(dir: &Path, entries: &serde_json::Value) {
     std::fs::rename(dir.join("feed.json.new"), dir.join("feed.json")).unwrap();
 }
 
-fn revoke(gateway: &TestGateway, token: &Token) {
+pub fn revoke(gateway: &TestGateway, token: &Token) {
     write_feed(gateway.dir().path(), &json!([{ "jti": token.text("jti"), "exp": now() + 7200 }]));
 }
 

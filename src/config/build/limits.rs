@@ -25,6 +25,7 @@ impl Build<'_, '_> {
             self.optional(raw.body.as_ref(), |build, body| build.size(body, &place.field("body"), 0, TIB));
         let connections = self.count(raw.connections, &place.field("connections"), 1, 10_000_000);
         let streams = self.count(raw.concurrent_streams, &place.field("concurrent_streams"), 1, 10_000);
+        let control_frames = self.count(raw.control_frames, &place.field("control_frames"), 100, 1_000_000);
         if let (Some(token), Some(headers)) = (token, headers)
             && token > headers
         {
@@ -39,6 +40,7 @@ impl Build<'_, '_> {
             body: body?,
             connections: usize::try_from(connections?).ok()?,
             concurrent_streams: u32::try_from(streams?).ok()?,
+            control_frames: u32::try_from(control_frames?).ok()?,
         })
     }
 
@@ -67,6 +69,8 @@ impl Build<'_, '_> {
         let header = self.duration(&raw.header, &place.field("header"), MILLISECOND, HOUR);
         let body_idle = self.duration(&raw.body_idle, &place.field("body_idle"), MILLISECOND, DAY);
         let idle = self.duration(&raw.idle, &place.field("idle"), MILLISECOND, DAY);
+        let websocket_idle =
+            self.duration(&raw.websocket_idle, &place.field("websocket_idle"), MILLISECOND, 7 * DAY);
         let handshake = self.duration(&raw.handshake, &place.field("handshake"), MILLISECOND, HOUR);
         let drain = self.duration(&raw.drain, &place.field("drain"), std::time::Duration::ZERO, DAY);
         let drain_delay =
@@ -77,6 +81,7 @@ impl Build<'_, '_> {
             header: header?,
             body_idle: body_idle?,
             idle: idle?,
+            websocket_idle: websocket_idle?,
             handshake: handshake?,
             drain: drain?,
             drain_delay: drain_delay?,

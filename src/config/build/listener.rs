@@ -92,12 +92,33 @@ impl Build<'_, '_> {
         }
         let here = place.field("from");
         self.not_empty(&raw.from, &here, "only proxies in networks that are named here are answered")?;
-        let protocol = match raw.protocol {
+        let protocol = self.decision_protocol(raw, place);
+        Some(Decision { from: self.networks(&raw.from, &here)?, protocol: protocol? })
+    }
+
+    fn decision_protocol(&mut self, raw: &raw::Decision, place: &Place) -> Option<DecisionProtocol> {
+        let path_prefix = raw.path_prefix.as_deref().unwrap_or_default();
+        let place = place.field("path_prefix");
+        if raw.path_prefix.is_some() && !matches!(raw.protocol, raw::DecisionProtocol::ExtAuthzHttp) {
+            let remedy = "remove it: the other protocols tell the path in a field of its own";
+            self.mistakes.add_at_key(&place, "only possible with `protocol: ext_authz_http`", remedy);
+        }
+        let is_path = path_prefix.starts_with('/')
+            && path_prefix.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
+        if raw.path_prefix.is_some() && !is_path {
+            let remedy = "write what Envoy has as its `path_prefix`, such as `/check`";
+            self.mistakes.add(&place, format!("`{path_prefix}` is not the beginning of a path"), remedy);
+            return None;
+        }
+        Some(match raw.protocol {
             raw::DecisionProtocol::ForwardAuth => DecisionProtocol::ForwardAuth,
             raw::DecisionProtocol::AuthRequest => DecisionProtocol::AuthRequest,
+            raw::DecisionProtocol::IngressNginx => DecisionProtocol::IngressNginx,
             raw::DecisionProtocol::ExtAuthz => DecisionProtocol::ExtAuthz,
-        };
-        Some(Decision { protocol, from: self.networks(&raw.from, &here)? })
+            raw::DecisionProtocol::ExtAuthzHttp => {
+                DecisionProtocol::ExtAuthzHttp { path_prefix: path_prefix.into() }
+            }
+        })
     }
 
     /// A route that is only decided about needs somebody who asks.

@@ -23,6 +23,9 @@ pub struct Limits {
     pub connections: u64,
     /// Requests at the same time on one HTTP/2 connection (RFC 9113 section 5.1.2).
     pub concurrent_streams: u64,
+    /// HTTP/2 frames that carry nothing of a request (PING, SETTINGS, resets, windows, empty ones) in a second on one
+    /// connection, and 50 more for each frame of a response. Beyond it the connection is a flood, and ended.
+    pub control_frames: u64,
 }
 
 /// How long anything may take on the side of the clients.
@@ -36,6 +39,9 @@ pub struct Timeouts {
     /// How long a connection without a request is kept. Longer than the 60 s of common load balancers, so that
     /// they close first.
     pub idle: DurationText,
+    /// How long a WebSocket may go without a byte in either direction, pings included. Longer than applications pause
+    /// between their own.
+    pub websocket_idle: DurationText,
     /// For the TLS handshake.
     pub handshake: DurationText,
     /// How long requests in flight may go on after a stop was asked for. Whoever asks must wait a little longer
@@ -99,6 +105,7 @@ impl Default for Limits {
             body: None,
             connections: 10_000,
             concurrent_streams: 100,
+            control_frames: 1_000,
         }
     }
 }
@@ -109,6 +116,7 @@ impl Default for Timeouts {
             header: "10s".into(),
             body_idle: "30s".into(),
             idle: "75s".into(),
+            websocket_idle: "1h".into(),
             handshake: "10s".into(),
             drain: "30s".into(),
             drain_delay: "0s".into(),

@@ -34,8 +34,12 @@ pub struct Listener {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
-    /// `forward_auth`: Traefik, Caddy, a script. `auth_request`: nginx. `ext_authz`: Envoy, by gRPC.
+    /// `forward_auth`: Traefik, Caddy, a script. `auth_request`: nginx. `ingress_nginx`: its `auth-url` annotation.
+    /// `ext_authz`: Envoy, by gRPC. `ext_authz_http`: Envoy, by HTTP.
     pub protocol: DecisionProtocol,
+    /// What Envoy sets before each path (its own `path_prefix`); a question without it is refused. Only with
+    /// `ext_authz_http`.
+    pub path_prefix: Option<String>,
     /// Networks of the proxies that may ask: `10.0.0.0/8`, or single addresses. Others are refused.
     #[serde(default = "loopback")]
     pub from: Vec<String>,
@@ -47,7 +51,9 @@ pub struct Decision {
 pub enum DecisionProtocol {
     ForwardAuth,
     AuthRequest,
+    IngressNginx,
     ExtAuthz,
+    ExtAuthzHttp,
 }
 
 fn loopback() -> Vec<String> {

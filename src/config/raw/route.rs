@@ -71,8 +71,6 @@ pub struct Route {
     /// as ever, but nobody is refused for them. What is wrong with the request itself is still refused.
     #[serde(default = "enforced")]
     pub enforce: bool,
-    /// Sending a request again when an endpoint failed.
-    pub retries: Option<Reserved>,
     /// Bounds on the rate of requests.
     pub rate_limits: Option<Reserved>,
 }

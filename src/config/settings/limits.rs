@@ -19,6 +19,8 @@ pub struct Limits {
     pub connections: usize,
     /// Requests at the same time on one HTTP/2 connection.
     pub concurrent_streams: u32,
+    /// Frames that carry nothing of a request in a second on one HTTP/2 connection.
+    pub control_frames: u32,
 }
 
 /// When requests are refused because there are too many.
@@ -50,6 +52,8 @@ pub struct Timeouts {
     pub body_idle: Duration,
     /// For a connection without a request.
     pub idle: Duration,
+    /// For a WebSocket on which nothing passes.
+    pub websocket_idle: Duration,
     /// For the TLS handshake.
     pub handshake: Duration,
     /// For requests in flight after a stop was asked for.

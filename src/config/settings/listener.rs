@@ -29,14 +29,21 @@ pub struct Decision {
 }
 
 /// How requests are described and verdicts told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecisionProtocol {
     /// Headers describe the request; status, headers and body tell the verdict.
     ForwardAuth,
     /// The same, and the body of a refusal in a header as well.
     AuthRequest,
+    /// The headers that ingress-nginx sends; a status that its clients can be told.
+    IngressNginx,
     /// Envoy's `envoy.service.auth.v3.Authorization`.
     ExtAuthz,
+    /// Envoy's `http_service`: the question is the request's own head.
+    ExtAuthzHttp {
+        /// What stands before the path; may be empty.
+        path_prefix: Box<str>,
+    },
 }
 
 /// What a listener speaks.

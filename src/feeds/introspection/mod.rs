@@ -8,7 +8,7 @@ mod answer;
 mod breaker;
 mod credentials;
 mod endpoint;
-mod inactive;
+mod recent;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,7 +34,7 @@ use credentials::Proof;
 pub use credentials::{ClientAssertion, Credentials, CredentialsError};
 pub use endpoint::EndpointLocation;
 use endpoint::{Endpoint, EndpointError, Place};
-use inactive::Inactive;
+use recent::Recent;
 
 /// What is needed to ask one issuer.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ pub struct IntrospectionStats {
     pub inactive: AtomicU64,
     /// Questions without a usable answer.
     pub failed: AtomicU64,
-    /// Askers that joined a question that was under way.
+    /// Askers that joined a question that was under way, or was answered just now.
     pub joined: AtomicU64,
     /// Askers that were answered from memory: the token was inactive a moment ago.
     pub remembered: AtomicU64,
@@ -108,7 +108,8 @@ pub struct IntrospectionFeed {
     asks: Asks,
     waiting: HashMap<TokenText, (Monotonic, Waiting)>,
     under_way: JoinSet<(TokenText, Outcome)>,
-    inactive: Inactive,
+    inactive: Recent<()>,
+    active: Recent<Arc<ActiveToken>>,
     breaker: Breaker,
     cache: Duration,
     concurrency: usize,
@@ -154,7 +155,8 @@ impl IntrospectionFeed {
             asks,
             waiting: HashMap::new(),
             under_way: JoinSet::new(),
-            inactive: Inactive::new(settings.negative_cache, settings.negative_entries),
+            inactive: Recent::new(settings.negative_cache, settings.negative_entries),
+            active: Recent::new(settings.cache.min(HANDED_OVER), MOST_HANDED_OVER),
             breaker: Breaker::new(settings.breaker),
             cache: settings.cache,
             concurrency: settings.concurrency.max(1),
@@ -194,9 +196,14 @@ impl IntrospectionFeed {
             return;
         }
         let now = self.clock.monotonic();
-        if self.inactive.contains(token.expose(), now) {
+        if self.inactive.get(token.expose(), now).is_some() {
             self.stats.remembered.fetch_add(1, Ordering::Relaxed);
             let _ = reply.send(Ok(Answer::Inactive));
+            return;
+        }
+        if let Some(active) = self.active.get(token.expose(), now) {
+            self.stats.joined.fetch_add(1, Ordering::Relaxed);
+            let _ = reply.send(Ok(Answer::Active(Arc::clone(active))));
             return;
         }
         if let Some((_, waiting)) = self.waiting.get_mut(&token) {
@@ -250,12 +257,14 @@ impl IntrospectionFeed {
     ) -> Answer {
         let Some(claims) = claims else {
             self.stats.inactive.fetch_add(1, Ordering::Relaxed);
-            self.inactive.insert(token.expose(), asked_at);
+            self.inactive.insert(token.expose(), asked_at, ());
             return Answer::Inactive;
         };
         self.stats.active.fetch_add(1, Ordering::Relaxed);
         let good_until = Monotonic(asked_at.0.saturating_add(self.cache));
-        Answer::Active(Arc::new(ActiveToken { claims, good_until }))
+        let active = Arc::new(ActiveToken { claims, good_until });
+        self.active.insert(token.expose(), asked_at, Arc::clone(&active));
+        Answer::Active(active)
     }
 
     fn failed(&mut self, error: &EndpointError) -> Rejection {
@@ -274,5 +283,10 @@ impl IntrospectionFeed {
     }
 }
 
+/// From the answer until it is in the cache of each core that waits for it, on the slowest of machines. At most as long
+/// as the answer may be kept at all.
+const HANDED_OVER: Duration = Duration::from_secs(5);
+/// A thousand new tokens a second.
+const MOST_HANDED_OVER: usize = 5_000;
 /// A `Retry-After` of nothing would be an invitation to hammer.
 const LEAST_RETRY: Duration = Duration::from_secs(1);

@@ -73,7 +73,8 @@ impl HttpSource {
     }
 
     async fn ask(&mut self, replica: &mut Replica, cursor: Option<&str>) -> Result<(Taken, bool), SyncError> {
-        let wait = self.long_poll.filter(|_| cursor.is_some());
+        // A copy from disk waits for the first answer.
+        let wait = self.long_poll.filter(|_| cursor.is_some() && replica.state.is_loaded());
         let asked_at = replica.clock.monotonic();
         let etag =
             self.validator.as_ref().filter(|(of, _)| of.as_deref() == cursor).map(|(_, etag)| etag.clone());

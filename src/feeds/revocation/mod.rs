@@ -1,7 +1,7 @@
 //! The background task that keeps one revocation feed's index current (docs/revocation-feed.md).
 //!
 //! ```text
-//! http | file | valkey | nats -> document (parse, stage) -> replica (judge, put in force) -> store (keep for a restart)
+//! http | file | valkey | nats -> document (parse, stage) -> replica (judge) -> keeper (on record) -> index (in force)
 //! ```
 //!
 //! Whatever the source answers, the last good state stays in force until a better one is there; how old it is, the
@@ -13,6 +13,7 @@ mod file;
 mod file_engine;
 mod http;
 mod http_engine;
+mod keeper;
 mod nats;
 mod pace;
 mod replica;
@@ -46,7 +47,7 @@ use http::HttpSource;
 pub use http_engine::HttpEngine;
 pub use nats::NatsEngine;
 use nats::NatsSource;
-use replica::{Replica, Taken};
+use replica::{Replica, RestoredCopy, Taken};
 use signed::Signed;
 pub use signed::SignedSettings;
 pub use stats::RevocationFeedStats;
@@ -69,7 +70,7 @@ pub struct RevocationFeedSettings {
     pub issuers: Vec<String>,
     /// The largest leeway of these issuers: entries stay in force for so long after their end.
     pub leeway: Duration,
-    /// The most entries to hold, at up to 48 bytes each; a feed with more counts as failing.
+    /// The most entries to hold, at up to 39 bytes each; a feed with more counts as failing.
     pub max_entries: usize,
     /// Where to keep a copy for a restart while the source is down.
     pub state_dir: Option<PathBuf>,
@@ -121,7 +122,7 @@ pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 pub const DEFAULT_FILE_INTERVAL: Duration = Duration::from_secs(1);
 /// Ten million entries.
 pub const DEFAULT_MAX_BYTES: u64 = 1 << 30;
-/// About a gigabyte in memory; twice that for moments while a snapshot is exchanged.
+/// Some 800 megabytes in memory; three times that for moments while a snapshot is exchanged.
 pub const DEFAULT_MAX_ENTRIES: usize = 20_000_000;
 
 /// Puts a document in force in `index`, and says how many of its entries are of use: the format on its own, for those
@@ -223,17 +224,27 @@ impl RevocationFeed {
     }
 
     /// Brings back the copy in the state directory, if there is one. To be awaited before the first request is served,
-    /// so that what was revoked before a restart is revoked after it, whatever `when_stale` says.
+    /// so that what was revoked before a restart is revoked after it, whatever `when_stale` says. The feed does not
+    /// count as loaded by it until the source has failed: what was revoked meanwhile would otherwise be accepted by a
+    /// gateway that is only about to ask.
     pub async fn restore(&mut self) {
         self.replica.restore().await;
     }
 
     /// Keeps the index current until it is dropped.
     pub async fn run(mut self) {
-        loop {
-            let pause = self.step().await;
-            tokio::time::sleep(pause).await;
-        }
+        let restored = self.replica.restored();
+        let asking = async {
+            loop {
+                let pause = self.step().await;
+                tokio::time::sleep(pause).await;
+            }
+        };
+        let relying = async {
+            tokio::time::sleep(CATCH_UP).await;
+            restored.iter().for_each(RestoredCopy::rely_on);
+        };
+        tokio::join!(asking, relying);
     }
 
     /// Asks the source once; the pause until the next time.
@@ -285,6 +296,7 @@ impl RevocationFeed {
 
     fn failed(&mut self, error: &SyncError) -> Duration {
         self.failures = self.failures.saturating_add(1);
+        self.replica.rely_on_copy();
         RevocationFeedStats::add(&self.replica.stats.failures, 1);
         let message = error.to_string();
         if self.noted.as_ref() != Some(&message) {
@@ -307,6 +319,9 @@ impl RevocationFeed {
 }
 
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// How long a copy from disk waits for what came after it. A source that is silent must not keep a gateway from serving
+/// by what it has.
+const CATCH_UP: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests;

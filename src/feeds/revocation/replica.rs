@@ -1,6 +1,7 @@
 //! The local copy of a feed: which documents it takes over, and how it outlives a restart.
 //!
-//! The only writer of its index. Large work runs on a blocking thread. Knows nothing of how documents arrive.
+//! What changes is kept first and then put in force. Large work runs on a blocking thread. Knows nothing of how
+//! documents arrive.
 
 use std::io;
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use tracing::{debug, info, warn};
 
 use super::document::{Document, Entries, Kind};
 use super::error::{Misfit, SyncError};
+use super::keeper::{Keeper, Stand, What};
 use super::stats::RevocationFeedStats as Stats;
 use super::store::{Restored, Store};
 use crate::clock::{Clock, Monotonic, UnixSeconds};
-use crate::revocation::{FeedState, Full, Staged};
+use crate::revocation::{FeedState, Freshness, Full, Staged};
 
 #[derive(Debug)]
 pub(super) struct Replica {
@@ -23,11 +25,28 @@ pub(super) struct Replica {
     position: Option<Position>,
     /// The digest of the snapshot in force, if nothing came on top of it.
     snapshot_in_force: Option<[u8; 32]>,
-    store: Option<Store>,
+    pub(super) keeper: Keeper,
+    /// What was brought back and is not relied on yet.
+    restored: Option<RestoredCopy>,
     kept_at: Option<Monotonic>,
-    /// The last attempt to keep the copy went well.
-    is_kept: bool,
     noted: Noted,
+}
+
+/// A copy from disk: what it revokes is revoked; that the rest is not, it can only say as of when it was kept.
+#[derive(Clone, Debug)]
+pub(super) struct RestoredCopy {
+    state: Arc<FeedState>,
+    at: Monotonic,
+    age: Option<Duration>,
+}
+
+impl RestoredCopy {
+    /// Has it count with its age, unless the source was heard since.
+    pub(super) fn rely_on(&self) {
+        if !self.state.is_loaded() {
+            self.state.heard_before(self.at, self.age);
+        }
+    }
 }
 
 /// Where in the feed's history the copy stands.
@@ -50,20 +69,21 @@ pub(super) enum Taken {
 struct Noted {
     broken: bool,
     foreign: bool,
-    store: bool,
 }
 
 impl Replica {
     pub(super) fn new(state: Arc<FeedState>, clock: Clock, store: Option<Store>) -> Self {
+        let stats = Arc::<Stats>::default();
+        let keeper = Keeper::new(Arc::clone(&state), Arc::clone(&stats), store);
         Self {
             state,
-            stats: Arc::default(),
+            stats,
             clock,
             position: None,
             snapshot_in_force: None,
-            store,
+            keeper,
+            restored: None,
             kept_at: None,
-            is_kept: false,
             noted: Noted::default(),
         }
     }
@@ -78,32 +98,35 @@ impl Replica {
         Some(self.position.as_ref()?.epoch.as_str())
     }
 
+    /// For how long the source was not heard, a copy from disk included; `None` if that cannot be told.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        let now = self.clock.monotonic();
+        match self.state.freshness(now, Duration::MAX) {
+            Freshness::Fresh { age } => Some(age),
+            Freshness::Stale { .. } => None,
+            Freshness::NotLoaded => {
+                let RestoredCopy { at, age, .. } = self.restored.as_ref()?;
+                Some(age.as_ref()?.saturating_add(at.until(now)))
+            }
+        }
+    }
+
     pub(super) fn stage(&self) -> Staged {
         self.state.index().stage()
     }
 
-    /// Brings back what was kept before a restart, with its age.
+    /// Brings back what was kept before a restart. What it revokes is in force; it counts as loaded only once it is
+    /// [relied on](Self::rely_on_copy).
     pub(super) async fn restore(&mut self) {
-        let Some(mut store) = self.store.take() else { return };
-        let state = Arc::clone(&self.state);
-        let loaded = blocking(move || {
-            let loaded = store.load(state.index());
-            (store, loaded)
-        });
-        let restored = match loaded.await {
-            Ok((store, loaded)) => {
-                self.store = Some(store);
-                loaded
-            }
-            Err(error) => Err(error),
-        };
+        let restored = self.keeper.load().await;
         let feed = self.state.name();
         match restored {
             Ok(None) => {}
-            Ok(Some(Restored { position, heard_at, torn })) => {
+            Ok(Some(Restored { stand: Stand { position, heard_at }, torn })) => {
                 let age = age(heard_at, self.clock.wall());
                 self.position = Some(position);
-                self.state.heard_before(self.clock.monotonic(), age);
+                let state = Arc::clone(&self.state);
+                self.restored = Some(RestoredCopy { state, at: self.clock.monotonic(), age });
                 let entries = self.state.index().len();
                 info!(
                     feed,
@@ -125,6 +148,16 @@ impl Replica {
         }
     }
 
+    /// The copy that was brought back, if one was.
+    pub(super) fn restored(&self) -> Option<RestoredCopy> {
+        self.restored.clone()
+    }
+
+    /// Has the copy that was brought back count: the source cannot be heard.
+    pub(super) fn rely_on_copy(&self) {
+        self.restored.iter().for_each(RestoredCopy::rely_on);
+    }
+
     /// Takes over a document that the source sent at `as_of`, when asked for what came since `asked`.
     pub(super) async fn take(
         &mut self,
@@ -133,7 +166,7 @@ impl Replica {
         as_of: Monotonic,
     ) -> Result<Taken, SyncError> {
         self.judge(&document, asked)?;
-        let Document { kind, epoch, cursor, entries, digest, .. } = document;
+        let Document { kind, epoch, cursor, mut entries, digest, .. } = document;
         let position = Position { epoch, cursor };
         let repeated = kind == Kind::Snapshot && digest.is_some() && self.snapshot_in_force == digest;
         if repeated || (kind == Kind::Delta && entries.staged.records().is_empty()) {
@@ -142,49 +175,56 @@ impl Replica {
             self.unchanged(as_of).await;
             return Ok(Taken::Unchanged);
         }
+        if kind == Kind::Delta {
+            self.state.index().check_room_for(&entries.staged).map_err(Misfit::Full)?;
+        }
+        let staged = Arc::new(std::mem::replace(&mut entries.staged, self.stage()));
+        let what = match kind {
+            Kind::Snapshot => What::Snapshot(Arc::clone(&staged)),
+            Kind::Delta => What::Changes(Arc::clone(&staged)),
+        };
+        let kept = self.keeper.before(what, Some(self.stand(&position))).await;
         let state = Arc::clone(&self.state);
-        let applied = blocking(move || {
-            let changed = match kind {
-                Kind::Snapshot => {
-                    state.index().replace(&entries.staged);
-                    true
-                }
-                Kind::Delta => state.index().merge(&entries.staged)?,
-            };
-            Ok::<_, Full>((entries, changed))
+        let applied = blocking(move || match kind {
+            Kind::Snapshot => {
+                state.index().replace(&staged);
+                Ok(true)
+            }
+            Kind::Delta => state.index().merge(&staged),
         });
-        let (entries, changed) = applied.await.map_err(SyncError::Interrupted)?.map_err(Misfit::Full)?;
-        self.position = Some(position);
+        let changed = self.in_force(applied.await)?;
+        self.position = Some(position.clone());
         self.heard(as_of);
         self.count(&entries, changed);
         let taken = match kind {
             Kind::Snapshot => {
                 self.snapshot_in_force = digest;
                 Stats::add(&self.stats.snapshots, 1);
-                self.keep(None).await;
                 Taken::Snapshot
             }
             Kind::Delta => {
                 self.snapshot_in_force = None;
                 Stats::add(&self.stats.deltas, 1);
-                self.keep(Some(entries.staged)).await;
                 if changed { Taken::Delta } else { Taken::Unchanged }
             }
         };
+        self.kept(kept, &position).await;
         Ok(taken)
     }
 
     /// Puts changes in force that no document brought, on top of what is there. Whether they are kept for a restart,
     /// where there is a place for it.
     pub(super) async fn put(&mut self, staged: Staged) -> Result<bool, Full> {
-        let changed = self.state.index().merge(&staged)?;
+        self.state.index().check_room_for(&staged)?;
+        let told = || Position { epoch: TOLD.to_owned(), cursor: None };
+        let position = self.position.get_or_insert_with(told).clone();
+        let staged = Arc::new(staged);
+        let what = What::Changes(Arc::clone(&staged));
+        let kept = self.keeper.before(what, Some(self.stand(&position))).await;
+        self.state.index().merge(&staged).inspect_err(|_| self.keeper.missed())?;
         self.heard_now();
         Stats::add(&self.stats.applied, staged.records().len() as u64);
-        if !changed && self.is_kept {
-            return Ok(true);
-        }
-        self.position.get_or_insert_with(|| Position { epoch: TOLD.to_owned(), cursor: None });
-        Ok(self.keep(Some(staged)).await)
+        Ok(self.kept(kept, &position).await)
     }
 
     /// The source was heard just now.
@@ -198,7 +238,10 @@ impl Replica {
         Stats::add(&self.stats.unchanged, 1);
         // So that a restart does not take the copy for older than it is.
         if self.kept_at.is_none_or(|at| at.until(self.clock.monotonic()) >= KEEP_AGE_EVERY) {
-            self.keep(Some(self.stage())).await;
+            let what = What::Changes(Arc::new(self.stage()));
+            let Some(position) = self.position.clone() else { return };
+            let kept = self.keeper.before(what, Some(self.stand(&position))).await;
+            self.kept(kept, &position).await;
         }
     }
 
@@ -262,46 +305,22 @@ impl Replica {
         }
     }
 
-    /// Keeps the changes, or all there is, on disk. Whether that went well, where there is a place for it.
-    async fn keep(&mut self, changes: Option<Staged>) -> bool {
-        let (Some(mut store), Some(position)) = (self.store.take(), self.position.clone()) else {
-            return true;
-        };
-        let state = Arc::clone(&self.state);
-        let heard_at = self.clock.wall();
-        let kept = blocking(move || {
-            let kept = store.keep(state.index(), changes.as_ref(), &position, heard_at);
-            (store, kept)
-        });
-        let result = match kept.await {
-            Ok((store, kept)) => {
-                self.store = Some(store);
-                kept
-            }
-            Err(error) => Err(error),
-        };
+    /// Whether the work was done. What is on record and not in force has to be written over.
+    fn in_force(&self, applied: io::Result<Result<bool, Full>>) -> Result<bool, SyncError> {
+        let applied =
+            applied.map_err(SyncError::Interrupted).and_then(|merged| Ok(merged.map_err(Misfit::Full)?));
+        applied.inspect_err(|_| self.keeper.missed())
+    }
+
+    fn stand(&self, position: &Position) -> Stand {
+        Stand { position: position.clone(), heard_at: self.clock.wall() }
+    }
+
+    /// What [`Keeper::before`] said of changes, once they are in force. Whether they are on record in the end.
+    async fn kept(&mut self, kept: bool, position: &Position) -> bool {
+        let kept = self.keeper.after(kept, self.stand(position)).await;
         self.kept_at = Some(self.clock.monotonic());
-        self.is_kept = result.is_ok();
-        let feed = self.state.name();
-        match result {
-            Ok(()) if self.noted.store => {
-                self.noted.store = false;
-                info!(feed, "the copy of the revocation feed {feed} is kept again");
-            }
-            Ok(()) => {}
-            Err(error) => {
-                Stats::add(&self.stats.store_failures, 1);
-                if !self.noted.store {
-                    self.noted.store = true;
-                    warn!(
-                        feed, %error,
-                        "the copy of the revocation feed {feed} cannot be kept in state_dir: revocations are in \
-                         force, but a restart begins without them until the feed is heard; check space and permissions"
-                    );
-                }
-            }
-        }
-        self.is_kept
+        kept
     }
 }
 

@@ -16,6 +16,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use crate::clock::UnixSeconds;
 use crate::revocation::{Index, Record, Staged};
 
+use super::keeper::Stand;
 use super::replica::Position;
 use codec::{Checked, Digest, Summed};
 pub use key::load_fact_hasher;
@@ -42,9 +43,7 @@ struct Tail {
 /// What was restored besides the index.
 #[derive(Debug)]
 pub(super) struct Restored {
-    pub(super) position: Position,
-    /// When the source was last heard.
-    pub(super) heard_at: UnixSeconds,
+    pub(super) stand: Stand,
     /// The journal ended in the middle of a batch.
     pub(super) torn: bool,
 }
@@ -115,47 +114,58 @@ impl Store {
         }
         // After a torn batch nothing can follow, so the next write begins anew.
         self.tail = (!torn).then_some(Tail { chain, bytes, snapshot_bytes });
-        Ok(Some(Restored { position: Position { epoch, cursor }, heard_at, torn }))
+        let stand = Stand { position: Position { epoch, cursor }, heard_at };
+        Ok(Some(Restored { stand, torn }))
     }
 
-    /// Keeps what was heard at `heard_at`: the changes only, if the copy has all before them, else everything.
-    pub(super) fn keep(
-        &mut self,
-        index: &Index,
-        changes: Option<&Staged>,
-        position: &Position,
-        heard_at: UnixSeconds,
-    ) -> io::Result<()> {
+    /// Keeps the changes, which are not in the index yet, on top of the copy if that has
+    /// all before them, else together with the index; without changes, the index.
+    pub(super) fn keep(&mut self, index: &Index, changes: Option<&Staged>, stand: &Stand) -> io::Result<()> {
         // Taken, so that a failure half-way leads to a new beginning.
-        match (self.tail.take(), changes) {
-            (Some(tail), Some(changes)) if tail.bytes <= tail.snapshot_bytes.max(MIN_JOURNAL) => {
-                self.append(&tail, changes, position, heard_at)
-            }
-            _ => self.begin(index, position, heard_at),
+        if let (Some(tail), Some(changes)) = (self.tail.take(), changes) {
+            return self.append(&tail, changes, stand);
         }
+        let mut records = Vec::with_capacity(index.len());
+        index.for_each_record(|record: Record| {
+            records.push(record);
+            io::Result::Ok(())
+        })?;
+        records.extend(changes.into_iter().flat_map(Staged::records));
+        let kinds = index.kinds() | changes.map_or(0, Staged::kinds);
+        self.begin(kinds, &records, stand)
     }
 
-    fn append(
-        &mut self,
-        tail: &Tail,
-        changes: &Staged,
-        position: &Position,
-        heard_at: UnixSeconds,
-    ) -> io::Result<()> {
+    /// Keeps these as all there is.
+    pub(super) fn keep_snapshot(&mut self, snapshot: &Staged, stand: &Stand) -> io::Result<()> {
+        self.tail = None;
+        self.begin(snapshot.kinds(), snapshot.records(), stand)
+    }
+
+    /// Whether the journal is so long that the whole is better written anew.
+    pub(super) fn is_long(&self) -> bool {
+        self.tail.as_ref().is_some_and(|tail| tail.bytes > tail.snapshot_bytes.max(MIN_JOURNAL))
+    }
+
+    fn append(&mut self, tail: &Tail, changes: &Staged, stand: &Stand) -> io::Result<()> {
+        let Stand { position, heard_at } = stand;
         let mut batch = Summed::chained(Vec::new(), tail.chain);
-        batch.write_batch(position.cursor.as_deref(), heard_at, changes.kinds(), changes.records())?;
+        batch.write_batch(position.cursor.as_deref(), *heard_at, changes.kinds(), changes.records())?;
         let (batch, chain) = batch.finish()?;
         let mut file = private().append(true).create(true).open(&self.journal)?;
         file.write_all(&batch)?;
         if self.is_durable {
             file.sync_data()?;
+            if tail.bytes == 0 {
+                sync_directory(&self.journal)?;
+            }
         }
         self.tail =
             Some(Tail { chain, bytes: tail.bytes + batch.len() as u64, snapshot_bytes: tail.snapshot_bytes });
         Ok(())
     }
 
-    fn begin(&mut self, index: &Index, position: &Position, heard_at: UnixSeconds) -> io::Result<()> {
+    fn begin(&mut self, kinds: u8, records: &[Record], stand: &Stand) -> io::Result<()> {
+        let Stand { position, heard_at } = stand;
         // A journal that does not follow from the snapshot fails its chain, so either may be on disk alone.
         let mut chain = [0; 32];
         replace_file(&self.snapshot, |file| {
@@ -163,12 +173,7 @@ impl Store {
             writer.write(MAGIC)?;
             writer.write(&self.identity)?;
             writer.write_text(Some(&position.epoch))?;
-            let mut records = Vec::with_capacity(index.len());
-            index.for_each_record(|record: Record| {
-                records.push(record);
-                io::Result::Ok(())
-            })?;
-            writer.write_batch(position.cursor.as_deref(), heard_at, index.kinds(), &records)?;
+            writer.write_batch(position.cursor.as_deref(), *heard_at, kinds, records)?;
             let (mut file, sum) = writer.finish()?;
             chain = sum;
             file.flush()
@@ -210,7 +215,13 @@ pub(super) fn replace_file(path: &Path, write: impl FnOnce(&mut File) -> io::Res
     let mut file = private().write(true).create(true).truncate(true).open(&temporary)?;
     write(&mut file)?;
     file.sync_all()?;
-    std::fs::rename(&temporary, path)
+    std::fs::rename(&temporary, path)?;
+    sync_directory(path)
+}
+
+/// A name counts after a loss of power only once its directory is on the disk.
+fn sync_directory(file: &Path) -> io::Result<()> {
+    file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 /// Readable by the gateway only.

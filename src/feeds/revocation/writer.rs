@@ -10,20 +10,29 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::RevocationFeed;
+use super::keeper::{Keeper, What};
 use super::replica::Replica;
 use super::stats::RevocationFeedStats;
 use super::store::Store;
 use crate::clock::{Clock, Monotonic};
-use crate::revocation::{
-    Change, Fact, FactHasher, FeedState, Full, Index, Revocation, RevocationEngine, Staged,
-};
+use crate::revocation::{Change, Fact, FactHasher, FeedState, Index, Revocation, RevocationEngine};
 
 /// The writing side of one feed.
 #[derive(Debug)]
 pub struct FeedWriter {
     state: Arc<FeedState>,
     engine: Option<Arc<dyn RevocationEngine>>,
-    own: Option<Own>,
+    holder: Holder,
+}
+
+/// Who keeps the index current, and keeps its copy.
+#[derive(Debug)]
+enum Holder {
+    /// The task that reads the engine.
+    Reader(Keeper),
+    /// This writer.
+    Own(Box<Own>),
 }
 
 /// What a feed has that hears of its revocations from nobody else.
@@ -64,8 +73,12 @@ pub struct ToldFeedSettings {
 
 impl FeedWriter {
     /// For a feed that reads `engine`: what is written comes back from there.
-    pub fn for_engine(state: Arc<FeedState>, engine: Arc<dyn RevocationEngine>) -> Self {
-        Self { state, engine: Some(engine), own: None }
+    pub fn for_engine(feed: &RevocationFeed, engine: Arc<dyn RevocationEngine>) -> Self {
+        Self {
+            state: feed.state(),
+            engine: Some(engine),
+            holder: Holder::Reader(feed.replica.keeper.clone()),
+        }
     }
 
     /// For a feed that is told, with what it was told before a restart. It is the only one that knows, unless `engine`
@@ -89,8 +102,9 @@ impl FeedWriter {
         let forgot_at = clock.monotonic();
         let mut replica = Replica::new(Arc::clone(&state), clock, store);
         replica.restore().await;
+        replica.rely_on_copy();
         let own = Own { replica, currency, forgot_at };
-        let mut writer = Self { state, engine, own: Some(own) };
+        let mut writer = Self { state, engine, holder: Holder::Own(Box::new(own)) };
         writer.keep_house().await;
         writer
     }
@@ -102,7 +116,7 @@ impl FeedWriter {
 
     /// The numbers for metrics; those of a feed that reads an engine are counted where it reads.
     pub fn stats(&self) -> Option<Arc<RevocationFeedStats>> {
-        self.own.as_ref().map(|own| Arc::clone(&own.replica.stats))
+        self.own().map(|own| Arc::clone(&own.replica.stats))
     }
 
     /// Puts these revocations in force.
@@ -133,14 +147,14 @@ impl FeedWriter {
 
     /// The source was heard, whether or not it had something to tell.
     pub fn heard(&mut self) {
-        if let Some(own) = &self.own {
+        if let Some(own) = self.own() {
             own.replica.heard_now();
         }
     }
 
     /// To be called every second or so.
     pub async fn keep_house(&mut self) {
-        let Some(own) = &mut self.own else { return };
+        let Holder::Own(own) = &mut self.holder else { return };
         if own.currency == Currency::Always {
             own.replica.heard_now();
         }
@@ -157,18 +171,28 @@ impl FeedWriter {
         for change in changes {
             staged.push(&change).map_err(|full| full.to_string())?;
         }
-        let merged = match &mut self.own {
-            Some(own) => own.replica.put(staged).await,
-            None => merge(&self.state, &staged),
-        };
-        merged.map_err(|full| full.to_string())
+        match &mut self.holder {
+            Holder::Own(own) => own.replica.put(staged).await.map_err(|full| full.to_string()),
+            // The reader may be at the same index: each change is whole, and what a snapshot from before this one
+            // leaves out comes again with the next delta.
+            Holder::Reader(keeper) => {
+                let index = self.state.index();
+                index.check_room_for(&staged).map_err(|full| full.to_string())?;
+                let staged = Arc::new(staged);
+                if !keeper.before(What::Changes(Arc::clone(&staged)), None).await {
+                    keeper.missed();
+                }
+                index.merge(&staged).map(|_| true).map_err(|full| full.to_string())
+            }
+        }
     }
-}
 
-/// The feed's own task may be at the same index: each change is whole, and what a snapshot from before this one leaves
-/// out comes again with the next delta.
-fn merge(state: &FeedState, staged: &Staged) -> Result<bool, Full> {
-    state.index().merge(staged).map(|_| true)
+    fn own(&self) -> Option<&Own> {
+        match &self.holder {
+            Holder::Own(own) => Some(own),
+            Holder::Reader(_) => None,
+        }
+    }
 }
 
 const FORGET_EVERY: Duration = Duration::from_secs(60);

@@ -98,6 +98,8 @@ pub enum Outcome {
     TokenRevoked,
     /// The gateway ended a stream because its token expired.
     TokenExpired,
+    /// The gateway ended a WebSocket on which nothing passed for too long.
+    Idle,
 }
 
 impl<'a> Record<'a> {
@@ -217,6 +219,7 @@ impl Outcome {
             Self::UpstreamAborted => "upstream_aborted",
             Self::TokenRevoked => "token_revoked",
             Self::TokenExpired => "token_expired",
+            Self::Idle => "idle",
         }
     }
 }

@@ -76,6 +76,10 @@ label! {
         Http1 = "http1",
         /// HTTP/2 rules were broken.
         Http2 = "http2",
+        /// A malformed HTTP/2 stream was reset.
+        Http2Stream = "http2_stream",
+        /// Too many HTTP/2 frames that carry nothing of a request.
+        Http2Flood = "http2_flood",
         /// The head of a request did not come in time.
         HeaderTimeout = "header_timeout",
         /// The connection ended in the middle of a request.

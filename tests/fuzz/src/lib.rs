@@ -9,15 +9,16 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use valgate::clock::{Clock, Monotonic, UnixSeconds};
 use valgate::config;
-use valgate::feeds::revocation::apply_document;
+use valgate::events::{EventRules, LogoutToken, SecurityEvent, SubjectMapping};
+use valgate::feeds::revocation::{apply_document, parse_change, parse_revocation, revocation_line};
 use valgate::gateway::token_from_header;
 use valgate::keys::{Algorithm, JwksLimits, KeyFeedHandle, KeySet, KeySource, KeySourceSettings, parse_jwks};
 use valgate::listener::{ProxyHeader, parse_proxy_header};
 use valgate::rejection::Rejection;
-use valgate::revocation::{FactHasher, Index};
+use valgate::revocation::{FactHasher, FactKind, Index, Revocation};
 use valgate::token::{
     Audiences, BearerToken, Binding, Claims, CollectAll, Compact, Examiner, Expectations, FailFast, Inputs,
-    Issuer, IssuerId, Issuers, LookedAgain, Verdict, Verifier,
+    Issuer, IssuerId, Issuers, LookedAgain, Verdict, Verifier, json_object,
 };
 
 /// A token. Those of the seed's header and claims may verify, any others may not; both ways of examining agree; what
@@ -109,6 +110,55 @@ pub fn feed(data: &[u8]) {
             assert_eq!((index.len(), index.generation()), (1, generation), "a broken document had an effect");
             assert!(why.len() < 400, "an error that quotes the document: {why}");
         }
+    }
+}
+
+/// The claims of a security event or logout token whose signature is good. It breaks a rule, which is said without
+/// quoting it; or what it revokes is its issuer's, ends, and can be written to an engine.
+pub fn set(data: &[u8]) {
+    let Ok(members) = json_object(data) else { return };
+    let claims = Claims::new(members);
+    let rules = EventRules {
+        issuer: "joe".to_owned(),
+        audiences: vec!["api".to_owned()],
+        leeway: Duration::from_secs(30),
+        keep: Duration::from_secs(3600),
+        subjects: SubjectMapping { email: Some(FactKind::Sub), ..SubjectMapping::default() },
+    };
+    let now = UnixSeconds(1_790_000_000);
+    let event = SecurityEvent::read(&claims, &rules, now).map(|event| event.revocations);
+    let logout = LogoutToken::read(&claims, &rules, now).map(|logout| vec![logout.revocation]);
+    for read in [event, logout] {
+        match read {
+            Ok(revocations) => {
+                assert!(revocations.len() <= data.len());
+                for revocation in revocations {
+                    assert_eq!(revocation.entry.issuer.as_deref(), Some("joe"), "another issuer's tokens");
+                    assert!(revocation.entry.expires.is_some_and(|end| end <= now.plus(2 * rules.keep)));
+                    comes_back(&revocation);
+                }
+            }
+            Err(fault) => assert!(fault.description.len() < 400, "an error that quotes: {fault:?}"),
+        }
+    }
+}
+
+/// A line of a feed: of a file of entries, of a feed server's log, of a Valkey stream. What it revokes comes back from
+/// the line that is written of it.
+pub fn feed_line(data: &[u8]) {
+    if let Err(why) = parse_change(data) {
+        assert!(why.len() < 200);
+        assert!(parse_revocation(data).is_err(), "what is no change revokes");
+    }
+    if let Ok(revocation) = parse_revocation(data) {
+        comes_back(&revocation);
+    }
+}
+
+fn comes_back(revocation: &Revocation) {
+    // An id can be longer than an engine takes, which the writer says.
+    if let Ok(read) = parse_revocation(revocation_line(revocation).as_bytes()) {
+        assert_eq!(read.entry, revocation.entry, "written and read again");
     }
 }
 

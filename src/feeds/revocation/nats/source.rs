@@ -18,7 +18,7 @@ use super::super::document::{Document, Entries, Kind, parse_change};
 use super::super::error::{Misfit, SyncError};
 use super::super::replica::{Replica, Taken, blocking};
 use crate::clock::Monotonic;
-use crate::revocation::{EngineError, Freshness};
+use crate::revocation::EngineError;
 
 pub(in super::super) struct NatsSource {
     connector: NatsConnector,
@@ -57,14 +57,18 @@ impl NatsSource {
             self.link = Some(link).filter(|_| !self.from_scratch);
             return Ok(taken);
         }
+        let asked_at = replica.clock.monotonic();
         let context = self.connector.connect().await?;
         let stream = self.connector.stream(&context).await?.ok_or_else(|| self.connector.missing())?;
         if !self.from_scratch
             && let Some(position) = good_position(&self.connector, &stream, replica).await?
         {
-            let (messages, _) = follow(&self.connector, &stream, Some(position)).await?;
+            let (messages, pending) = follow(&self.connector, &stream, Some(position)).await?;
             self.link = Some(Link { context, messages, position, epoch: epoch(stream.cached_info()) });
-            // Not heard yet: what came meanwhile is on its way.
+            if pending == 0 {
+                replica.unchanged(asked_at).await;
+            }
+            // Else it is not heard yet: what came meanwhile is on its way.
             return Ok(Taken::Unchanged);
         }
         let taken = self.snapshot(context, &stream, replica).await?;
@@ -183,10 +187,7 @@ async fn good_position(
     replica: &Replica,
 ) -> Result<Option<Position>, EngineError> {
     let info = stream.cached_info();
-    let now = replica.clock.monotonic();
-    let Freshness::Fresh { age: silence } = replica.state.freshness(now, Duration::MAX) else {
-        return Ok(None);
-    };
+    let Some(silence) = replica.silence() else { return Ok(None) };
     let same_history = replica.epoch() == Some(epoch(info).as_str());
     let position = replica.cursor().and_then(Position::read).filter(|_| same_history);
     let Some(position) = position.filter(|_| silence < LIFTS_ARE_KEPT) else { return Ok(None) };

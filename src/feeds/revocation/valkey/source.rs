@@ -60,15 +60,14 @@ impl ValkeySource {
         }
         let now = replica.clock.monotonic();
         checked.at.get_or_insert(now);
-        let command = cmd("XREAD")
-            .arg("COUNT")
-            .arg(CHANGES_AT_ONCE)
-            .arg("BLOCK")
-            .arg(HOLD_BACK_MILLIS)
-            .arg("STREAMS")
-            .arg(&self.keys.changes)
-            .arg(&cursor)
-            .clone();
+        let mut command = cmd("XREAD");
+        if replica.state.is_loaded() {
+            command.arg("COUNT").arg(CHANGES_AT_ONCE).arg("BLOCK").arg(HOLD_BACK_MILLIS);
+        } else {
+            // A copy from disk waits for what came since.
+            command.arg("COUNT").arg(CHANGES_SINCE_A_RESTART);
+        }
+        command.arg("STREAMS").arg(&self.keys.changes).arg(&cursor);
         let changes = changes(link.query_held_back(&command, HOLD_BACK).await?)?;
         let as_of = replica.clock.monotonic();
         // Changes that were pushed out between two readings, or a list that was replaced by another.
@@ -197,4 +196,5 @@ const HOLD_BACK_MILLIS: u64 = 1000;
 /// How often the servers are asked who the primary is.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 const CHANGES_AT_ONCE: usize = 1000;
+const CHANGES_SINCE_A_RESTART: usize = 100_000;
 const ENTRIES_AT_ONCE: usize = 1000;
