@@ -14,7 +14,7 @@
 //! | 2 configuration | [`config`] | YAML to settings that cannot be wrong |
 //! | 3 sources | [`feeds`] | background tasks that fetch keys and revocations and publish them |
 //! | 4 data plane | [`telemetry`] [`upstream`] [`http1`] [`gateway`] [`listener`] | what a request passes through, one set per core |
-//! | 5 process | [`admin`] [`app`] [`feed_server`] [`inject`] [`demo`] [`cli`] | start, drain, Kubernetes manifests, commands |
+//! | 5 process | [`admin`] [`otlp`] [`app`] [`feed_server`] [`inject`] [`demo`] [`cli`] | start, drain, delivery of spans, Kubernetes manifests, commands |
 //!
 //! # The life of a request
 //!
@@ -31,7 +31,7 @@
 //! policy      LiveToken          -> Permit           scopes and claim rules
 //! forward     Permit, CleanRequest -> Response       takes the permit: no forwarding without authorization
 //! respond     Rejection          -> Response         a code as problem+json, with a challenge
-//! observe     one log line, one set of metrics, whatever happened
+//! observe     one log line, one set of metrics, one trace span where traces are recorded, whatever happened
 //! ```
 //!
 //! # What is per core and what is global
@@ -58,6 +58,7 @@ pub mod http1;
 pub mod inject;
 pub mod keys;
 pub mod listener;
+pub mod otlp;
 pub mod policy;
 pub mod rejection;
 pub mod revocation;

@@ -27,6 +27,11 @@ impl Gate {
         Self { token: token.map(|token| digest(&SHA256, token.as_bytes())), only_local_names }
     }
 
+    /// Whether whoever passes has shown the token.
+    pub fn demands_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// The refusal of a request that may not pass.
     pub fn refusal(&self, headers: &HeaderMap) -> Option<Answer> {
         if comes_from_a_page(headers) {

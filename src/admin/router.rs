@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{self, Answer};
 use super::gate::Gate;
 use super::server::Service;
-use crate::telemetry::audit_log::{Event, Journal};
+use crate::telemetry::audit_log::{Caller, Event, Journal};
 
 /// One path and what it answers to.
 pub trait Endpoint: Send + Sync {
@@ -217,11 +217,13 @@ impl Router {
 impl Service for Router {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let mut caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
         let answer = self.route(request).await;
+        caller.has_token = self.gate.demands_token() && answer.status() != StatusCode::UNAUTHORIZED;
         let is_routine = answer.status() == StatusCode::OK && ROUTINE.contains(&path.as_str());
         if !is_routine {
             let (method, path, status) = (method.as_str(), path.as_str(), answer.status().as_u16());
-            self.journal.note(Event::AdminCalled { method, path, status });
+            self.journal.note(Event::AdminCalled { method, path, status, caller: &caller });
         }
         answer
     }

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,11 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::answer::Answer;
+use crate::certificate::ClientCertificate;
+use crate::telemetry::audit_log::Caller;
 
 /// Where connections come from.
 pub enum Socket {
@@ -34,7 +38,7 @@ pub enum Socket {
 
 /// What answers the requests.
 pub trait Service: Clone + Send + Sync + 'static {
-    /// The answer to one of them.
+    /// The answer to one of them, among whose extensions is the [`Caller`].
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
 }
 
@@ -103,8 +107,14 @@ fn hidden_directory_beside(path: &Path) -> io::Result<PathBuf> {
 impl Socket {
     async fn accept(&self) -> io::Result<Stream> {
         match self {
-            Self::Tcp(listener) => Ok(Stream::Tcp(listener.accept().await?.0)),
-            Self::Tls(listener, acceptor) => Ok(Stream::Tls(listener.accept().await?.0, acceptor.clone())),
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok(Stream::Tcp(stream, address))
+            }
+            Self::Tls(listener, acceptor) => {
+                let (stream, address) = listener.accept().await?;
+                Ok(Stream::Tls(stream, address, acceptor.clone()))
+            }
             Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
         }
     }
@@ -112,30 +122,57 @@ impl Socket {
 
 /// A connection before a byte was read.
 enum Stream {
-    Tcp(TcpStream),
-    Tls(TcpStream, TlsAcceptor),
+    Tcp(TcpStream, SocketAddr),
+    Tls(TcpStream, SocketAddr, TlsAcceptor),
     Unix(UnixStream),
 }
 
 impl Stream {
     async fn serve(self, service: impl Service) {
         match self {
-            Self::Tcp(stream) => connection(stream, service).await,
-            Self::Unix(stream) => connection(stream, service).await,
-            Self::Tls(stream, acceptor) => match acceptor.accept(stream).await {
-                Ok(stream) => connection(stream, service).await,
+            Self::Tcp(stream, address) => {
+                let caller = Caller { client: Some(address), ..Caller::default() };
+                connection(stream, caller, service).await;
+            }
+            Self::Unix(stream) => {
+                let caller = user_behind(&stream);
+                connection(stream, caller, service).await;
+            }
+            Self::Tls(stream, address, acceptor) => match acceptor.accept(stream).await {
+                Ok(stream) => {
+                    let certificate = certificate_shown(&stream);
+                    let caller = Caller { client: Some(address), certificate, ..Caller::default() };
+                    connection(stream, caller, service).await;
+                }
                 Err(error) => tracing::info!(%error, "a TLS handshake with the gateway itself failed"),
             },
         }
     }
 }
 
-async fn connection<S>(stream: S, service: impl Service)
+/// As the kernel vouches for it (`SO_PEERCRED`).
+fn user_behind(stream: &UnixStream) -> Caller {
+    let credentials = stream.peer_cred().ok();
+    let pid = credentials.and_then(|credentials| credentials.pid());
+    Caller {
+        uid: credentials.map(|credentials| credentials.uid()),
+        pid: pid.and_then(|pid| u64::try_from(pid).ok()),
+        ..Caller::default()
+    }
+}
+
+fn certificate_shown(stream: &TlsStream<TcpStream>) -> Option<String> {
+    let leaf = stream.get_ref().1.peer_certificates()?.first()?;
+    Some(ClientCertificate::from_der(leaf).ok()?.principal().to_owned())
+}
+
+async fn connection<S>(stream: S, caller: Caller, service: impl Service)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = Arc::new(service);
-    let answering = service_fn(move |request| {
+    let answering = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller.clone());
         let service = Arc::clone(&service);
         async move { Ok::<_, Infallible>(service.answer(request).await) }
     });

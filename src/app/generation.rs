@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::blueprint::{Blueprint, Face, Speech};
 use super::sockets::{ListenerKey, Sockets};
 use super::sources::Sources;
+use super::spans::Recorded;
 use super::{request_limits, routes};
 use crate::clock::Clock;
-use crate::config::settings::ErrorDetail;
+use crate::config::settings::{self, ErrorDetail};
 use crate::events::Inbox;
 use crate::gateway::{
     Explainer, FailedAttemptsLimits, MetricIds, OverloadLimits, RequestLimits, ReservedNames, Routes,
@@ -18,6 +19,7 @@ use crate::http1::GuardLimits;
 use crate::listener::{BoundListener, ListenerSettings, Role};
 use crate::revocation::RevocationPolicies;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::patterns::PatternLimits;
 use crate::token::Verifier;
 use crate::upstream::Upstream;
 
@@ -42,6 +44,9 @@ pub struct Generation {
     pub max_connections: usize,
     pub drain_idle: Duration,
     pub error_detail: ErrorDetail,
+    pub error_documents: Option<Arc<str>>,
+    pub recorded: Option<Recorded>,
+    pub patterns: Option<PatternLimits>,
     pub listeners: Vec<(ListenerKey, Arc<ListenerSettings>)>,
 }
 
@@ -54,6 +59,7 @@ impl Generation {
         sources: &Sources,
         metrics: &Metrics,
         cores: usize,
+        recorded: Option<Recorded>,
     ) -> Self {
         let config = &blueprint.config;
         Self {
@@ -79,6 +85,9 @@ impl Generation {
             max_connections: config.limits.connections.div_ceil(cores),
             drain_idle: config.timeouts.drain_idle,
             error_detail: config.error_detail,
+            error_documents: config.error_documents.as_deref().map(Arc::from),
+            recorded,
+            patterns: config.patterns.map(pattern_limits),
             listeners: listeners(blueprint, sockets, metrics),
         }
     }
@@ -94,6 +103,16 @@ impl Generation {
             limits: self.limits,
             clock: clock.clone(),
         }
+    }
+}
+
+fn pattern_limits(settings: settings::Patterns) -> PatternLimits {
+    PatternLimits {
+        window: settings.window,
+        failures_by_client: settings.failures_by_client,
+        failures_by_subject: settings.failures_by_subject,
+        addresses_of_token: settings.addresses_of_token,
+        uses_after_revocation: settings.uses_after_revocation,
     }
 }
 

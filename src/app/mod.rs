@@ -31,6 +31,7 @@ mod routes;
 mod service;
 mod sockets;
 mod sources;
+mod spans;
 mod status;
 mod status_lists;
 mod systemd;
@@ -60,6 +61,7 @@ use crate::gateway::{FailedAttempts, Refusals, RequestLimits, SharedVerdicts};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::audit_log::Event;
 use crate::telemetry::metrics::{Metrics, Registration};
+use crate::telemetry::patterns::{Pattern, Patterns};
 pub use admin::AdminAddress;
 use admin::{Door, Told};
 use attendance::Attendance;
@@ -74,6 +76,7 @@ use probes::Probes;
 pub use service::{Service, Signals};
 use sockets::Sockets;
 use sources::{Ground, Purpose, Sources};
+use spans::Spans;
 pub use status::Status;
 use worker::{Adoption, Equipment, Worker};
 
@@ -90,9 +93,11 @@ const MAX_VERDICTS: u64 = 100_000;
 /// Lines of the access log that may wait for the writer, in batches of about 32 KiB.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the last spans may take to be delivered: a collector that is down holds no stop up.
+const SPAN_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Fields of the configuration that only a restart changes: threads, directories and outputs are made once.
-const FIXED: [&str; 8] =
-    ["workers", "state_dir", "health", "admin", "access_log", "audit_log", "log", "tracing"];
+const FIXED: [&str; 7] = ["workers", "state_dir", "health", "admin", "access_log", "audit_log", "log"];
 
 /// A gateway that serves requests.
 #[derive(Debug)]
@@ -111,6 +116,7 @@ pub struct Running {
     tasks: JoinSet<()>,
     access_log: AccessLog,
     audit: Audit,
+    spans: Spans,
     _registrations: Vec<Registration>,
 }
 
@@ -136,17 +142,12 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     let access_log = AccessLog::start(&log_settings(&config))?;
     let audit = Audit::start(config.audit_log.as_ref(), &clock)?;
     let mut tasks = JoinSet::new();
-    if let Some(directory) = &config.state_dir {
-        make_private_directory(directory);
-    }
+    config.state_dir.iter().for_each(|directory| make_private_directory(directory));
 
     let blueprint = Blueprint::draw(config, None)?;
     let config = &blueprint.config;
     let sockets = Sockets::default().next(&config.listeners, cores, &mut inherited)?;
-    let probes = match &config.health {
-        Some(health) => Some(Probes::bind(health, &mut inherited)?),
-        None => None,
-    };
+    let probes = config.health.as_ref().map(|health| Probes::bind(health, &mut inherited)).transpose()?;
     let admin = match &config.admin {
         Some(admin) => Some(Door::bind(admin, &mut inherited).await?),
         None => None,
@@ -164,7 +165,8 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
 
     let readiness = Readiness::new(Sources::names(config));
     sources.show(&metrics, &readiness);
-    let generation = Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores));
+    let (spans, recorded) = Spans::start(config)?;
+    let generation = Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores, recorded));
     routes::warn_of_shadow_mode(config);
     let in_force = InForce::new(shown(1, &blueprint, &generation, &sources));
     let (reloads, requests) = reloads::channel();
@@ -185,6 +187,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     }
     let verdicts = SharedVerdicts::new(MAX_VERDICTS, clock.clone()).context("no randomness to be had")?;
     let failed_attempts = FailedAttempts::default();
+    let patterns = Patterns::new(audit.journal().clone()).context("no randomness to be had")?;
     let workers = per_core(sockets.shares(&Sockets::default(), cores)?, &generation, cores)
         .into_iter()
         .enumerate()
@@ -194,7 +197,9 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
             let (clock, verdicts) = (clock.clone(), verdicts.clone());
             let failed_attempts = failed_attempts.clone();
             let audit = audit.per_core(cores);
-            let equipment = Equipment { clock, verdicts, failed_attempts, metrics, log, audit, refusals };
+            let patterns = patterns.clone();
+            let equipment =
+                Equipment { clock, verdicts, failed_attempts, metrics, log, audit, refusals, patterns };
             Worker::start(core, equipment, first)
         })
         .collect::<std::io::Result<_>>()
@@ -202,16 +207,13 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
 
     audit.follow(&in_force, &clock, &mut tasks);
     readiness.listening();
-    let waiting = readiness.clone();
-    tasks.spawn(async move {
-        tokio::time::sleep(STARTUP_WAIT).await;
-        waiting.startup_wait_elapsed();
-    });
+    tasks.spawn(end_startup_wait(readiness.clone()));
     inherited.serving();
     let mut attendance = Attendance::default();
     attendance.turn_to(&blueprint.upstreams, &metrics, &clock);
     let status = Status::new(clock, readiness.clone());
-    let registrations = register(&status, &access_log, &audit, &metrics);
+    let mut registrations = register(&status, &access_log, &audit, &metrics);
+    registrations.extend(spans.register(&metrics).into_iter().chain(register_patterns(&patterns, &metrics)));
     let running = Running {
         blueprint,
         sockets,
@@ -227,6 +229,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         tasks,
         access_log,
         audit,
+        spans,
         _registrations: registrations,
     };
     Ok((running, requests))
@@ -295,18 +298,20 @@ impl Running {
         let shares = sockets.shares(&self.sockets, cores)?;
         let sources = self.sources.next(config).await?;
         sources.settle(&self.sources, SETTLE_WAIT).await?;
-        Ok(Next { blueprint, sockets, shares, sources })
+        let spans = self.spans.prepare(config)?;
+        Ok(Next { blueprint, sockets, shares, sources, spans })
     }
 
     async fn publish(&mut self, next: Next) -> Vec<String> {
-        let Next { blueprint, sockets, shares, mut sources } = next;
+        let Next { blueprint, sockets, shares, mut sources, spans } = next;
         let changes = self.blueprint.config.document.changes(&blueprint.config.document);
         let number = self.status.generation() + 1;
         let cores = self.workers.len();
         sources.show(&self.metrics, &self.readiness);
         self.readiness.replace_sources(Sources::names(&blueprint.config));
+        let recorded = self.spans.adopt(spans);
         let generation =
-            Arc::new(Generation::new(number, &blueprint, &sockets, &sources, &self.metrics, cores));
+            Arc::new(Generation::new(number, &blueprint, &sockets, &sources, &self.metrics, cores, recorded));
         let adoptions = per_core(shares, &generation, cores);
         self.in_force.replace(shown(number, &blueprint, &generation, &sources));
         let adopted: Vec<_> =
@@ -360,6 +365,7 @@ impl Running {
         for worker in self.workers {
             worker.finish(drain).await;
         }
+        self.spans.finish(SPAN_PATIENCE).await;
         drop(self.sources);
         self.tasks.shutdown().await;
         let logs = [Some(self.access_log), self.audit.finish()];
@@ -385,6 +391,7 @@ struct Next {
     sockets: Sockets,
     shares: Vec<sockets::Shares>,
     sources: Sources,
+    spans: spans::Prepared,
 }
 
 /// What administrators are shown of a generation.
@@ -406,6 +413,12 @@ fn shown(
     }
 }
 
+/// Then readiness waits for no source any more.
+async fn end_startup_wait(readiness: Readiness) {
+    tokio::time::sleep(STARTUP_WAIT).await;
+    readiness.startup_wait_elapsed();
+}
+
 /// Has metrics tell of the configuration and of the logs, for as long as what is returned lasts.
 fn register(status: &Status, access_log: &AccessLog, audit: &Audit, metrics: &Metrics) -> Vec<Registration> {
     let dropped = access_log.dropped_lines();
@@ -418,6 +431,20 @@ fn register(status: &Status, access_log: &AccessLog, audit: &Audit, metrics: &Me
     ));
     registrations.extend(audit.register(metrics));
     registrations
+}
+
+/// Has metrics tell how often conduct was suspicious, for as long as what is returned lasts.
+fn register_patterns(patterns: &Patterns, metrics: &Metrics) -> Vec<Registration> {
+    let counter = |pattern: Pattern| {
+        let patterns = patterns.clone();
+        metrics.register_counter(
+            "suspicious",
+            "How often conduct was found suspicious: once in a window for each client, subject or token.",
+            &[("pattern", pattern.name())],
+            move || patterns.found(pattern),
+        )
+    };
+    Pattern::ALL.map(counter).into()
 }
 
 /// Where refusals are kept, if anyone can ask for them.

@@ -87,6 +87,7 @@ fn build_route(config: &Config, place: usize, route: &settings::Route) -> Result
     Ok(Arc::new(Route {
         id: RouteId(u16::try_from(place)?),
         name: route.name.as_str().into(),
+        template: route.matches.path.as_str().into(),
         access: match &route.access {
             settings::Access::Public => Access::Public,
             settings::Access::Certificate(rules) => Access::Certificate(rules.clone()),

@@ -22,6 +22,8 @@ use crate::listener::{Crowd, Drain, ListenerSettings, Manner, serve};
 use crate::telemetry::access_log::CoreLog;
 use crate::telemetry::audit_log::CoreAudit;
 use crate::telemetry::metrics::CoreMetrics;
+use crate::telemetry::patterns::{CorePatterns, Patterns};
+use crate::telemetry::spans::Tracer;
 use crate::telemetry::trace::IdGenerator;
 use crate::upstream::{Client, Upstream};
 
@@ -46,6 +48,7 @@ pub struct Equipment {
     pub log: CoreLog,
     pub audit: Option<CoreAudit>,
     pub refusals: Option<CoreRefusals>,
+    pub patterns: Patterns,
 }
 
 /// A generation, and this core's sockets of the listeners that are new in it.
@@ -79,6 +82,9 @@ impl Worker {
                     () = end_streams(&gateway) => {}
                 }
                 let core = gateway.core();
+                if let Some(tracer) = &core.tracer {
+                    tracer.flush();
+                }
                 core.access_log.borrow_mut().flush();
                 if let Some(audit) = &core.audit_log {
                     audit.borrow_mut().flush();
@@ -202,7 +208,7 @@ impl Desk {
 }
 
 fn first_core(equipment: Equipment, generation: &Generation) -> Core {
-    let Equipment { clock, verdicts, failed_attempts, metrics, log, audit, refusals } = equipment;
+    let Equipment { clock, verdicts, failed_attempts, metrics, log, audit, refusals, patterns } = equipment;
     let authenticator = Authenticator::new(
         Arc::clone(&generation.verifier),
         Arc::clone(&generation.revocation),
@@ -223,6 +229,7 @@ fn first_core(equipment: Equipment, generation: &Generation) -> Core {
         failed_attempts,
         failed_attempts_limits: generation.failed_attempts,
         error_detail: generation.error_detail,
+        error_documents: generation.error_documents.clone(),
         metrics: Rc::new(metrics),
         metric_ids: generation.metric_ids.clone(),
         access_log: Rc::new(RefCell::new(log)),
@@ -230,6 +237,9 @@ fn first_core(equipment: Equipment, generation: &Generation) -> Core {
         long_lived: Rc::new(LongLived::default()),
         explainer: generation.explainer(&clock),
         refusals: refusals.map(Rc::new),
+        tracer: tracer(generation, None),
+        patterns: generation.patterns.map(|limits| Rc::new(patterns.per_core(limits))),
+        all_patterns: patterns,
         ids: Rc::new(RefCell::new(IdGenerator::new())),
         clock,
     }
@@ -261,6 +271,7 @@ fn next_core(before: &Core, generation: &Generation) -> Core {
         failed_attempts: before.failed_attempts.clone(),
         failed_attempts_limits: generation.failed_attempts,
         error_detail: generation.error_detail,
+        error_documents: generation.error_documents.clone(),
         metrics: Rc::clone(&before.metrics),
         metric_ids: generation.metric_ids.clone(),
         access_log: Rc::clone(&before.access_log),
@@ -268,8 +279,25 @@ fn next_core(before: &Core, generation: &Generation) -> Core {
         long_lived: Rc::clone(&before.long_lived),
         explainer: generation.explainer(&before.clock),
         refusals: before.refusals.clone(),
+        tracer: tracer(generation, before.tracer.as_ref()),
+        patterns: watch(generation, before),
+        all_patterns: before.all_patterns.clone(),
         ids: Rc::clone(&before.ids),
     }
+}
+
+/// The one before, where spans are recorded and delivered as before.
+fn tracer(generation: &Generation, before: Option<&Rc<Tracer>>) -> Option<Rc<Tracer>> {
+    let recorded = generation.recorded.as_ref()?;
+    let same = before.filter(|before| recorded.made(before));
+    Some(same.map_or_else(|| Rc::new(recorded.tracer()), Rc::clone))
+}
+
+/// The one before, where the limits are as before.
+fn watch(generation: &Generation, before: &Core) -> Option<Rc<CorePatterns>> {
+    let limits = generation.patterns?;
+    let same = before.patterns.as_ref().filter(|before| before.limits() == limits);
+    Some(same.map_or_else(|| Rc::new(before.all_patterns.per_core(limits)), Rc::clone))
 }
 
 /// Ends long-lived responses with their tokens. Never ends.
@@ -304,6 +332,12 @@ async fn keep_house(gateway: &Gateway) {
         core.access_log.borrow_mut().flush_if_due(now);
         if let Some(audit) = &core.audit_log {
             audit.borrow_mut().keep_house(&core.clock);
+        }
+        if let Some(tracer) = &core.tracer {
+            tracer.flush();
+        }
+        if let Some(patterns) = &core.patterns {
+            patterns.keep_house(now);
         }
         if pruned.until(now) >= PRUNE {
             pruned = now;

@@ -1,6 +1,6 @@
 //! The admin listener of a running gateway, asked over TCP, TLS or its Unix socket.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,24 +31,38 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Answers are some kilobytes.
 const MAX_ANSWER: usize = 1 << 20;
 
+/// How the admin listener is reached with TLS.
+#[derive(Debug, clap::Args)]
+pub struct Tls {
+    /// PEM file with the authority of an admin listener with TLS, beside the system's
+    #[arg(long = "live-ca", value_name = "FILE", requires = "live")]
+    ca: Option<PathBuf>,
+    /// PEM file with the client certificate that it asks for, leaf first
+    #[arg(long = "live-certificate", value_name = "FILE", requires_all = ["live", "key"])]
+    certificate: Option<PathBuf>,
+    /// PEM file with the private key of that certificate
+    #[arg(long = "live-key", value_name = "FILE", requires_all = ["live", "certificate"])]
+    key: Option<PathBuf>,
+}
+
 /// Gets what the gateway whose admin listener is at this URL or socket has at a path.
-pub async fn get<T: DeserializeOwned>(place: &str, ca: Option<&Path>, path: &str) -> Result<T> {
-    call(place, ca, Method::GET, path, Bytes::new()).await
+pub async fn get<T: DeserializeOwned>(place: &str, tls: &Tls, path: &str) -> Result<T> {
+    call(place, tls, Method::GET, path, Bytes::new()).await
 }
 
 /// Sends it a value, and gets what it answers.
 pub async fn post<T: DeserializeOwned>(
     place: &str,
-    ca: Option<&Path>,
+    tls: &Tls,
     path: &str,
     value: &impl Serialize,
 ) -> Result<T> {
-    call(place, ca, Method::POST, path, Bytes::from(serde_json::to_vec(value)?)).await
+    call(place, tls, Method::POST, path, Bytes::from(serde_json::to_vec(value)?)).await
 }
 
 async fn call<T: DeserializeOwned>(
     place: &str,
-    ca: Option<&Path>,
+    tls: &Tls,
     method: Method,
     path: &str,
     body: Bytes,
@@ -56,7 +70,7 @@ async fn call<T: DeserializeOwned>(
     let asking = async {
         let request = request(method, path, body)?;
         let response = if place.starts_with("http://") || place.starts_with("https://") {
-            ask_url(place, ca, request).await
+            ask_url(place, tls, request).await
         } else {
             let stream = UnixStream::connect(place).await?;
             send(stream, "localhost", request).await
@@ -83,7 +97,7 @@ fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes
     Ok(request.body(Full::new(body))?)
 }
 
-async fn ask_url(text: &str, ca: Option<&Path>, request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
+async fn ask_url(text: &str, tls: &Tls, request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
     let url = Url::parse(text)?;
     let host = url.host_str().context("the URL has no host")?;
     let port = url.port_or_known_default().unwrap_or(80);
@@ -93,23 +107,36 @@ async fn ask_url(text: &str, ca: Option<&Path>, request: Request<Full<Bytes>>) -
     if url.scheme() == "http" {
         return send(stream, &authority, request).await;
     }
-    let connector = TlsConnector::from(Arc::new(tls(ca)?));
+    let connector = TlsConnector::from(Arc::new(tls.client_config()?));
     let stream = connector.connect(ServerName::try_from(name)?, stream).await?;
     send(stream, &authority, request).await
 }
 
-fn tls(ca: Option<&Path>) -> Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = ca {
-        let shown = || path.display().to_string();
-        for authority in CertificateDer::pem_file_iter(path).with_context(shown)? {
-            roots.add(authority.with_context(shown)?).with_context(shown)?;
+impl Tls {
+    fn client_config(&self) -> Result<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Some(path) = &self.ca {
+            for authority in certificates(path)? {
+                roots.add(authority).with_context(|| path.display().to_string())?;
+            }
         }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let builder = builder.with_root_certificates(roots);
+        let (Some(certificate), Some(key)) = (&self.certificate, &self.key) else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let private_key = PrivateKeyDer::from_pem_file(key).with_context(|| key.display().to_string())?;
+        let shown = || format!("{} and {} do not fit together", certificate.display(), key.display());
+        builder.with_client_auth_cert(certificates(certificate)?, private_key).with_context(shown)
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| path.display().to_string())
 }
 
 async fn send<S>(stream: S, authority: &str, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>>

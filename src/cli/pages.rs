@@ -20,7 +20,8 @@ Example:
 
 Nothing is fetched, bound or started, but files that the configuration names are read.
 
-Exit codes: 0 no mistakes; 1 the file cannot be read; 2 wrong usage or mistakes, each with its line and a remedy.";
+Exit codes: 0 no mistakes; 1 failure; 2 wrong usage, a file that cannot be read, or mistakes, each with its line and a
+remedy.";
 
 pub const EXPLAIN: &str = "\
 Examples:

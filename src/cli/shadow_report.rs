@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -23,9 +22,8 @@ pub struct Options {
     /// Admin listener of a running gateway: its URL, or the path of its socket
     #[arg(long, value_name = "URL|SOCKET")]
     live: String,
-    /// PEM file with the authority of an admin listener with TLS, beside the system's
-    #[arg(long, value_name = "FILE")]
-    live_ca: Option<PathBuf>,
+    #[command(flatten)]
+    tls: live::Tls,
     /// As JSON, for programs
     #[arg(long)]
     json: bool,
@@ -52,7 +50,7 @@ pub fn run(options: &Options) -> ExitCode {
 fn ask(options: &Options) -> Result<ShadowReport> {
     let runtime =
         runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-    runtime.block_on(live::get(&options.live, options.live_ca.as_deref(), "/shadow"))
+    runtime.block_on(live::get(&options.live, &options.tls, "/shadow"))
 }
 
 fn render(report: &ShadowReport, style: Style) -> String {

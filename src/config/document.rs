@@ -66,7 +66,15 @@ impl Document {
     /// The identity of some fields, or of all if none is named, of one element of a list at the top of the file.
     pub fn identity(&self, list: &str, index: usize, fields: &[&str]) -> Identity {
         let element = self.root.get(list).and_then(|list| list.get(index));
-        let place = Place::root().field(list).index(index);
+        self.identity_of(&Place::root().field(list).index(index), element, fields)
+    }
+
+    /// The identity of a section at the top of the file.
+    pub fn section(&self, name: &str) -> Identity {
+        self.identity_of(&Place::root().field(name), self.root.get(name), &[])
+    }
+
+    fn identity_of(&self, place: &Place, element: Option<&Value>, fields: &[&str]) -> Identity {
         let mut context = Context::new(&SHA256);
         let mut add = |place: &Place, value: Option<&Value>| {
             // JSON tells its parts apart, so that no two values read the same.
@@ -77,7 +85,7 @@ impl Document {
             context.update(&[0]);
         };
         if fields.is_empty() {
-            add(&place, element);
+            add(place, element);
         }
         for field in fields {
             add(&place.field(field), element.and_then(|element| element.get(field)));

@@ -5,24 +5,26 @@ use std::time::Duration;
 
 /// A share of one, in 256ths.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Chance(pub(super) u8);
+pub struct Chance(pub(super) u8);
 
 impl Chance {
-    pub(super) fn draw() -> Self {
+    /// Anew.
+    pub fn draw() -> Self {
         let mut byte = [0];
         // Without randomness the jitter is gone, which is no reason not to ask.
         let _ = aws_lc_rs::rand::fill(&mut byte);
         Self(byte.first().copied().unwrap_or_default())
     }
 
-    pub(super) fn of(self, whole: Duration) -> Duration {
+    /// This share of the whole.
+    pub fn of(self, whole: Duration) -> Duration {
         whole * u32::from(self.0) / 256
     }
 }
 
 /// After `failures` in a row, of which there is at least one: doubled each time and capped, of which between half and
 /// all is waited.
-pub(super) fn after_failure(failures: u32, chance: Chance) -> Duration {
+pub fn after_failure(failures: u32, chance: Chance) -> Duration {
     let doubled = FIRST_BACK_OFF * 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
     let capped = doubled.min(LONGEST_BACK_OFF);
     capped / 2 + chance.of(capped / 2)

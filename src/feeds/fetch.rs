@@ -92,6 +92,8 @@ pub struct FetchRequest<'a> {
     pub etag: Option<&'a str>,
     /// The value of `Authorization`. It is marked sensitive, so it is neither logged nor indexed by HPACK.
     pub authorization: Option<&'a HeaderValue>,
+    /// Further headers of the request.
+    pub headers: Option<&'a HeaderMap>,
     /// Instead of [`FetchSettings::timeout`], for a long poll.
     pub timeout: Option<Duration>,
     /// How long the server may be silent, before its answer and between the parts of it, where the whole may take
@@ -140,6 +142,17 @@ pub enum Fetched {
         /// The whole body.
         body: Bytes,
     },
+}
+
+/// An answer of whatever status, read to its end.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// Its status.
+    pub status: StatusCode,
+    /// The response's head.
+    pub head: FetchedHead,
+    /// The whole body.
+    pub body: Bytes,
 }
 
 /// An answer whose body is still to be read.
@@ -210,6 +223,22 @@ impl FetchClient {
         self.exchange(url, request, Some(payload)).await?.read().await
     }
 
+    /// Posts `payload` to `url`, for a protocol in which statuses other than 200 say what to do next.
+    ///
+    /// # Errors
+    /// See [`FetchError`]; never for a status.
+    pub async fn deliver(
+        &self,
+        url: &Url,
+        request: FetchRequest<'_>,
+        payload: Payload,
+    ) -> Result<Answered, FetchError> {
+        let (response, turn) = self.ask(url, request, Some(payload)).await?;
+        let (status, head) = (response.status(), FetchedHead::read(response.headers()));
+        let body = self.body(url, response, turn).read().await?;
+        Ok(Answered { status, head, body })
+    }
+
     /// Gets `url` and hands back the body unread, for sources too large to hold in memory twice.
     ///
     /// # Errors
@@ -228,6 +257,21 @@ impl FetchClient {
         request: FetchRequest<'_>,
         payload: Option<Payload>,
     ) -> Result<FetchedStream, FetchError> {
+        let (response, turn) = self.ask(url, request, payload).await?;
+        let head = FetchedHead::read(response.headers());
+        if response.status() == StatusCode::NOT_MODIFIED && request.etag.is_some() {
+            return Ok(FetchedStream::NotModified(head));
+        }
+        self.admit(url, &response)?;
+        Ok(FetchedStream::Full { head, body: self.body(url, response, turn) })
+    }
+
+    async fn ask(
+        &self,
+        url: &Url,
+        request: FetchRequest<'_>,
+        payload: Option<Payload>,
+    ) -> Result<(Response<Incoming>, Turn), FetchError> {
         self.permit(url)?;
         let outgoing = build_request(url, request, payload)?;
         let timeout = request.timeout.unwrap_or(self.timeout);
@@ -237,12 +281,12 @@ impl FetchClient {
             .await
             .map_err(|_| FetchError::Timeout { url: shown(url), after: silence })?
             .map_err(|error| unanswered(url, &error))?;
-        let head = FetchedHead::read(response.headers());
-        if response.status() == StatusCode::NOT_MODIFIED && request.etag.is_some() {
-            return Ok(FetchedStream::NotModified(head));
-        }
-        self.admit(url, &response)?;
-        let body = BodyStream {
+        Ok((response, Turn { deadline, timeout, silence }))
+    }
+
+    fn body(&self, url: &Url, response: Response<Incoming>, turn: Turn) -> BodyStream {
+        let Turn { deadline, timeout, silence } = turn;
+        BodyStream {
             body: response.into_body(),
             url: shown(url),
             left: self.max_bytes,
@@ -250,8 +294,7 @@ impl FetchClient {
             deadline,
             timeout,
             silence,
-        };
-        Ok(FetchedStream::Full { head, body })
+        }
     }
 
     fn permit(&self, url: &Url) -> Result<(), FetchError> {
@@ -291,17 +334,18 @@ impl FetchClient {
     }
 }
 
+/// How much time an exchange has left.
+struct Turn {
+    deadline: Pin<Box<Sleep>>,
+    timeout: Duration,
+    silence: Duration,
+}
+
 impl FetchedStream {
     async fn read(self) -> Result<Fetched, FetchError> {
         match self {
             Self::NotModified(head) => Ok(Fetched::NotModified(head)),
-            Self::Full { head, mut body } => {
-                let mut whole = BytesMut::new();
-                while let Some(chunk) = body.chunk().await? {
-                    whole.extend_from_slice(&chunk);
-                }
-                Ok(Fetched::Full { head, body: whole.freeze() })
-            }
+            Self::Full { head, body } => Ok(Fetched::Full { head, body: body.read().await? }),
         }
     }
 }
@@ -319,6 +363,14 @@ pub struct BodyStream {
 }
 
 impl BodyStream {
+    async fn read(mut self) -> Result<Bytes, FetchError> {
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole.freeze())
+    }
+
     /// The next chunk; `None` at the proper end of the body.
     ///
     /// # Errors
@@ -414,6 +466,9 @@ fn build_request(
     }
     if let Some(etag) = request.etag {
         headers.insert(IF_NONE_MATCH, HeaderValue::from_str(etag).map_err(|_| illegal("If-None-Match"))?);
+    }
+    for (name, value) in request.headers.into_iter().flatten() {
+        headers.insert(name, value.clone());
     }
     if let Some(authorization) = request.authorization {
         let mut authorization = authorization.clone();

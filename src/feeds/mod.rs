@@ -3,7 +3,7 @@
 //! A feed writes into a port that the data plane reads ([`crate::keys::KeySource`]); neither waits for the other on
 //! the warm path. Knows nothing of requests and routes.
 
-mod back_off;
+pub mod back_off;
 pub mod discovery;
 pub mod events;
 pub mod fetch;

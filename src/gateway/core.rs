@@ -15,6 +15,7 @@ use super::long_lived::LongLived;
 use super::overload::Overload;
 use super::refusals::CoreRefusals;
 use super::reserved::ReservedNames;
+use super::respond::Disclosure;
 use super::route::{Route, Routes};
 use crate::catalogue::Reason;
 use crate::clock::Clock;
@@ -23,6 +24,8 @@ use crate::events::{Body, Inbox, Receipt, Refusal};
 use crate::telemetry::access_log::{Auth, CoreLog, Record};
 use crate::telemetry::audit_log::CoreAudit;
 use crate::telemetry::metrics::{self, CoreMetrics};
+use crate::telemetry::patterns::{CorePatterns, Patterns};
+use crate::telemetry::spans::{Recording, Tracer};
 use crate::telemetry::trace::{IdGenerator, RequestId, TraceContext};
 use crate::token::IssuerId;
 use crate::upstream::Client;
@@ -54,6 +57,8 @@ pub struct Core {
     pub failed_attempts_limits: Option<FailedAttemptsLimits>,
     /// How much a client is told that is refused before a route is known.
     pub error_detail: ErrorDetail,
+    /// What stands before a code in the `type` of a problem, if not what makes it a URN.
+    pub error_documents: Option<Arc<str>>,
     /// This core's counters.
     pub metrics: Rc<CoreMetrics>,
     /// Where each route, upstream and issuer is counted.
@@ -68,6 +73,12 @@ pub struct Core {
     pub explainer: Explainer,
     /// This core's part of the refusals that are kept, where they are.
     pub refusals: Option<Rc<CoreRefusals>>,
+    /// Who decides which requests are recorded, where any are.
+    pub tracer: Option<Rc<Tracer>>,
+    /// Who watches for suspicious conduct, where that is wanted.
+    pub patterns: Option<Rc<CorePatterns>>,
+    /// What all cores know of it.
+    pub all_patterns: Patterns,
     /// Where request ids come from.
     pub ids: Rc<RefCell<IdGenerator>>,
 }
@@ -112,9 +123,20 @@ impl Core {
         }
     }
 
-    pub(super) fn identify(&self, headers: &HeaderMap) -> (RequestId, TraceContext) {
+    pub(super) fn identify(&self, headers: &HeaderMap) -> (RequestId, TraceContext, Option<Box<Recording>>) {
         let mut ids = self.ids.borrow_mut();
-        (ids.request_id(), ids.trace_context(headers))
+        let (request_id, mut trace) = (ids.request_id(), ids.trace_context(headers));
+        let tracer = self.tracer.as_ref();
+        let recording = tracer.and_then(|tracer| tracer.begin(&mut trace, headers, &mut ids));
+        (request_id, trace, recording)
+    }
+
+    /// What a client is told that was refused on this route, or before one was known.
+    pub(super) fn disclosure(&self, route: Option<&Route>) -> Disclosure<'_> {
+        Disclosure {
+            detail: route.map_or(self.error_detail, |route| route.error_detail),
+            documents: self.error_documents.as_deref(),
+        }
     }
 
     pub(super) fn log(&self, record: &Record<'_>) {

@@ -127,8 +127,8 @@ impl Gateway {
                 (allowed(headers), removed)
             }
             Err(rejection) => {
-                let detail = exchange.route.as_ref().map_or(core.error_detail, |route| route.error_detail);
-                let mut refusal = refuse(&rejection, form, detail, exchange.request_id.as_str());
+                let disclosure = core.disclosure(exchange.route.as_deref());
+                let mut refusal = refuse(&rejection, form, disclosure, exchange.request_id.as_str());
                 if let Some(sharing) = &exchange.sharing {
                     sharing.tell(refusal.headers_mut(), false);
                 }

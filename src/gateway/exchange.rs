@@ -25,8 +25,9 @@ use crate::policy::{Enforcement, Permit};
 use crate::rejection::Rejection;
 use crate::revocation::LiveToken;
 use crate::telemetry::access_log::{Auth, Outcome, Record};
+use crate::telemetry::spans::{Finished, Phase, Recording, Scheme, UpstreamCall};
 use crate::telemetry::trace::{RequestId, TraceContext};
-use crate::token::{BearerToken, Fingerprint};
+use crate::token::{BearerToken, Claims, Compact, Fingerprint};
 use crate::upstream::{BodyProgress, Lane};
 
 /// What is known of one request so far. Dropped without a word of how it ended, it counts as left by its client.
@@ -56,13 +57,19 @@ pub struct Exchange {
     /// The token, once it is known to be live.
     pub token: Option<LiveToken>,
     fingerprint: Option<Fingerprint>,
+    /// Whose the refused token claims to be, where that is watched.
+    claimed_subject: Option<String>,
     examined: Option<Arc<Examined>>,
     /// How the token was judged.
     pub temperature: Option<Temperature>,
-    /// How long that took.
+    /// When that began.
+    pub judged_at: Option<Monotonic>,
+    /// How long it took.
     pub judging: Duration,
     /// Which endpoint of the upstream the request went to, the last if it went to several.
     pub lane: Option<Rc<Lane>>,
+    /// When the request was sent to the upstream.
+    pub forwarded_at: Option<Monotonic>,
     /// How long the upstream took to the first byte of its response.
     pub first_byte: Option<Duration>,
     /// The request's body.
@@ -74,6 +81,7 @@ pub struct Exchange {
     overlooked: Option<Rejection>,
     status: Option<StatusCode>,
     sent: u64,
+    recording: Option<Box<Recording>>,
     is_written: bool,
 }
 
@@ -86,7 +94,7 @@ impl Exchange {
         inbound: &Inbound,
     ) -> Self {
         let headers: &HeaderMap = request.headers();
-        let (request_id, trace) = core.identify(headers);
+        let (request_id, trace, recording) = core.identify(headers);
         Self {
             core: Rc::clone(core),
             started: core.clock.monotonic(),
@@ -105,10 +113,13 @@ impl Exchange {
             sharing: None,
             token: None,
             fingerprint: None,
+            claimed_subject: None,
             examined: None,
             temperature: None,
+            judged_at: None,
             judging: Duration::ZERO,
             lane: None,
+            forwarded_at: None,
             first_byte: None,
             body: None,
             rejection: None,
@@ -116,6 +127,7 @@ impl Exchange {
             overlooked: None,
             status: None,
             sent: 0,
+            recording,
             is_written: false,
         }
     }
@@ -124,6 +136,10 @@ impl Exchange {
     pub(super) fn token_refused(&mut self, token: BearerToken<'_>, route: &Route, refused: &Rejection) {
         let fingerprint = token.fingerprint();
         self.fingerprint = Some(fingerprint);
+        if self.core.patterns.is_some() {
+            let claims = Compact::parse(token.expose()).and_then(|compact| compact.claims()).map(Claims::new);
+            self.claimed_subject = claims.ok().and_then(|claims| claims.subject().map(str::to_owned));
+        }
         let refusals = self.core.refusals.as_ref();
         self.examined =
             refusals.and_then(|all| all.examine(&self.core.explainer, token, fingerprint, route, refused));
@@ -216,7 +232,7 @@ impl Exchange {
             Some(Temperature::Cold) => Auth::Cold,
         };
 
-        let examined = self.examined.take();
+        let (examined, recording) = (self.examined.take(), self.recording.take());
         let route = self.route.as_deref();
         let token = self.token.as_ref();
         core.count(route, reason, self.status, duration);
@@ -267,7 +283,40 @@ impl Exchange {
         record.upstream_ttfb = self.first_byte;
         record.outcome = outcome;
         core.log(&record);
+        if let Some(patterns) = &core.patterns {
+            patterns.observe(&record, self.claimed_subject.as_deref(), core.clock.monotonic());
+        }
+        if let Some(recording) = recording {
+            self.finish_recording(recording, &core, &record);
+        }
         self.keep_refusal(&core, &record, examined);
+    }
+
+    fn finish_recording(&self, recording: Box<Recording>, core: &Core, record: &Record<'_>) {
+        let since = |moment: Monotonic| self.started.until(moment);
+        let scheme = |is_secure| if is_secure { Scheme::Https } else { Scheme::Http };
+        let call = self.forwarded_at.zip(self.lane.as_ref()).map(|(sent, lane)| {
+            let endpoint = lane.endpoint();
+            let socket = endpoint.socket.as_ref().and_then(|path| path.to_str());
+            UpstreamCall {
+                name: record.upstream.unwrap_or_default(),
+                host: socket.unwrap_or(&endpoint.host),
+                port: endpoint.socket.is_none().then_some(endpoint.port),
+                scheme: scheme(endpoint.tls.is_some()),
+                begun: since(sent),
+                first_byte: self.first_byte,
+            }
+        });
+        recording.finish(&Finished {
+            record,
+            trace: &self.trace,
+            scheme: scheme(self.provenance.is_https),
+            template: self.route.as_deref().map(|route| &*route.template),
+            judged: self.judged_at.map(|begun| Phase { begun: since(begun), took: self.judging }),
+            claims: self.token.as_ref().map(|token| token.claims().all()),
+            judging: core.ids.borrow_mut().span_id(),
+            call,
+        });
     }
 
     fn keep_refusal(&self, core: &Core, record: &Record<'_>, examined: Option<Arc<Examined>>) {

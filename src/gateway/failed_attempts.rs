@@ -6,13 +6,14 @@
 //! spread over them. Knows nothing of tokens: it goes by the reason of a refusal.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::catalogue::Reason;
 use crate::clock::Monotonic;
 use crate::rejection::Rejection;
+use crate::telemetry::patterns::one_client;
 
 /// How many failures are borne.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +68,7 @@ impl FailedAttempts {
         now: Monotonic,
         rejection: Rejection,
     ) -> Rejection {
-        match self.fail(limits, network(client), now) {
+        match self.fail(limits, one_client(client), now) {
             None => rejection,
             Some(wait) => Rejection::new(Reason::TooManyFailures)
                 .retry_after(wait)
@@ -115,14 +116,6 @@ impl Table {
         if let Some(first) = self.order.pop_front() {
             self.windows.remove(&first);
         }
-    }
-}
-
-/// What counts as one client: an IPv4 address, or the /64 that an IPv6 host may choose its addresses from (RFC 6177).
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address @ IpAddr::V4(_) => address,
     }
 }
 

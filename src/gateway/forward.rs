@@ -28,13 +28,10 @@ use super::websocket::{self, Ends};
 use crate::catalogue::Reason;
 use crate::policy::Permit;
 use crate::rejection::Rejection;
+use crate::telemetry::trace::{TRACEPARENT, TRACESTATE};
 use crate::upstream::{BodyLimits, HandshakeKey, Outgoing, RequestBody, UpstreamError, mark};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// W3C Trace Context. A valid one is passed on as it came, since no span of ours is exported that could be a parent;
-/// else one is begun, by which the API's traces and our log lines find each other.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const TE: HeaderName = HeaderName::from_static("te");
 
 /// Sends the request to the route's upstream and returns the head of its response, body streaming behind.
@@ -76,6 +73,7 @@ pub async fn forward(
     exchange.body = Some(Rc::clone(&progress));
 
     let sent = core.clock.monotonic();
+    exchange.forwarded_at = Some(sent);
     let request = Box::new(Request::from_parts(parts, body));
     let own_host = route.host == HostHeader::Upstream;
     let outgoing = Outgoing { request, progress, own_host, is_upgrade: is_websocket };
@@ -170,8 +168,10 @@ fn edit_request(
     let defect = |_| Rejection::new(Reason::Internal);
     let request_id = [exchange.request_id.as_str().as_bytes()];
     headers.insert(X_REQUEST_ID, scribe.write(request_id).map_err(defect)?);
+    if let Some(traceparent) = exchange.trace.header_parts() {
+        headers.insert(TRACEPARENT, scribe.write(traceparent).map_err(defect)?);
+    }
     if !exchange.trace.continued() {
-        headers.insert(TRACEPARENT, scribe.write(exchange.trace.header_parts()).map_err(defect)?);
         headers.remove(TRACESTATE);
     }
     let target = std::mem::take(&mut parts.uri).into_parts().path_and_query;

@@ -135,8 +135,8 @@ fn answer(
             response
         }
         Err(rejection) => {
-            let detail = exchange.route.as_ref().map_or(core.error_detail, |route| route.error_detail);
-            let response = refuse(&rejection, form, detail, exchange.request_id.as_str());
+            let disclosure = core.disclosure(exchange.route.as_deref());
+            let response = refuse(&rejection, form, disclosure, exchange.request_id.as_str());
             exchange.answered(response.status(), Some(rejection));
             response
         }
@@ -251,7 +251,8 @@ pub(super) async fn permit<B>(
     let begun = core.clock.still();
     let live =
         core.authenticator.authenticate(token, &policy.issuers, &begun, &mut exchange.temperature).await;
-    exchange.judging = begun.monotonic().until(core.clock.monotonic());
+    let begun = begun.monotonic();
+    (exchange.judged_at, exchange.judging) = (Some(begun), begun.until(core.clock.monotonic()));
     let live = live.inspect_err(|refused| exchange.token_refused(token, route, refused))?;
     exchange.token = Some(live.clone());
     policy

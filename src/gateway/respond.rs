@@ -68,19 +68,31 @@ struct Problem<'p> {
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// How much a client is told, and where it can read more.
+#[derive(Clone, Copy, Debug)]
+pub struct Disclosure<'a> {
+    /// How much.
+    pub detail: ErrorDetail,
+    /// What stands before a code in the `type` of a problem, if not what makes it a URN.
+    pub documents: Option<&'a str>,
+}
+
+/// Without documents of the operator's own, since none of ours is sure to be there.
+const NOT_DOCUMENTED: &str = "urn:valgate:error:";
+
 /// Renders a refusal.
 pub fn refuse(
     rejection: &Rejection,
     form: Form,
-    detail: ErrorDetail,
+    disclosure: Disclosure<'_>,
     request_id: &str,
 ) -> Response<ResponseBody> {
     let reason = rejection.reason();
-    let sentence = (detail == ErrorDetail::Full).then(|| sentence(rejection));
+    let sentence = (disclosure.detail == ErrorDetail::Full).then(|| sentence(rejection));
     let (status, kind, body) =
         match form {
             Form::Problem => {
-                ("application/problem+json", problem(rejection, sentence.as_deref(), detail, request_id))
+                ("application/problem+json", problem(rejection, sentence.as_deref(), disclosure, request_id))
                     .in_status(reason)
             }
             Form::Page => ("text/html; charset=utf-8", page(rejection, sentence.as_deref(), request_id))
@@ -142,14 +154,19 @@ pub(super) fn as_sentence(text: &str) -> String {
     first.into_iter().chain(chars).chain(end.chars()).collect()
 }
 
-fn problem(rejection: &Rejection, sentence: Option<&str>, detail: ErrorDetail, request_id: &str) -> String {
+fn problem(
+    rejection: &Rejection,
+    sentence: Option<&str>,
+    disclosure: Disclosure<'_>,
+    request_id: &str,
+) -> String {
     let (code, reason) = (rejection.code(), rejection.reason());
     let problem = Problem {
-        r#type: format!("urn:valgate:error:{}", code.number()),
+        r#type: format!("{}{}", disclosure.documents.unwrap_or(NOT_DOCUMENTED), code.number()),
         title: code.title(),
         status: reason.status().as_u16(),
         code: code.number(),
-        reason: (detail == ErrorDetail::Full).then(|| reason.name()),
+        reason: (disclosure.detail == ErrorDetail::Full).then(|| reason.name()),
         detail: sentence.map(str::to_owned),
         request_id,
     };
@@ -218,15 +235,18 @@ fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 mod tests {
     use http::HeaderMap;
 
-    use super::{Form, refuse};
+    use super::{Disclosure, Form, refuse};
     use crate::catalogue::Reason;
     use crate::config::settings::ErrorDetail;
     use crate::rejection::Rejection;
 
+    const FULL: Disclosure<'_> = Disclosure { detail: ErrorDetail::Full, documents: None };
+    const CODE_ONLY: Disclosure<'_> = Disclosure { detail: ErrorDetail::CodeOnly, documents: None };
+
     #[test]
     fn a_challenge_has_an_error_only_where_rfc_6750_has_one() {
         let challenge = |reason| {
-            let response = refuse(&Rejection::new(reason), Form::Problem, ErrorDetail::Full, "id");
+            let response = refuse(&Rejection::new(reason), Form::Problem, FULL, "id");
             response.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(challenge(Reason::Missing).unwrap(), "Bearer realm=\"valgate\"");
@@ -241,17 +261,27 @@ mod tests {
     #[test]
     fn code_only_says_nothing_else() {
         let rejection = Rejection::new(Reason::Revoked);
-        let response = refuse(&rejection, Form::Problem, ErrorDetail::CodeOnly, "id");
+        let response = refuse(&rejection, Form::Problem, CODE_ONLY, "id");
         let challenge = response.headers()["www-authenticate"].to_str().unwrap();
         assert_eq!(challenge, "Bearer realm=\"valgate\", error=\"invalid_token\"");
-        let body = super::problem(&rejection, None, ErrorDetail::CodeOnly, "id");
+        let body = super::problem(&rejection, None, CODE_ONLY, "id");
         assert!(!body.contains("revoked") && body.contains("VAL-020"), "{body}");
+    }
+
+    #[test]
+    fn a_type_leads_to_where_the_code_is_documented() {
+        let rejection = Rejection::new(Reason::Expired);
+        let documents = Some("https://docs.example.com/errors#");
+        let documented = super::problem(&rejection, None, Disclosure { documents, ..FULL }, "id");
+        assert!(documented.contains("\"type\":\"https://docs.example.com/errors#VAL-020\""), "{documented}");
+        let not = super::problem(&rejection, None, FULL, "id");
+        assert!(not.contains("\"type\":\"urn:valgate:error:VAL-020\""), "{not}");
     }
 
     #[test]
     fn waiting_is_advised_where_it_helps() {
         let wait = |rejection: Rejection| {
-            let response = refuse(&rejection, Form::Problem, ErrorDetail::Full, "id");
+            let response = refuse(&rejection, Form::Problem, FULL, "id");
             response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned())
         };
         for reason in Reason::ALL.iter().filter(|reason| reason.status() == 503) {

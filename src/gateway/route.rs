@@ -24,6 +24,8 @@ pub struct Route {
     pub id: RouteId,
     /// What logs and metrics call it.
     pub name: Box<str>,
+    /// The path that it matches, as configured.
+    pub template: Box<str>,
     /// Who may use it.
     pub access: Access,
     /// Where the token is.

@@ -4,10 +4,12 @@
 //! more, so that an attack fills no disk; how many were left out is a line too. Written as the access log is: batches
 //! over a bounded queue, never a wait. Knows nothing of requests beyond their [`Record`]s.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::access_log::{AccessLog, CoreLog, Outcome, Record, name};
+use super::patterns::Pattern;
 use crate::catalogue::{Code, Reason};
 use crate::clock::{Clock, Monotonic};
 
@@ -89,7 +91,33 @@ pub enum Event<'a> {
         path: &'a str,
         /// What it answered.
         status: u16,
+        /// Who asked.
+        caller: &'a Caller,
     },
+    /// Somebody's conduct is suspicious.
+    SuspiciousConduct {
+        /// In what way.
+        pattern: Pattern,
+        /// A client's address, the subject that tokens claim, or a token's fingerprint.
+        whose: &'a str,
+        /// How often, or how many.
+        count: u64,
+    },
+}
+
+/// Who asked the admin listener, as far as that shows.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The other end of the connection; none on a Unix socket.
+    pub client: Option<SocketAddr>,
+    /// The user at the other end of a Unix socket.
+    pub uid: Option<u32>,
+    /// The process there.
+    pub pid: Option<u64>,
+    /// Whom the client certificate speaks for.
+    pub certificate: Option<String>,
+    /// It showed the token of the configuration.
+    pub has_token: bool,
 }
 
 /// How many lines of each kind there were in this second.
@@ -217,7 +245,7 @@ impl Journal {
 
 impl Event<'_> {
     /// As the field `event` has them.
-    const KINDS: [&'static str; 7] = [
+    const KINDS: [&'static str; 8] = [
         "started",
         "stopped",
         "configuration_changed",
@@ -225,6 +253,7 @@ impl Event<'_> {
         "keys_changed",
         "revocations_changed",
         "admin_called",
+        "suspicious_conduct",
     ];
 
     fn kind(&self) -> usize {
@@ -236,6 +265,7 @@ impl Event<'_> {
             Self::KeysChanged { .. } => 4,
             Self::RevocationsChanged { .. } => 5,
             Self::AdminCalled { .. } => 6,
+            Self::SuspiciousConduct { .. } => 7,
         }
     }
 
@@ -262,11 +292,42 @@ impl Event<'_> {
                 sink.number(name!("entries"), *entries);
                 sink.number(name!("before"), *before);
             }
-            Self::AdminCalled { method, path, status } => {
+            Self::AdminCalled { method, path, status, caller } => {
                 sink.text(name!("method"), method);
                 sink.text(name!("path"), path);
                 sink.number(name!("status"), u64::from(*status));
+                caller.visit(sink);
             }
+            Self::SuspiciousConduct { pattern, whose, count } => {
+                sink.text(name!("pattern"), pattern.name());
+                let field = match pattern {
+                    Pattern::FailuresByClient => name!("client_ip"),
+                    Pattern::FailuresBySubject => name!("claimed_sub"),
+                    Pattern::TokenFromManyClients | Pattern::UseAfterRevocation => name!("token"),
+                };
+                sink.text(field, whose);
+                sink.number(name!("count"), *count);
+            }
+        }
+    }
+}
+
+impl Caller {
+    fn visit(&self, sink: &mut dyn super::access_log::Sink) {
+        if let Some(client) = self.client {
+            sink.text(name!("client_ip"), &client.ip().to_canonical().to_string());
+        }
+        if let Some(uid) = self.uid {
+            sink.number(name!("uid"), u64::from(uid));
+        }
+        if let Some(pid) = self.pid {
+            sink.number(name!("pid"), pid);
+        }
+        if let Some(certificate) = &self.certificate {
+            sink.text(name!("certificate"), certificate);
+        }
+        if self.has_token {
+            sink.text(name!("credential"), "admin.token");
         }
     }
 }

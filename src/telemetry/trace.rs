@@ -3,7 +3,7 @@
 //! Ids come from the cryptographic generator in batches, so that an id costs a copy and two gateways never
 //! agree by accident. A client's request id is never taken over: whoever chooses the id could hide in, or
 //! pollute, another's log. A client's trace id is, since joining a trace is what it is for; it names nothing
-//! but the trace. Knows nothing of spans or exporters.
+//! but the trace. What is recorded of a request is [`super::spans`]' business.
 
 use std::fmt;
 
@@ -11,6 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// `traceparent` (W3C Trace Context, section 3.2).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// `tracestate` (section 3.3).
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The id that body, log line and `X-Request-Id` of one request share: 128 random bits as 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,6 +50,24 @@ pub struct TraceContext {
     parent_id: Option<Hex<16>>,
     span_id: Hex<16>,
     sampled: bool,
+    /// The parent that the upstream is told; none: the client's `traceparent` goes on as it came.
+    told: Option<SpanId>,
+}
+
+/// The id of a span: 64 random bits as 16 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SpanId(Hex<16>);
+
+impl SpanId {
+    /// Its bytes.
+    pub fn bytes(self) -> [u8; 8] {
+        self.bits().to_be_bytes()
+    }
+
+    /// The same as a number, as random as the id.
+    pub fn bits(self) -> u64 {
+        u64::from_str_radix(self.0.as_str(), 16).unwrap_or_default()
+    }
 }
 
 impl TraceContext {
@@ -60,12 +81,22 @@ impl TraceContext {
         self.parent_id.as_ref().map(Hex::as_str)
     }
 
-    /// This gateway's span.
-    pub fn span_id(&self) -> &str {
-        self.span_id.as_str()
+    /// The trace id's bytes.
+    pub fn trace_id_bytes(&self) -> [u8; 16] {
+        u128::from_str_radix(self.trace_id(), 16).unwrap_or_default().to_be_bytes()
     }
 
-    /// Whether the caller records the trace.
+    /// The caller's span, by its id.
+    pub fn parent(&self) -> Option<SpanId> {
+        self.parent_id.map(SpanId)
+    }
+
+    /// This gateway's span.
+    pub fn span(&self) -> SpanId {
+        SpanId(self.span_id)
+    }
+
+    /// Whether the trace is recorded: by the caller, or by the word of [`Self::decide`].
     pub fn sampled(&self) -> bool {
         self.sampled
     }
@@ -75,10 +106,18 @@ impl TraceContext {
         self.parent_id.is_some()
     }
 
-    /// The `traceparent` for the upstream, with this gateway's span as the parent: its parts, one behind the other.
-    pub fn header_parts(&self) -> [&[u8]; 5] {
+    /// Has the upstream told that its parent is this span, and whether that is recorded.
+    pub fn decide(&mut self, parent: SpanId, sampled: bool) {
+        self.told = Some(parent);
+        self.sampled = sampled;
+    }
+
+    /// The parts of the `traceparent` for the upstream, one behind the other; `None` if the client's goes on as it came,
+    /// since no span of ours is recorded that could be a parent.
+    pub fn header_parts(&self) -> Option<[&[u8]; 5]> {
+        let SpanId(parent) = self.told.as_ref()?;
         let flags: &[u8] = if self.sampled { b"-01" } else { b"-00" };
-        [b"00-", &self.trace_id.0, b"-", &self.span_id.0, flags]
+        Some([b"00-", &self.trace_id.0, b"-", &parent.0, flags])
     }
 }
 
@@ -109,12 +148,20 @@ impl IdGenerator {
             (Some(value), None) => Parent::parse(value.as_bytes()),
             _ => None,
         };
+        let trace_id = parent.map_or_else(|| self.hex(), |parent| parent.trace_id);
+        let span_id = self.hex();
         TraceContext {
-            trace_id: parent.map_or_else(|| self.hex(), |parent| parent.trace_id),
+            trace_id,
             parent_id: parent.map(|parent| parent.span_id),
-            span_id: self.hex(),
+            span_id,
             sampled: parent.is_some_and(|parent| parent.sampled),
+            told: parent.is_none().then_some(SpanId(span_id)),
         }
+    }
+
+    /// The id of a further span.
+    pub fn span_id(&mut self) -> SpanId {
+        SpanId(self.hex())
     }
 
     fn hex<const N: usize>(&mut self) -> Hex<N> {
@@ -266,7 +313,8 @@ mod tests {
             assert_eq!(context.trace_id(), TRACE, "{value}");
             assert_eq!(context.parent_id(), Some(SPAN), "{value}");
             assert_eq!(context.sampled(), sampled, "{value}");
-            assert_ne!(context.span_id(), SPAN, "the gateway's span is its own");
+            assert_ne!(context.span().0.as_str(), SPAN, "the gateway's span is its own");
+            assert_eq!(context.header_parts(), None, "the client's goes on as it came");
         }
     }
 
@@ -302,10 +350,21 @@ mod tests {
     }
 
     #[test]
-    fn the_upstream_sees_the_gateways_span_as_parent() {
-        let context = context(&[&format!("cc-{TRACE}-{SPAN}-03-x")]);
-        let expected = format!("00-{TRACE}-{}-01", context.span_id());
-        assert_eq!(String::from_utf8(context.header_parts().concat()).unwrap(), expected);
+    fn the_upstream_sees_the_span_that_is_recorded_as_parent() {
+        let mut context = context(&[&format!("cc-{TRACE}-{SPAN}-03-x")]);
+        let span = IdGenerator::new().span_id();
+        context.decide(span, true);
+        let expected = format!("00-{TRACE}-{}-01", span.0.as_str());
+        assert_eq!(String::from_utf8(context.header_parts().unwrap().concat()).unwrap(), expected);
+        context.decide(context.span(), false);
+        assert!(context.header_parts().unwrap().concat().ends_with(b"-00"));
+    }
+
+    #[test]
+    fn ids_as_bytes_are_what_their_digits_say() {
+        let context = context(&[&format!("00-{TRACE}-{SPAN}-01")]);
+        assert_eq!(context.trace_id_bytes(), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes());
+        assert_eq!(context.parent().unwrap().bytes(), 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes());
     }
 
     #[test]
@@ -335,10 +394,11 @@ mod tests {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 headers.append(TRACEPARENT, value);
             }
-            let context = IdGenerator::new().trace_context(&headers);
-            let sent = Parent::parse(&context.header_parts().concat()).expect("valid");
+            let mut context = IdGenerator::new().trace_context(&headers);
+            context.decide(context.span(), false);
+            let sent = Parent::parse(&context.header_parts().unwrap().concat()).expect("valid");
             prop_assert_eq!(sent.trace_id.as_str(), context.trace_id());
-            prop_assert_eq!(sent.span_id.as_str(), context.span_id());
+            prop_assert_eq!(SpanId(sent.span_id), context.span());
         }
     }
 }

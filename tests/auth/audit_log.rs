@@ -61,8 +61,9 @@ async fn it_says_who_was_refused_and_what_changed() {
         (&changed[0]["generation"], &changed[0]["changes"]),
         (&json!(2), &json!("error_detail (added)"))
     );
-    let called: Vec<_> = of(&lines, "admin_called").iter().map(|line| line["path"].clone()).collect();
-    assert_eq!(called, ["/status"], "a scrape is no event");
+    let called: Vec<_> =
+        of(&lines, "admin_called").iter().map(|line| (&line["path"], &line["client_ip"])).collect();
+    assert_eq!(called, [(&json!("/status"), &json!("127.0.0.1"))], "a scrape is no event");
 }
 
 #[tokio::test]

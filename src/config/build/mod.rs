@@ -26,6 +26,7 @@ mod reload;
 mod resilience;
 mod route;
 mod status_list;
+mod tracing;
 mod transport;
 mod units;
 mod upstream;
@@ -68,6 +69,9 @@ impl Build<'_, '_> {
                 remedy,
             );
         }
+        let error_documents = self.optional(raw.error_documents.as_deref(), |build, text| {
+            build.url(text, &root.field("error_documents")).map(|_| text.to_owned())
+        });
         let workers = self.workers(raw.workers, &root.field("workers"));
         self.not_empty(&raw.listeners, &root.field("listeners"), "a gateway without listeners serves nobody");
         self.not_empty(
@@ -118,6 +122,10 @@ impl Build<'_, '_> {
         let failed_attempts = self.optional(raw.failed_attempts.as_ref(), |build, raw| {
             build.failed_attempts(raw, &root.field("failed_attempts"))
         });
+        let tracing =
+            self.optional(raw.tracing.as_ref(), |build, raw| build.tracing(raw, &root.field("tracing")));
+        let patterns =
+            self.optional(raw.patterns.as_ref(), |build, raw| build.patterns(raw, &root.field("patterns")));
         let reload = self.reload(&raw.reload, &root.field("reload"));
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
@@ -135,6 +143,7 @@ impl Build<'_, '_> {
         Some(Config {
             state_dir: raw.state_dir.as_deref().map(|path| self.files.resolve(path)),
             error_detail: error_detail(raw.error_detail),
+            error_documents: error_documents?,
             workers,
             listeners: all(listeners)?,
             health: health?,
@@ -152,6 +161,8 @@ impl Build<'_, '_> {
             overload: overload?,
             failed_attempts: failed_attempts?,
             reload: reload?,
+            tracing: tracing?,
+            patterns: patterns?,
             document: Document::default(),
         })
     }

@@ -46,6 +46,19 @@ pub(super) fn size(text: &str) -> Result<u64, UnitError> {
     scaled(number, if unit.is_empty() { "B" } else { unit }, &SIZE_UNITS)
 }
 
+/// A share, in millionths: at most the whole, in steps of 0.0001 %.
+pub(super) fn share(text: &str) -> Option<u32> {
+    let number = text.trim().strip_suffix('%')?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let all_digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !all_digits(whole) || !all_digits(fraction) || fraction.len() > 4 {
+        return None;
+    }
+    let millionths = whole.parse::<u32>().ok()?.checked_mul(10_000)?;
+    let share = millionths.checked_add(format!("{fraction:0<4}").parse().ok()?)?;
+    (share <= 1_000_000).then_some(share)
+}
+
 /// A duration as the file would have it.
 pub(super) fn show_duration(duration: Duration) -> String {
     let mut millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

@@ -17,12 +17,14 @@ mod reload;
 mod route;
 mod status_list;
 mod text;
+mod tracing;
 mod transport;
 mod upstream;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::tracing::{Patterns, Tracing};
 pub use certificate::{
     CertificateFact, CertifiedKey, ClientCertificates, IdentitySource, OneOrMany, RequiredCertificate,
 };
@@ -44,7 +46,7 @@ pub use observe::{
 pub use reload::Reload;
 pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
 pub use status_list::StatusList;
-pub use text::{DurationText, Reserved, SecretText, SizeText};
+pub use text::{DurationText, Reserved, SecretText, ShareText, SizeText};
 pub use transport::{ClientCertificate, Proxy};
 pub use upstream::{
     Balancing, BalancingMethod, Ejection, Endpoint, HealthCheck, Protocol, Retries, Upstream, UpstreamLimits,
@@ -65,6 +67,9 @@ pub struct Config {
     /// `code_only` leaves the `VAL-` code and the status. Logs always have all of it.
     #[serde(default)]
     pub error_detail: ErrorDetail,
+    /// Where the codes are documented for whoever meets one: `https://docs.example.com/errors#`. The `type` of a refusal
+    /// is this and the code after it. Without it, it is a URN.
+    pub error_documents: Option<String>,
     /// Worker threads, each with its own connections. `0` means one for each core.
     #[serde(default)]
     pub workers: u64,
@@ -110,8 +115,10 @@ pub struct Config {
     /// Whose word on the client's address counts.
     #[serde(default)]
     pub forwarded: Forwarded,
-    /// OpenTelemetry traces.
-    pub tracing: Option<Reserved>,
+    /// Spans of requests for an OpenTelemetry collector. Without it there are none.
+    pub tracing: Option<Tracing>,
+    /// Which conduct is told as suspicious. Without it none is.
+    pub patterns: Option<Patterns>,
 }
 
 /// How much of a refusal the outside sees.

@@ -1,4 +1,4 @@
-//! Texts that mean something: durations, sizes, secrets. And fields of later versions.
+//! Texts that mean something: durations, sizes, shares, secrets. And fields of later versions.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,6 +16,11 @@ pub struct DurationText(pub String);
 #[serde(transparent)]
 pub struct SizeText(pub String);
 
+/// A share: `100%`, `1%`, `0.1%`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct ShareText(pub String);
+
 /// A text that is never shown.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
@@ -32,6 +37,12 @@ impl From<&str> for DurationText {
 }
 
 impl From<&str> for SizeText {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<&str> for ShareText {
     fn from(text: &str) -> Self {
         Self(text.to_owned())
     }
@@ -69,6 +80,21 @@ impl JsonSchema for SizeText {
             "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$",
             "x-expects": "a size such as `16KiB`",
             "x-type": "size"
+        })
+    }
+}
+
+impl JsonSchema for ShareText {
+    fn schema_name() -> Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^[0-9]+(\\.[0-9]{1,4})?%$",
+            "x-expects": "a share such as `1%`",
+            "x-type": "share"
         })
     }
 }

@@ -15,12 +15,14 @@ mod listener;
 mod observe;
 mod reload;
 mod route;
+mod tracing;
 mod transport;
 mod upstream;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+pub use self::tracing::{Patterns, Tracing};
 use super::document::Document;
 pub use carried::{CarriedProbe, ProbeError};
 pub use engine::{
@@ -60,6 +62,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// How much of a refusal the outside sees, unless the route says otherwise.
     pub error_detail: ErrorDetail,
+    /// What stands before a code in the `type` of a refusal; none: what makes it a URN.
+    pub error_documents: Option<String>,
     /// Worker threads; none: one for each core.
     pub workers: Option<NonZeroUsize>,
     /// At least one.
@@ -94,6 +98,10 @@ pub struct Config {
     pub failed_attempts: Option<FailedAttempts>,
     /// When it is put in force anew.
     pub reload: Reload,
+    /// Where spans go; none: nowhere.
+    pub tracing: Option<Tracing>,
+    /// Which conduct is told as suspicious; none: none.
+    pub patterns: Option<Patterns>,
     /// What the file said, to be compared with another.
     pub document: Document,
 }

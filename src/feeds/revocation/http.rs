@@ -81,6 +81,7 @@ impl HttpSource {
         let request = FetchRequest {
             accept: if self.signed.is_some() { SIGNED } else { "application/json" },
             etag: etag.as_deref(),
+            headers: None,
             authorization: self.authorization.as_ref(),
             timeout: Some(self.patience(cursor, wait)),
             silence: Some(self.timeout.saturating_add(wait.unwrap_or_default())),
