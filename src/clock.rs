@@ -72,6 +72,7 @@ pub struct Clock(Source);
 enum Source {
     System { origin: Instant },
     Manual(Arc<Manual>),
+    Still { wall: UnixSeconds, monotonic: Monotonic },
 }
 
 #[derive(Debug)]
@@ -97,6 +98,12 @@ impl Clock {
         (Self(Source::Manual(Arc::clone(&manual))), ClockHand(manual))
     }
 
+    /// This clock, stopped at this moment: what is decided by it is decided as of one time, and readings cost nothing.
+    #[must_use]
+    pub fn still(&self) -> Self {
+        Self(Source::Still { wall: self.wall(), monotonic: self.monotonic() })
+    }
+
     /// Wall time, for claims. A system clock before 1970 reads as 0, at which every token is 'not yet valid'
     /// or expired: closed, not open.
     #[allow(clippy::disallowed_methods, reason = "the one place that may")]
@@ -107,6 +114,7 @@ impl Clock {
                 UnixSeconds(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
             }
             Source::Manual(manual) => UnixSeconds(manual.wall.load(Ordering::Relaxed)),
+            Source::Still { wall, .. } => *wall,
         }
     }
 
@@ -117,6 +125,7 @@ impl Clock {
             Source::Manual(manual) => {
                 Monotonic(Duration::from_millis(manual.monotonic_millis.load(Ordering::Relaxed)))
             }
+            Source::Still { monotonic, .. } => *monotonic,
         }
     }
 
@@ -125,7 +134,9 @@ impl Clock {
     pub fn timestamp(&self) -> Duration {
         match &self.0 {
             Source::System { .. } => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-            Source::Manual(_) => Duration::from_secs(u64::try_from(self.wall().0).unwrap_or_default()),
+            Source::Manual(_) | Source::Still { .. } => {
+                Duration::from_secs(u64::try_from(self.wall().0).unwrap_or_default())
+            }
         }
     }
 }

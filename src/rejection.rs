@@ -30,6 +30,18 @@ impl Rejection {
         Self { reason, extra: None }
     }
 
+    /// The same without what only the log has.
+    #[must_use]
+    pub fn without_log(&self) -> Self {
+        let without = |extra: &Extra| {
+            let Extra { hint, log: _, scope, allow, retry_after } = extra;
+            let (hint, scope, allow, retry_after) =
+                (hint.clone(), scope.clone(), allow.clone(), *retry_after);
+            Box::new(Extra { hint, log: None, scope, allow, retry_after })
+        };
+        Self { reason: self.reason, extra: self.extra.as_deref().map(without) }
+    }
+
     fn with(mut self, set: impl FnOnce(&mut Extra)) -> Self {
         set(self.extra.get_or_insert_default());
         self

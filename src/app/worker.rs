@@ -139,6 +139,7 @@ impl Desk {
     fn open(equipment: Equipment, first: Adoption) -> Self {
         let Adoption { generation, sockets } = first;
         let crowd = Crowd::new(generation.max_connections, equipment.clock.clone());
+        tokio::task::spawn_local(Rc::clone(&crowd).watch());
         let gateway = Gateway::new(first_core(equipment, &generation));
         let mut desk = Self { gateway, crowd, doors: Vec::new() };
         desk.arrange_doors(&generation, sockets);

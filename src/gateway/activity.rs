@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use crate::clock::{Clock, Monotonic};
+use crate::clock::Monotonic;
 use crate::telemetry::metrics::{ConnectionState, OpenConnection, Protocol};
 
 /// What one connection is doing.
@@ -22,7 +22,6 @@ pub struct Activity {
 #[derive(Debug)]
 pub struct Busy {
     activity: Rc<Activity>,
-    clock: Clock,
 }
 
 impl Activity {
@@ -68,17 +67,23 @@ impl Activity {
     }
 
     /// Notes a request until what is returned is dropped.
-    pub fn busy(self: &Rc<Self>, clock: &Clock) -> Busy {
+    pub fn busy(self: &Rc<Self>) -> Busy {
         self.requests.set(self.requests.get().saturating_add(1));
         self.note();
-        Busy { activity: Rc::clone(self), clock: clock.clone() }
+        Busy { activity: Rc::clone(self) }
+    }
+}
+
+impl Busy {
+    /// Says when the request came to its end, shortly before it is dropped.
+    pub fn ends(&self, now: Monotonic) {
+        self.activity.quiet_since.set(now);
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         self.activity.requests.set(self.activity.requests.get().saturating_sub(1));
-        self.activity.quiet_since.set(self.clock.monotonic());
         self.activity.note();
         self.activity.became_quiet.notify_waiters();
     }
@@ -87,6 +92,7 @@ impl Drop for Busy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::telemetry::metrics::Metrics;
 
     #[test]
@@ -104,7 +110,7 @@ mod tests {
         assert!(shows("unknown", "handshake"));
         activity.speaks(Protocol::Http2);
         assert!(shows("http/2", "idle"));
-        let busy = [activity.busy(&clock), activity.busy(&clock)];
+        let busy = [activity.busy(), activity.busy()];
         assert!(shows("http/2", "active") && !shows("http/2", "idle"));
         drop(busy);
         assert!(shows("http/2", "idle") && !shows("http/2", "active"));

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::verdict_cache::{SharedVerdicts, VerdictCache};
+use super::verdict_cache::{SharedVerdicts, TokenKey, VerdictCache};
 use crate::clock::Clock;
 use crate::keys::LookAgain;
 use crate::rejection::Rejection;
@@ -59,35 +59,45 @@ impl Authenticator {
         self.verdicts.len()
     }
 
-    /// The token, if an issuer that the route trusts stands behind it and it was not revoked.
+    /// The token, if an issuer that the route trusts stands behind it and it was not revoked. `now` is a clock that was
+    /// [stopped](Clock::still) when the request was.
     pub async fn authenticate(
         &self,
         token: BearerToken<'_>,
         trusted: &IssuerSet,
+        now: &Clock,
         temperature: &mut Option<Temperature>,
     ) -> Result<LiveToken, Rejection> {
-        let candidate = self.verified(token, trusted, temperature).await?;
-        self.revocation.prepare(&candidate).await;
+        let key = self.verdicts.key(token);
+        let cached = self.verdicts.get(key);
+        let inputs = inputs(trusted, now, LookedAgain::NotYet, None);
+        let candidate = match cached.filter(|found| self.verifier.still_good(found.token(), inputs)) {
+            Some(candidate) => {
+                *temperature = Some(Temperature::Warm);
+                if candidate.is_ready() {
+                    return self.revocation.admit(candidate, now);
+                }
+                candidate
+            }
+            // Boxed, here and below, since warm requests would otherwise carry the room for it.
+            None => {
+                *temperature = Some(Temperature::Cold);
+                Box::pin(self.verify(key, token, trusted)).await?
+            }
+        };
+        Box::pin(self.revocation.prepare(&candidate)).await;
         self.revocation.admit(candidate, &self.clock)
     }
 
-    async fn verified(
+    async fn verify(
         &self,
+        key: TokenKey,
         token: BearerToken<'_>,
         trusted: &IssuerSet,
-        temperature: &mut Option<Temperature>,
     ) -> Result<Rc<Candidate>, Rejection> {
-        let key = self.verdicts.key(token);
-        let cached = self.verdicts.get(key);
-        let inputs = self.inputs(trusted, LookedAgain::NotYet, None);
-        if let Some(candidate) = cached.filter(|found| self.verifier.still_good(found.token(), inputs)) {
-            *temperature = Some(Temperature::Warm);
-            return Ok(candidate);
-        }
-        *temperature = Some(Temperature::Cold);
         let (mut looked_again, mut introspected) = (LookedAgain::NotYet, None);
         loop {
-            let inputs = self.inputs(trusted, looked_again, introspected.as_ref());
+            let inputs = inputs(trusted, &self.clock, looked_again, introspected.as_ref());
             match self.verifier.verify(token, inputs, &mut FailFast) {
                 Verdict::Verified(verified) => {
                     let candidate = Rc::new(self.revocation.candidate(verified)?);
@@ -108,14 +118,13 @@ impl Authenticator {
             }
         }
     }
+}
 
-    fn inputs<'r>(
-        &self,
-        trusted: &'r IssuerSet,
-        looked_again: LookedAgain,
-        introspected: Option<&'r Answer>,
-    ) -> Inputs<'r> {
-        let (now, monotonic) = (self.clock.wall(), self.clock.monotonic());
-        Inputs { trusted, now, monotonic, looked_again, introspected }
-    }
+fn inputs<'r>(
+    trusted: &'r IssuerSet,
+    clock: &Clock,
+    looked_again: LookedAgain,
+    introspected: Option<&'r Answer>,
+) -> Inputs<'r> {
+    Inputs { trusted, now: clock.wall(), monotonic: clock.monotonic(), looked_again, introspected }
 }

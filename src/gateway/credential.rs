@@ -65,8 +65,11 @@ pub fn token_from_header(headers: &HeaderMap) -> Result<Option<&str>, Rejection>
     if values.next().is_some() {
         return Err(Rejection::new(Reason::Multiple).hint("There is more than one Authorization header."));
     }
-    let text = value.to_str().map_err(|_| Rejection::new(Reason::IllegalCharacters))?;
-    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+    // Not `to_str`, which looks at one byte at a time; a header's value has no control characters but HTAB.
+    let text = str::from_utf8(value.as_bytes()).ok().filter(|text| text.is_ascii());
+    let text = text.ok_or_else(|| Rejection::new(Reason::IllegalCharacters))?;
+    let space = text.bytes().position(|byte| byte == b' ').unwrap_or(text.len());
+    let (scheme, rest) = text.split_at_checked(space).unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(if text.is_empty() { Reason::Empty } else { Reason::NotBearer }.into());
     }

@@ -22,6 +22,7 @@ use super::peer::{Inbound, Peer};
 use super::respond::{Form, refuse};
 use super::route::{Route, Service};
 use super::sanitize::CleanRequest;
+use super::scribe::Scribe;
 use crate::catalogue::Reason;
 use crate::config::settings::DecisionProtocol;
 use crate::policy::{Access, Permit};
@@ -156,7 +157,7 @@ async fn judge(
     exchange: &mut Exchange,
 ) -> Result<Allowed, Rejection> {
     let _admitted = core.overload.admit(&core.metrics)?;
-    let request = CleanRequest::sanitize(request, core.limits)?;
+    let request = CleanRequest::sanitize(Box::new(request), core.limits)?;
     let route = core.routes.find(&request)?;
     if !matches!(route.service, Service::Upstream(_) | Service::Decision) {
         return Err(Reason::NoRoute.into());
@@ -207,9 +208,9 @@ fn removed(core: &Core, route: &Route, request: &CleanRequest<()>, told: &Header
 
 fn identity(route: &Route, permit: &Permit) -> Result<HeaderMap, Rejection> {
     let claims = permit.token().map(|token| token.claims());
-    let mut headers = HeaderMap::new();
+    let (mut headers, mut scribe) = (HeaderMap::new(), Scribe::new());
     for identity in &route.identity_headers {
-        if let Some(value) = identity.value(claims, None)? {
+        if let Some(value) = identity.value(&mut scribe, claims, None)? {
             headers.insert(identity.header.clone(), value);
         }
     }

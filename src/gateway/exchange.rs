@@ -2,6 +2,7 @@
 //! it down. Whatever becomes of the request, exactly one log line and one set of metrics come of it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::ORIGIN;
@@ -10,17 +11,15 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use super::activity::Busy;
 use super::authenticate::Temperature;
 use super::core::{Core, RequestLimits};
-use super::explain::brief;
-use super::explanation::Refusal;
 use super::forwarded::Provenance;
 use super::long_lived::{Ending, Stream};
 use super::peer::{Inbound, Peer};
-use super::refusals::{Examined, RefusedRequest};
+use super::refusals::{Cut, Examined, Noted};
 use super::route::Route;
 use super::sanitize::host_of;
 use crate::catalogue::Reason;
 use crate::certificate::ClientCertificate;
-use crate::clock::{Clock, Monotonic, rfc3339};
+use crate::clock::{Clock, Monotonic};
 use crate::cors::Sharing;
 use crate::policy::{Enforcement, Permit};
 use crate::rejection::Rejection;
@@ -37,7 +36,7 @@ pub struct Exchange {
     core: Rc<Core>,
     started: Monotonic,
     listener: Rc<str>,
-    _busy: Busy,
+    busy: Busy,
     method: Method,
     uri: Uri,
     host: Option<http::HeaderValue>,
@@ -52,7 +51,7 @@ pub struct Exchange {
     /// Where the request comes from.
     pub provenance: Provenance,
     /// The route, once it is found.
-    pub route: Option<std::sync::Arc<Route>>,
+    pub route: Option<Arc<Route>>,
     /// Who may read the answer, where the route says so.
     pub sharing: Option<Sharing>,
     /// The token, once it is known to be live.
@@ -60,7 +59,7 @@ pub struct Exchange {
     fingerprint: Option<Fingerprint>,
     /// Whose the refused token claims to be, where that is watched.
     claimed_subject: Option<String>,
-    examined: Option<Box<Examined>>,
+    examined: Option<Arc<Examined>>,
     /// How the token was judged.
     pub temperature: Option<Temperature>,
     /// When that began.
@@ -100,7 +99,7 @@ impl Exchange {
             core: Rc::clone(core),
             started: core.clock.monotonic(),
             listener: Rc::clone(&peer.listener),
-            _busy: peer.activity.busy(&core.clock),
+            busy: peer.activity.busy(),
             method: request.method().clone(),
             uri: request.uri().clone(),
             host: headers.get(http::header::HOST).cloned(),
@@ -135,14 +134,15 @@ impl Exchange {
 
     /// Notes which token was refused, and why if refusals are kept.
     pub(super) fn token_refused(&mut self, token: BearerToken<'_>, route: &Route, refused: &Rejection) {
-        self.fingerprint = Some(token.fingerprint());
+        let fingerprint = token.fingerprint();
+        self.fingerprint = Some(fingerprint);
         if self.core.patterns.is_some() {
             let claims = Compact::parse(token.expose()).and_then(|compact| compact.claims()).map(Claims::new);
             self.claimed_subject = claims.ok().and_then(|claims| claims.subject().map(str::to_owned));
         }
         let refusals = self.core.refusals.as_ref();
         self.examined =
-            refusals.and_then(|refusals| refusals.examine(&self.core.explainer, token, route, refused));
+            refusals.and_then(|all| all.examine(&self.core.explainer, token, fingerprint, route, refused));
     }
 
     /// Lets the request go on in spite of a refusal where the route is in shadow mode, and notes why it should not
@@ -221,7 +221,9 @@ impl Exchange {
             return;
         }
         let core = Rc::clone(&self.core);
-        let duration = self.started.until(core.clock.monotonic());
+        let now = core.clock.monotonic();
+        self.busy.ends(now);
+        let duration = self.started.until(now);
         let reason = self.rejection.as_ref().map(Rejection::reason).or(late);
         let received = self.body.as_ref().map_or(0, |body| body.bytes());
         let auth = match self.temperature {
@@ -317,29 +319,26 @@ impl Exchange {
         });
     }
 
-    fn keep_refusal(&self, core: &Core, record: &Record<'_>, examined: Option<Box<Examined>>) {
+    fn keep_refusal(&self, core: &Core, record: &Record<'_>, examined: Option<Arc<Examined>>) {
         let (Some(refusals), Some(rejection)) =
             (&core.refusals, self.rejection.as_ref().or(self.overlooked.as_ref()))
         else {
             return;
         };
-        let host = record.host.map(|host| brief(&String::from_utf8_lossy(host)));
-        let refused = RefusedRequest {
-            at: rfc3339(record.time),
-            request_id: self.request_id.as_str().to_owned(),
-            client: self.provenance.client_address.to_string(),
-            method: brief(self.method.as_str()),
-            host,
-            path: brief(self.uri.path()),
-            route: record.route.map(str::to_owned),
+        refusals.keep(Noted {
+            at: record.time,
+            request_id: self.request_id,
+            client: self.provenance.client_address,
+            method: Cut::new(self.method.as_str().as_bytes()),
+            host: record.host.map(Cut::new),
+            path: Cut::new(self.uri.path().as_bytes()),
+            route: self.route.clone(),
             enforced: self.rejection.is_some(),
-            refusal: Refusal::of(rejection),
-            log: rejection.log_text().map(brief),
-            token: record.token.map(str::to_owned),
-            claims: serde_json::Map::new(),
-            checks: Vec::new(),
-        };
-        refusals.keep(refused, examined);
+            rejection: rejection.without_log(),
+            log: rejection.log_text().map(|log| Cut::new(log.as_bytes())),
+            token: self.fingerprint.or_else(|| self.token.as_ref().map(|token| token.fingerprint())),
+            examined,
+        });
     }
 }
 

@@ -58,7 +58,7 @@ enum Lacking {
 pub(super) const NOT_SHOWN: &str = "(not shown)";
 
 /// Longest value that is shown.
-const MAX_SHOWN: usize = 160;
+pub(super) const MAX_SHOWN: usize = 160;
 
 impl Explainer {
     /// What would become of a request for this URL with this token; without a URL, what is to be said of the token
@@ -147,7 +147,7 @@ impl Explainer {
         {
             request.headers_mut().insert(AUTHORIZATION, value);
         }
-        let clean = CleanRequest::sanitize(request, self.limits);
+        let clean = CleanRequest::sanitize(Box::new(request), self.limits);
         report.note("request", clean.as_ref().map(|_| ()), (Some(asked), None));
         let clean = clean.ok()?;
         let found = self.routes.find(&clean);

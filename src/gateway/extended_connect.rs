@@ -2,8 +2,7 @@
 //! for, so that the same routes, rules and limits apply to both, and no step has to tell them apart.
 
 use http::header::{SEC_WEBSOCKET_KEY, UPGRADE};
-use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::ext::Protocol;
 
 use super::body::ResponseBody;
@@ -17,27 +16,27 @@ struct Extended;
 
 /// Turns an extended CONNECT into a GET that asks for a WebSocket. Any other request stays as it is: a plain CONNECT has
 /// no `:protocol`.
-pub fn read(parts: &mut Parts) -> Result<(), Rejection> {
-    if parts.method != Method::CONNECT {
+pub fn read<B>(request: &mut Request<B>) -> Result<(), Rejection> {
+    if *request.method() != Method::CONNECT {
         return Ok(());
     }
-    let Some(protocol) = parts.extensions.remove::<Protocol>() else { return Ok(()) };
+    let Some(protocol) = request.extensions_mut().remove::<Protocol>() else { return Ok(()) };
     if !is_websocket(&protocol) {
         return Err(Rejection::new(Reason::MethodNotSupported)
             .hint("The only :protocol that CONNECT can ask for here is websocket."));
     }
     let key = HandshakeKey::random()
         .ok_or_else(|| Rejection::new(Reason::Internal).log("the system has no randomness to give"))?;
-    parts.method = Method::GET;
-    parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    parts.headers.insert(SEC_WEBSOCKET_KEY, key.value().clone());
-    parts.extensions.insert(Extended);
+    *request.method_mut() = Method::GET;
+    request.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    request.headers_mut().insert(SEC_WEBSOCKET_KEY, key.value().clone());
+    request.extensions_mut().insert(Extended);
     Ok(())
 }
 
 /// Whether the request came as an extended CONNECT.
-pub fn is_extended(parts: &Parts) -> bool {
-    parts.extensions.get::<Extended>().is_some()
+pub fn is_extended<B>(request: &Request<B>) -> bool {
+    request.extensions().get::<Extended>().is_some()
 }
 
 /// A 2xx would tell the client that the WebSocket is open.

@@ -22,6 +22,7 @@ use super::peer::{Inbound, Peer};
 use super::reserved::strip_response;
 use super::route::{HostHeader, Route};
 use super::sanitize::CleanRequest;
+use super::scribe::Scribe;
 use super::trailers;
 use super::websocket::{self, Ends};
 use crate::catalogue::Reason;
@@ -54,11 +55,14 @@ pub async fn forward(
     check_length(&parts.headers, limits)?;
     let has_body = !incoming.is_end_stream();
     let trailers = if has_body { trailers::passing(&parts.headers, &core.reserved) } else { Vec::new() };
-    edit_request(core, route, &mut parts, &authority, peer, exchange)?;
-    if permit.vouches()
-        && let Err(refused) = tell_identity(route, &permit, &mut parts.headers, peer)
     {
-        exchange.overlook(route, refused)?;
+        let scribe = &mut Scribe::new();
+        edit_request(core, route, &mut parts, scribe, &authority, peer, exchange)?;
+        if permit.vouches()
+            && let Err(refused) = tell_identity(route, &permit, &mut parts.headers, scribe, peer)
+        {
+            exchange.overlook(route, refused)?;
+        }
     }
     trailers::announce(&trailers, &mut parts.headers);
     let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| is_websocket);
@@ -70,7 +74,7 @@ pub async fn forward(
 
     let sent = core.clock.monotonic();
     exchange.forwarded_at = Some(sent);
-    let request = Request::from_parts(parts, body);
+    let request = Box::new(Request::from_parts(parts, body));
     let own_host = route.host == HostHeader::Upstream;
     let outgoing = Outgoing { request, progress, own_host, is_upgrade: is_websocket };
     let mut response = client.send(outgoing, &mut exchange.lane).await.map_err(|error| refusal(&error))?;
@@ -142,6 +146,7 @@ fn edit_request(
     core: &Core,
     route: &Route,
     parts: &mut Parts,
+    scribe: &mut Scribe,
     authority: &HeaderValue,
     peer: &Peer,
     exchange: &Exchange,
@@ -159,10 +164,12 @@ fn edit_request(
     join_cookies(headers);
 
     headers.insert(HOST, authority.clone());
-    exchange.provenance.tell(headers, peer, authority)?;
-    headers.insert(X_REQUEST_ID, exchange.request_id.header_value());
-    if let Some(traceparent) = exchange.trace.header_value() {
-        headers.insert(TRACEPARENT, traceparent);
+    exchange.provenance.tell(headers, scribe, peer, authority)?;
+    let defect = |_| Rejection::new(Reason::Internal);
+    let request_id = [exchange.request_id.as_str().as_bytes()];
+    headers.insert(X_REQUEST_ID, scribe.write(request_id).map_err(defect)?);
+    if let Some(traceparent) = exchange.trace.header_parts() {
+        headers.insert(TRACEPARENT, scribe.write(traceparent).map_err(defect)?);
     }
     if !exchange.trace.continued() {
         headers.remove(TRACESTATE);
@@ -178,11 +185,12 @@ fn tell_identity(
     route: &Route,
     permit: &Permit,
     headers: &mut HeaderMap,
+    scribe: &mut Scribe,
     peer: &Peer,
 ) -> Result<(), Rejection> {
     let claims = permit.token().map(|token| token.claims());
     for identity in &route.identity_headers {
-        match identity.value(claims, peer.certificate()) {
+        match identity.value(scribe, claims, peer.certificate()) {
             Ok(Some(value)) => drop(headers.insert(identity.header.clone(), value)),
             Ok(None) => {}
             Err(refused) => {

@@ -8,13 +8,13 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::Bytes;
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use super::peer::Peer;
 use super::sanitize::host_of;
+use super::scribe::Scribe;
 use crate::catalogue::Reason;
 use crate::config::settings::ForwardedHeader;
 use crate::rejection::Rejection;
@@ -115,6 +115,7 @@ impl Provenance {
     pub(super) fn tell(
         &self,
         headers: &mut HeaderMap,
+        scribe: &mut Scribe,
         peer: &Peer,
         authority: &HeaderValue,
     ) -> Result<(), Rejection> {
@@ -123,7 +124,7 @@ impl Provenance {
         headers.insert(X_FORWARDED_HOST, host.clone());
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
         headers.insert(X_FORWARDED_FOR, self.forwarded_for(peer)?);
-        headers.insert(FORWARDED, self.forwarded(peer, host, scheme)?);
+        headers.insert(FORWARDED, self.forwarded(scribe, peer, host, scheme)?);
         Ok(())
     }
 
@@ -136,14 +137,19 @@ impl Provenance {
         HeaderValue::from_str(&list.join(", ")).map_err(|_| Reason::Internal.into())
     }
 
-    fn forwarded(&self, peer: &Peer, host: &HeaderValue, scheme: &str) -> Result<HeaderValue, Rejection> {
+    fn forwarded(
+        &self,
+        scribe: &mut Scribe,
+        peer: &Peer,
+        host: &HeaderValue,
+        scheme: &str,
+    ) -> Result<HeaderValue, Rejection> {
         if self.hops.is_empty() {
             // Nearly always, and a third of the cost of formatting.
             let node = peer.forwarded_node();
             let parts =
                 [b"for=", node.as_bytes(), b";host=\"", host.as_bytes(), b"\";proto=", scheme.as_bytes()];
-            return HeaderValue::from_maybe_shared(Bytes::from(parts.concat()))
-                .map_err(|_| Reason::IllegalTarget.into());
+            return scribe.write(parts).map_err(|_| Reason::IllegalTarget.into());
         }
         let host = host.to_str().map_err(|_| Rejection::new(Reason::IllegalTarget))?;
         let mut text = String::new();
@@ -230,7 +236,7 @@ mod tests {
 
     use http::{HeaderMap, HeaderName, HeaderValue};
 
-    use super::{Provenance, TrustedProxies};
+    use super::{Provenance, Scribe, TrustedProxies};
     use crate::clock::Monotonic;
     use crate::config::settings::ForwardedHeader;
     use crate::gateway::{Activity, Peer};
@@ -250,7 +256,7 @@ mod tests {
         let peer = peer(from);
         let provenance = trusted.provenance(&peer, &headers);
         let mut told = HeaderMap::new();
-        provenance.tell(&mut told, &peer, &HeaderValue::from_static("api.test")).unwrap();
+        provenance.tell(&mut told, &mut Scribe::new(), &peer, &HeaderValue::from_static("api.test")).unwrap();
         (provenance, told)
     }
 

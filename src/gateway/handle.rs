@@ -49,11 +49,11 @@ impl Gateway {
         self.0.replace(Rc::new(core));
     }
 
-    /// Serves one request.
+    /// Serves one request. It comes boxed, since it is large and goes from step to step.
     pub async fn handle(
         &self,
         peer: &Peer,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         inbound: Inbound,
     ) -> Response<ResponseBody> {
         let core = self.core();
@@ -92,7 +92,7 @@ impl Gateway {
     pub async fn redirect(
         &self,
         peer: &Peer,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         inbound: Inbound,
         port: u16,
     ) -> Response<ResponseBody> {
@@ -168,7 +168,7 @@ fn to_https(request: &CleanRequest, port: u16) -> Result<Response<ResponseBody>,
 async fn serve(
     core: &Core,
     peer: &Peer,
-    request: Request<ClientBody>,
+    request: Box<Request<ClientBody>>,
     inbound: &Inbound,
     exchange: &mut Exchange,
 ) -> Result<Served, Rejection> {
@@ -248,8 +248,10 @@ pub(super) async fn permit<B>(
     };
     let token = credential::extract(request, &route.token_from, from, core.limits.token)
         .map_err(|rejection| with_scope(rejection, policy))?;
-    let begun = core.clock.monotonic();
-    let live = core.authenticator.authenticate(token, &policy.issuers, &mut exchange.temperature).await;
+    let begun = core.clock.still();
+    let live =
+        core.authenticator.authenticate(token, &policy.issuers, &begun, &mut exchange.temperature).await;
+    let begun = begun.monotonic();
     (exchange.judged_at, exchange.judging) = (Some(begun), begun.until(core.clock.monotonic()));
     let live = live.inspect_err(|refused| exchange.token_refused(token, route, refused))?;
     exchange.token = Some(live.clone());

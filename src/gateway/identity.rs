@@ -1,13 +1,12 @@
 //! Identity headers: claims of the verified token, and what the client certificate says, told to the API.
 
-use std::fmt;
-
 use std::borrow::Cow;
 
 use http::header::{HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
+use super::scribe::Scribe;
 use crate::catalogue::Reason;
 use crate::certificate::{CertificateFact, ClientCertificate};
 use crate::rejection::Rejection;
@@ -37,15 +36,16 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 impl IdentityHeader {
     /// The header's value: arrays joined by spaces, what is absent no header. A value that no header can carry
     /// refuses the request, since the API must not decide without it.
-    pub fn value(
+    pub(super) fn value(
         &self,
+        scribe: &mut Scribe,
         claims: Option<&Claims>,
         certificate: Option<&ClientCertificate>,
     ) -> Result<Option<HeaderValue>, Rejection> {
         match &self.source {
             IdentitySource::Claim(path) => match claims.and_then(|claims| claims.at(path)) {
                 None | Some(Value::Null) => Ok(None),
-                Some(value) => self.render(value, &format_args!("claim {}", path.join("."))).map(Some),
+                Some(value) => self.render(scribe, value, || format!("claim {}", path.join("."))).map(Some),
             },
             IdentitySource::Certificate(fact) => {
                 let texts = certificate.map(|certificate| certificate.texts(*fact)).unwrap_or_default();
@@ -54,16 +54,21 @@ impl IdentityHeader {
                     Err(texts) if texts.is_empty() => return Ok(None),
                     Err(texts) => Value::from(texts),
                 };
-                self.render(&value, &format_args!("{} of the certificate", fact.name())).map(Some)
+                self.render(scribe, &value, || format!("{} of the certificate", fact.name())).map(Some)
             }
         }
     }
 
-    fn render(&self, value: &Value, what: &dyn fmt::Display) -> Result<HeaderValue, Rejection> {
+    fn render(
+        &self,
+        scribe: &mut Scribe,
+        value: &Value,
+        what: impl Fn() -> String,
+    ) -> Result<HeaderValue, Rejection> {
         let refused = || {
             Rejection::new(Reason::ClaimInvalid)
                 .hint("What the token or certificate says of its bearer cannot be passed on to the API.")
-                .log(format!("{what} cannot be the value of header {}", self.header))
+                .log(format!("{} cannot be the value of header {}", what(), self.header))
         };
         let text = match value {
             Value::String(text) => plain(text).ok_or_else(refused)?,
@@ -75,7 +80,7 @@ impl IdentityHeader {
             }
             other => scalar_text(other).ok_or_else(refused)?.into(),
         };
-        HeaderValue::from_str(&text).map_err(|_| refused())
+        scribe.write([text.as_bytes()]).map_err(|_| refused())
     }
 }
 
@@ -95,7 +100,7 @@ fn plain(text: &str) -> Option<Cow<'_, str>> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{IdentityHeader, IdentitySource};
+    use super::{IdentityHeader, IdentitySource, Scribe};
     use crate::token::Claims;
 
     fn told(claim: &Value) -> Result<Option<String>, ()> {
@@ -104,7 +109,7 @@ mod tests {
             source: IdentitySource::Claim(Box::new(["realm".into(), "value".into()])),
         };
         let Value::Object(members) = json!({ "realm": { "value": claim } }) else { unreachable!() };
-        let value = header.value(Some(&Claims::new(members)), None).map_err(|_| ())?;
+        let value = header.value(&mut Scribe::new(), Some(&Claims::new(members)), None).map_err(|_| ())?;
         Ok(value.map(|value| value.to_str().unwrap().to_owned()))
     }
 

@@ -31,6 +31,7 @@ mod reserved;
 mod respond;
 mod route;
 mod sanitize;
+mod scribe;
 mod trailers;
 mod verdict_cache;
 mod websocket;

@@ -111,8 +111,9 @@ impl Inbound {
     }
 
     /// The request with what becomes of its body if nobody wants it.
-    pub(super) fn body_of(&self, request: Request<Incoming>) -> Request<ClientBody> {
-        request.map(if self.is_http1() { ClientBody::of_connection } else { ClientBody::of_stream })
+    pub(super) fn body_of(&self, request: Box<Request<Incoming>>) -> Box<Request<ClientBody>> {
+        let body = if self.is_http1() { ClientBody::of_connection } else { ClientBody::of_stream };
+        Box::new((*request).map(body))
     }
 
     /// Whether it has its connection for itself.

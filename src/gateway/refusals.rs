@@ -1,20 +1,26 @@
 //! The last refusals, kept in memory for whoever asks why. Each core writes a ring of its own; only the admin listener
 //! reads them all. Nothing secret is in it: tokens by their fingerprint, claims as the configuration allows.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::explain::{Explainer, NOT_SHOWN, Shown, brief};
+use super::explain::{Explainer, MAX_SHOWN, NOT_SHOWN, Shown, brief};
 use super::explanation::{CheckReport, Refusal};
 use super::route::Route;
-use crate::clock::Monotonic;
+use crate::catalogue::Reason;
+use crate::clock::{Monotonic, rfc3339};
 use crate::rejection::Rejection;
-use crate::token::{BearerToken, Claims, Compact};
+use crate::route::RouteId;
+use crate::telemetry::trace::RequestId;
+use crate::token::{BearerToken, Claims, Compact, Fingerprint};
 
 /// How many refusals a second each core explains check by check. The rest are kept with their reason alone, so that an
 /// attack pays for its own signatures only once.
@@ -60,6 +66,27 @@ pub struct RefusedRequest {
     pub checks: Vec<CheckReport>,
 }
 
+/// A refused request as it is noted: facts, which become texts when somebody asks for them.
+#[derive(Debug)]
+pub(super) struct Noted {
+    pub at: Duration,
+    pub request_id: RequestId,
+    pub client: SocketAddr,
+    pub method: Cut,
+    pub host: Option<Cut>,
+    pub path: Cut,
+    pub route: Option<Arc<Route>>,
+    pub enforced: bool,
+    pub rejection: Rejection,
+    pub log: Option<Cut>,
+    pub token: Option<Fingerprint>,
+    pub examined: Option<Arc<Examined>>,
+}
+
+/// As much of a text as is ever shown.
+#[derive(Debug)]
+pub(super) struct Cut(Box<[u8]>);
+
 /// The rings of all cores. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Refusals {
@@ -68,7 +95,7 @@ pub struct Refusals {
     claims: Arc<[String]>,
 }
 
-type Ring = Mutex<VecDeque<Arc<RefusedRequest>>>;
+type Ring = Mutex<VecDeque<Arc<Noted>>>;
 
 impl Refusals {
     /// Empty rings of this size for each core; the claims are those that are kept with their values.
@@ -77,20 +104,19 @@ impl Refusals {
     }
 
     /// The newest first, at most so many, of those that `wanted` picks.
-    pub fn latest(&self, most: usize, wanted: impl Fn(&RefusedRequest) -> bool) -> Vec<Arc<RefusedRequest>> {
-        let mut found: Vec<_> = Vec::new();
+    pub fn latest(&self, most: usize, wanted: impl Fn(&RefusedRequest) -> bool) -> Vec<RefusedRequest> {
+        let mut noted: Vec<Arc<Noted>> = Vec::new();
         for ring in self.rings.iter() {
-            let ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
-            found.extend(ring.iter().rev().filter(|refused| wanted(refused)).take(most).cloned());
+            noted.extend(ring.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         }
-        found.sort_by(|one, other| other.at.cmp(&one.at));
-        found.truncate(most);
-        found
+        // Put into words only now, while no core waits for its ring.
+        noted.sort_by_key(|noted| Reverse(noted.at));
+        noted.iter().map(|noted| noted.in_words()).filter(wanted).take(most).collect()
     }
 
     /// The part of one core.
     pub fn of_core(&self, core: usize) -> CoreRefusals {
-        CoreRefusals { all: self.clone(), core, explained: Cell::default() }
+        CoreRefusals { all: self.clone(), core, explained: Cell::default(), last: RefCell::default() }
     }
 }
 
@@ -101,6 +127,17 @@ pub struct CoreRefusals {
     core: usize,
     /// The second, and how many were explained in it.
     explained: Cell<(u64, u32)>,
+    last: RefCell<Option<LastExamined>>,
+}
+
+/// The refusal that was examined last: a client that asks again with the same token is refused for the same reason.
+#[derive(Debug)]
+struct LastExamined {
+    second: u64,
+    route: RouteId,
+    token: Fingerprint,
+    reason: Reason,
+    found: Arc<Examined>,
 }
 
 /// What a refused token said, and which checks it failed.
@@ -116,31 +153,45 @@ impl CoreRefusals {
         &self,
         explainer: &Explainer,
         token: BearerToken<'_>,
+        fingerprint: Fingerprint,
         route: &Route,
         refused: &Rejection,
-    ) -> Option<Box<Examined>> {
-        if !self.may_explain(explainer.clock.monotonic()) {
+    ) -> Option<Arc<Examined>> {
+        let now = explainer.clock.monotonic();
+        let same = |last: &&LastExamined| {
+            (last.second, last.route, last.token, last.reason)
+                == (now.0.as_secs(), route.id, fingerprint, refused.reason())
+        };
+        if let Some(last) = self.last.borrow().as_ref().filter(same) {
+            return Some(Arc::clone(&last.found));
+        }
+        if !self.may_explain(now) {
             return None;
         }
         let claims = Compact::parse(token.expose()).and_then(|compact| compact.claims()).map(Claims::new);
         let claims = claims.map(|claims| self.redacted(&claims)).unwrap_or_default();
         let checks = explainer.explain_refused(token, route, refused, Shown::Only(&self.all.claims));
-        Some(Box::new(Examined { claims, checks }))
+        let found = Arc::new(Examined { claims, checks });
+        self.last.replace(Some(LastExamined {
+            second: now.0.as_secs(),
+            route: route.id,
+            token: fingerprint,
+            reason: refused.reason(),
+            found: Arc::clone(&found),
+        }));
+        Some(found)
     }
 
     /// Keeps a refusal; the oldest goes.
-    pub(super) fn keep(&self, mut refused: RefusedRequest, examined: Option<Box<Examined>>) {
-        if let Some(examined) = examined {
-            refused.claims = examined.claims;
-            refused.checks = examined.checks;
-        }
+    pub(super) fn keep(&self, refused: Noted) {
         let Some(ring) = self.all.rings.get(self.core) else { return };
+        let refused = Arc::new(refused);
         // Taken by this core and, when an operator asks, by the admin listener.
         let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
         while ring.len() >= self.all.keep.max(1) {
             ring.pop_front();
         }
-        ring.push_back(Arc::new(refused));
+        ring.push_back(refused);
     }
 
     fn may_explain(&self, now: Monotonic) -> bool {
@@ -165,43 +216,84 @@ impl CoreRefusals {
     }
 }
 
+impl Noted {
+    fn in_words(&self) -> RefusedRequest {
+        let (claims, checks) = match self.examined.as_deref() {
+            Some(examined) => (examined.claims.clone(), examined.checks.clone()),
+            None => Default::default(),
+        };
+        RefusedRequest {
+            at: rfc3339(self.at),
+            request_id: self.request_id.to_string(),
+            client: self.client.to_string(),
+            method: self.method.in_words(),
+            host: self.host.as_ref().map(Cut::in_words),
+            path: self.path.in_words(),
+            route: self.route.as_ref().map(|route| route.name.to_string()),
+            enforced: self.enforced,
+            refusal: Refusal::of(&self.rejection),
+            log: self.log.as_ref().map(Cut::in_words),
+            token: self.token.as_ref().map(Fingerprint::to_string),
+            claims,
+            checks,
+        }
+    }
+}
+
+impl Cut {
+    /// No character has more than four bytes, and one more than is shown tells that something was cut off.
+    pub fn new(text: &[u8]) -> Self {
+        Self(text.get(..4 * (MAX_SHOWN + 1)).unwrap_or(text).into())
+    }
+
+    fn in_words(&self) -> String {
+        brief(&String::from_utf8_lossy(&self.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::trace::IdGenerator;
 
-    fn refused(at: &str, request_id: &str) -> RefusedRequest {
-        RefusedRequest {
-            at: at.to_owned(),
-            request_id: request_id.to_owned(),
-            client: String::new(),
-            method: String::new(),
+    fn noted(at: u64, path: &str, ids: &mut IdGenerator) -> Arc<Noted> {
+        Arc::new(Noted {
+            at: Duration::from_secs(at),
+            request_id: ids.request_id(),
+            client: "192.0.2.1:5".parse().unwrap(),
+            method: Cut::new(b"GET"),
             host: None,
-            path: String::new(),
+            path: Cut::new(path.as_bytes()),
             route: None,
             enforced: true,
-            refusal: Refusal::of(&crate::catalogue::Reason::Missing.into()),
+            rejection: Reason::Missing.into(),
             log: None,
             token: None,
-            claims: Map::new(),
-            checks: Vec::new(),
-        }
+            examined: None,
+        })
     }
 
     #[test]
     fn the_newest_of_all_cores_are_found_and_the_oldest_go() {
-        let refusals = Refusals::new(2, 2, &[]);
-        let put = |core: usize, at: &str, id: &str| {
-            let mut ring = refusals.rings[core].lock().unwrap();
-            ring.push_back(Arc::new(refused(at, id)));
+        let (refusals, mut ids) = (Refusals::new(2, 2, &[]), IdGenerator::new());
+        let mut put = |core: usize, at: u64, path: &str| {
+            refusals.rings[core].lock().unwrap().push_back(noted(at, path, &mut ids));
         };
-        put(0, "1", "a");
-        put(1, "2", "b");
-        put(0, "3", "c");
-        let ids = |most: usize| -> Vec<String> {
-            refusals.latest(most, |_| true).iter().map(|refused| refused.request_id.clone()).collect()
+        put(0, 1, "/a");
+        put(1, 2, "/b");
+        put(0, 3, "/c");
+        let paths = |most: usize| -> Vec<String> {
+            refusals.latest(most, |_| true).into_iter().map(|refused| refused.path).collect()
         };
-        assert_eq!(ids(9), ["c", "b", "a"]);
-        assert_eq!(ids(2), ["c", "b"]);
-        assert_eq!(refusals.latest(9, |refused| refused.request_id == "b").len(), 1);
+        assert_eq!(paths(9), ["/c", "/b", "/a"]);
+        assert_eq!(paths(2), ["/c", "/b"]);
+        assert_eq!(refusals.latest(9, |refused| refused.path == "/b").len(), 1);
+    }
+
+    #[test]
+    fn what_is_cut_reads_as_if_it_were_not() {
+        for text in ["/short".to_owned(), "x".repeat(9 * MAX_SHOWN), "\u{1f512}".repeat(2 * MAX_SHOWN)] {
+            assert_eq!(Cut::new(text.as_bytes()).in_words(), brief(&text));
+        }
     }
 }

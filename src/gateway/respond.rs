@@ -34,17 +34,17 @@ pub enum Form {
 impl Form {
     /// What the request's headers ask for. Only a client that prefers a page to everything gets one.
     pub fn of(headers: &HeaderMap) -> Self {
-        let starts = |name: HeaderName, prefix: &str| {
-            headers
-                .get(name)
+        let starts = |value: Option<&HeaderValue>, prefix: &str| {
+            value
                 .and_then(|value| value.as_bytes().get(..prefix.len()))
                 .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
         };
-        if starts(CONTENT_TYPE, "application/grpc") {
+        let accept = headers.get(ACCEPT);
+        if starts(headers.get(CONTENT_TYPE), "application/grpc") {
             Self::Grpc
-        } else if starts(ACCEPT, "text/html") {
+        } else if starts(accept, "text/html") {
             Self::Page
-        } else if starts(ACCEPT, "text/plain") {
+        } else if starts(accept, "text/plain") {
             Self::Text
         } else {
             Self::Problem

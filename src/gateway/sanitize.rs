@@ -6,7 +6,7 @@
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use http_body::Body;
 
 use super::core::RequestLimits;
@@ -19,37 +19,36 @@ use crate::upstream::ClientBody;
 /// body is not looked at.
 #[derive(Debug)]
 pub struct CleanRequest<B = ClientBody> {
-    parts: Parts,
-    body: B,
+    /// Boxed, since it is large and goes from step to step.
+    request: Box<Request<B>>,
     authority: HeaderValue,
     host: Box<str>,
 }
 
 impl<B> CleanRequest<B> {
     /// Checks a request, or says why it is refused.
-    pub fn sanitize(request: Request<B>, limits: RequestLimits) -> Result<Self, Rejection> {
-        let (mut parts, body) = request.into_parts();
-        extended_connect::read(&mut parts)?;
-        check_method(&parts.method)?;
-        if parts.uri.path_and_query().is_some_and(|target| target.as_str().len() > limits.uri) {
+    pub fn sanitize(mut request: Box<Request<B>>, limits: RequestLimits) -> Result<Self, Rejection> {
+        extended_connect::read(&mut request)?;
+        check_method(request.method())?;
+        if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > limits.uri) {
             return Err(Reason::UriTooLong.into());
         }
-        check_headers(&parts.headers, limits.header_count)?;
-        check_target(&parts)?;
-        check_expectation(&parts.headers)?;
-        let authority = authority(&parts)?;
+        check_headers(request.headers(), limits.header_count)?;
+        check_target(request.uri())?;
+        check_expectation(request.headers())?;
+        let authority = authority(&request)?;
         let host = host_of(&authority)?;
-        Ok(Self { parts, body, authority, host })
+        Ok(Self { request, authority, host })
     }
 
     /// The path as it came, without the query.
     pub fn path(&self) -> &str {
-        self.parts.uri.path()
+        self.request.uri().path()
     }
 
     /// Path and query as they came.
     pub fn target(&self) -> &str {
-        self.parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+        self.request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
     }
 
     /// The host in lower case, without port.
@@ -64,37 +63,38 @@ impl<B> CleanRequest<B> {
 
     /// The method.
     pub fn method(&self) -> &Method {
-        &self.parts.method
+        self.request.method()
     }
 
     /// The headers as they came.
     pub fn headers(&self) -> &HeaderMap {
-        &self.parts.headers
+        self.request.headers()
     }
 
     /// Whether it asks for a WebSocket in the form of HTTP/2.
     pub fn is_extended_connect(&self) -> bool {
-        extended_connect::is_extended(&self.parts)
+        extended_connect::is_extended(&self.request)
     }
 
     /// The request without what could say who sends it.
     #[must_use]
     pub fn without_credentials(mut self) -> Self {
-        self.parts.headers.remove(AUTHORIZATION);
-        self.parts.headers.remove(COOKIE);
+        self.request.headers_mut().remove(AUTHORIZATION);
+        self.request.headers_mut().remove(COOKIE);
         self
     }
 
     /// Takes the request apart for forwarding: head, authority, body.
     pub fn into_parts(self) -> (Parts, HeaderValue, B) {
-        (self.parts, self.authority, self.body)
+        let (parts, body) = self.request.into_parts();
+        (parts, self.authority, body)
     }
 }
 
 impl<B: Body> CleanRequest<B> {
     /// Whether a body follows.
     pub fn has_body(&self) -> bool {
-        !self.body.is_end_stream()
+        !self.request.body().is_end_stream()
     }
 }
 
@@ -123,8 +123,8 @@ fn check_headers(headers: &HeaderMap, most: usize) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn check_target(parts: &Parts) -> Result<(), Rejection> {
-    let Some(target) = parts.uri.path_and_query() else {
+fn check_target(uri: &Uri) -> Result<(), Rejection> {
+    let Some(target) = uri.path_and_query() else {
         return Err(Rejection::new(Reason::IllegalTarget).hint("The request target has no path."));
     };
     // `OPTIONS *` is about the server as a whole; no route is.
@@ -146,17 +146,17 @@ fn check_expectation(headers: &HeaderMap) -> Result<(), Rejection> {
 
 /// The one authority of the request: from `Host`, from the target (absolute-form or `:authority`), or from both if
 /// they agree to the byte but for case (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
-fn authority(parts: &Parts) -> Result<HeaderValue, Rejection> {
+fn authority<B>(request: &Request<B>) -> Result<HeaderValue, Rejection> {
     let refuse = |hint: &'static str| Rejection::new(Reason::IllegalTarget).hint(hint);
-    let mut hosts = parts.headers.get_all(HOST).iter();
+    let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(refuse("There is more than one Host header."));
     }
-    let target = parts.uri.authority().map(http::uri::Authority::as_str);
+    let target = request.uri().authority().map(http::uri::Authority::as_str);
     match (host, target) {
         (None, None) => Err(refuse("The request names no host.")),
-        (Some(host), None) if parts.version < Version::HTTP_2 => Ok(host.clone()),
+        (Some(host), None) if request.version() < Version::HTTP_2 => Ok(host.clone()),
         (Some(host), None) => Ok(host.clone()),
         (None, Some(target)) => {
             HeaderValue::from_str(target).map_err(|_| refuse("The request's authority is not a host."))
@@ -185,10 +185,10 @@ pub(super) fn host_of(authority: &HeaderValue) -> Result<Box<str>, Rejection> {
             address.parse::<std::net::Ipv6Addr>().map_err(|_| refuse())?;
             (text.get(..address.len() + 2).ok_or_else(refuse)?, after)
         }
-        None => match text.find(':') {
-            Some(colon) => text.split_at(colon),
-            None => (text, ""),
-        },
+        None => {
+            let colon = text.bytes().position(|byte| byte == b':').unwrap_or(text.len());
+            text.split_at_checked(colon).unwrap_or_default()
+        }
     };
     let port_is_good = match port.strip_prefix(':') {
         None => port.is_empty(),
@@ -201,11 +201,15 @@ pub(super) fn host_of(authority: &HeaderValue) -> Result<Box<str>, Rejection> {
     // The dot that DNS lets stand at the end makes no other host of it, so it must not make other rules apply.
     let name = name.strip_suffix('.').unwrap_or(name);
     let name_is_good = !name.is_empty()
-        && name.split('.').all(|label| !label.is_empty())
+        && !has_empty_label(name.as_bytes())
         && name.len() <= 255
         && (name.starts_with('[')
             || name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')));
     if port_is_good && name_is_good { Ok(name.to_ascii_lowercase().into()) } else { Err(refuse()) }
+}
+
+fn has_empty_label(name: &[u8]) -> bool {
+    name.starts_with(b".") || name.ends_with(b".") || name.windows(2).any(|pair| pair == b"..")
 }
 
 #[cfg(test)]

@@ -47,17 +47,16 @@ impl Lines {
 }
 
 /// The index of the first control character but HTAB, or the length: finds a line's end and whatever must not stand
-/// before it in one pass. Bytes from 0x80 are no controls here: real clients send UTF-8 in `User-Agent` and the like.
+/// before it. Bytes from 0x80 are no controls here: real clients send UTF-8 in `User-Agent` and the like.
 fn find_control(bytes: &[u8]) -> usize {
-    let (blocks, _) = bytes.as_chunks::<16>();
-    // A block of fixed size, looked at without an early end, compiles to vector instructions.
-    let has_control =
-        |block: &[u8; 16]| block.iter().fold(0, |found, &byte| found | u8::from(is_control(byte))) != 0;
-    let clean = 16 * blocks.iter().position(has_control).unwrap_or(blocks.len());
-    let rest = bytes.get(clean..).unwrap_or_default();
-    clean + rest.iter().position(|&byte| is_control(byte)).unwrap_or(rest.len())
+    let end = memchr::memchr(b'\r', bytes).unwrap_or(bytes.len());
+    let line = bytes.get(..end).unwrap_or_default();
+    // To the end without a way out in between, so that vector instructions take many bytes at a time.
+    let is_clean = line.iter().fold(true, |clean, &byte| clean & !is_control(byte));
+    if is_clean { end } else { line.iter().position(|&byte| is_control(byte)).unwrap_or(end) }
 }
 
+#[allow(clippy::needless_bitwise_bool, reason = "`&&` would take one byte at a time")]
 fn is_control(byte: u8) -> bool {
-    (byte < b' ' && byte != b'\t') || byte == 0x7f
+    ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f)
 }

@@ -46,8 +46,8 @@ impl HttpSettings {
     /// What the listener's settings come to in hyper's terms.
     pub fn new(settings: &ListenerSettings) -> Self {
         let mut http1 = http1::Builder::new();
-        // The guard bounds the time of a head; what is left to hyper is the time without one.
-        http1.timer(TokioTimer::new()).header_read_timeout(settings.idle);
+        // The guard bounds the time of a head, and the crowd the time without one: hyper would arm a timer for each request.
+        http1.header_read_timeout(None);
         settings.guard.configure(&mut http1);
         let mut http2 = http2::Builder::new(StreamExecutor::new(settings.stall));
         http2
@@ -206,9 +206,11 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.member.may_be_idle_for(self.settings.idle);
         let (guard, handle) = Guard::new(stream, self.http.guard);
         let untold = Untold { of: self, handle: &handle, is_told: Cell::new(false) };
         let service = service_fn(|request| {
+            let request = Box::new(request);
             let inbound = handle.begin().map_or_else(Inbound::Refused, Inbound::Http1);
             untold.is_told.set(untold.is_told.get() || matches!(inbound, Inbound::Refused(_)));
             let (peer, drain) = (Rc::clone(&peer), &drain);
@@ -262,6 +264,7 @@ impl Connection {
         // hyper runs each stream as a task of its own, which may outlive this function's borrow.
         let (gateway, settings) = (self.gateway.clone(), Rc::clone(&self.settings));
         let service = service_fn(move |request| {
+            let request = Box::new(request);
             let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
             // Boxed, since it is moved several times on its way to becoming a task.
             Box::pin(async move {
@@ -288,8 +291,7 @@ impl Connection {
         }
     }
 
-    /// Resolves when the connection has served no request for so long, from now on; hyper bounds the usual time of
-    /// that for HTTP/1.1 itself.
+    /// Resolves when the connection has served no request for so long, from now on.
     async fn idle_for(&self, limit: Duration) {
         let clock = self.gateway.core().clock.clone();
         loop {
@@ -388,12 +390,12 @@ async fn respond(
     gateway: &Gateway,
     settings: &ListenerSettings,
     peer: &Peer,
-    request: http::Request<hyper::body::Incoming>,
+    request: Box<http::Request<hyper::body::Incoming>>,
     inbound: Inbound,
 ) -> http::Response<ResponseBody> {
     if let Some(decisions) = &settings.decisions {
         // Boxed, since requests that are served would otherwise keep room for it.
-        return Box::pin(gateway.decide(peer, request, inbound, decisions)).await;
+        return Box::pin(gateway.decide(peer, *request, inbound, decisions)).await;
     }
     match &settings.role {
         Role::RedirectToHttps(port) => gateway.redirect(peer, request, inbound, *port).await,

@@ -4,11 +4,15 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::gateway::Activity;
+
+/// How often it is looked for idle connections, which so stay that much longer at the most.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// All connections of one core.
 #[derive(Debug)]
@@ -23,7 +27,10 @@ pub struct Crowd {
 #[derive(Debug)]
 struct State {
     activity: Rc<Activity>,
+    /// How long it may go without a request, where that is for the crowd to see to.
+    patience: Cell<Option<Duration>>,
     leave: Notify,
+    has_lost_its_place: Cell<bool>,
 }
 
 /// A connection's place; given up when dropped.
@@ -53,7 +60,12 @@ impl Crowd {
             return None;
         }
         let id = self.next.replace(self.next.get().wrapping_add(1));
-        let state = Rc::new(State { activity: Activity::new(self.clock.monotonic()), leave: Notify::new() });
+        let state = Rc::new(State {
+            activity: Activity::new(self.clock.monotonic()),
+            patience: Cell::new(None),
+            leave: Notify::new(),
+            has_lost_its_place: Cell::new(false),
+        });
         self.members.borrow_mut().insert(id, Rc::clone(&state));
         Some(Member { crowd: Rc::clone(self), id, state })
     }
@@ -65,9 +77,25 @@ impl Crowd {
         let Some((_, longest)) = idle.min() else { return false };
         // It has its place no longer, whenever it gets round to leaving.
         members.remove(&longest).is_some_and(|state| {
+            state.has_lost_its_place.set(true);
             state.leave.notify_one();
             true
         })
+    }
+
+    /// Asks those to leave that have gone without a request for longer than they may. Never ends. One look at all of
+    /// them now and then is cheaper than a timer for each, which every request would have to move.
+    pub async fn watch(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = self.clock.monotonic();
+            for state in self.members.borrow().values() {
+                let Some(patience) = state.patience.get() else { continue };
+                if state.activity.quiet_since().is_some_and(|since| since.until(now) >= patience) {
+                    state.leave.notify_one();
+                }
+            }
+        }
     }
 
     /// Resolves when nobody is left.
@@ -84,9 +112,20 @@ impl Member {
         &self.state.activity
     }
 
-    /// Resolves when this connection has to make room.
+    /// From now on the connection is asked to leave when it has gone without a request for so long.
+    pub fn may_be_idle_for(&self, patience: Duration) {
+        self.state.patience.set(Some(patience));
+    }
+
+    /// Resolves when this connection has to make room, or has been idle for too long.
     pub async fn asked_to_leave(&self) {
-        self.state.leave.notified().await;
+        loop {
+            self.state.leave.notified().await;
+            // A request may have come since it was asked.
+            if self.state.has_lost_its_place.get() || self.activity().quiet_since().is_some() {
+                return;
+            }
+        }
     }
 }
 
@@ -99,9 +138,10 @@ impl Drop for Member {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
     use std::time::Duration;
 
-    use super::Crowd;
+    use super::{Crowd, LOOK, Member};
     use crate::clock::{Clock, UnixSeconds};
 
     #[test]
@@ -111,13 +151,50 @@ mod tests {
         let first = crowd.enter().unwrap();
         hand.advance(Duration::from_secs(1));
         let second = crowd.enter().unwrap();
-        let busy = first.activity().busy(&crowd.clock);
+        let busy = first.activity().busy();
         let third = crowd.enter().unwrap();
         assert!(!crowd.members.borrow().contains_key(&second.id));
-        let _also_busy = third.activity().busy(&crowd.clock);
+        let _also_busy = third.activity().busy();
         assert!(crowd.enter().is_none(), "all are busy");
         drop(busy);
         assert!(crowd.enter().is_some());
         assert!(!crowd.members.borrow().contains_key(&first.id));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn the_idle_are_asked_to_leave_once_they_have_been_so_for_too_long() {
+        let (clock, hand) = Clock::manual(UnixSeconds(0));
+        let crowd = Crowd::new(9, clock);
+        let (idle, busy, patient) = (crowd.enter().unwrap(), crowd.enter().unwrap(), crowd.enter().unwrap());
+        idle.may_be_idle_for(Duration::from_secs(60));
+        busy.may_be_idle_for(Duration::from_secs(60));
+        let request = busy.activity().busy();
+        let leaves = async |member: &Member| {
+            tokio::select! {
+                biased;
+                () = Rc::clone(&crowd).watch() => false,
+                () = member.asked_to_leave() => true,
+                () = tokio::time::sleep(3 * LOOK) => false,
+            }
+        };
+        hand.advance(Duration::from_secs(59));
+        assert!(!leaves(&idle).await);
+        hand.advance(Duration::from_secs(1));
+        assert!(leaves(&idle).await && !leaves(&busy).await && !leaves(&patient).await);
+        request.ends(crowd.clock.monotonic());
+        drop(request);
+        assert!(!leaves(&busy).await, "it has only just become idle");
+        hand.advance(Duration::from_secs(60));
+        assert!(leaves(&busy).await && !leaves(&patient).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_asked_for_a_request_in_the_same_moment_stays() {
+        let (clock, _) = Clock::manual(UnixSeconds(0));
+        let crowd = Crowd::new(9, clock);
+        let member = crowd.enter().unwrap();
+        member.may_be_idle_for(Duration::ZERO);
+        member.state.leave.notify_one();
+        let _request = member.activity().busy();
+        assert!(tokio::time::timeout(LOOK, member.asked_to_leave()).await.is_err());
     }
 }

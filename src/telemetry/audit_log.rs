@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::access_log::{AccessLog, CoreLog, Outcome, Record};
+use super::access_log::{AccessLog, CoreLog, Outcome, Record, name};
 use super::patterns::Pattern;
 use crate::catalogue::{Code, Reason};
 use crate::clock::{Clock, Monotonic};
@@ -197,8 +197,8 @@ impl CoreAudit {
         self.bounds.settle(now, |kind, lines| {
             let reason = Reason::ALL.get(kind).map_or("none", |reason| reason.name());
             log.write_event(clock.timestamp(), "lines_left_out", |sink| {
-                sink.text("reason", reason);
-                sink.number("lines", lines);
+                sink.text(name!("reason"), reason);
+                sink.number(name!("lines"), lines);
             });
         });
         self.log.flush_if_due(now);
@@ -235,8 +235,8 @@ impl Journal {
         bounds.settle(now, |kind, lines| {
             let of = Event::KINDS.get(kind).copied().unwrap_or("none");
             log.write_event(time, "lines_left_out", |sink| {
-                sink.text("of", of);
-                sink.number("lines", lines);
+                sink.text(name!("of"), of);
+                sink.number(name!("lines"), lines);
             });
         });
         log.flush();
@@ -275,38 +275,38 @@ impl Event<'_> {
 
     fn visit(&self, sink: &mut dyn super::access_log::Sink) {
         match self {
-            Self::Started { version } => sink.text("version", version),
+            Self::Started { version } => sink.text(name!("version"), version),
             Self::Stopped => {}
             Self::ConfigurationChanged { generation, changes } => {
-                sink.number("generation", *generation);
-                sink.text("changes", &changes.join(", "));
+                sink.number(name!("generation"), *generation);
+                sink.text(name!("changes"), &changes.join(", "));
             }
-            Self::ConfigurationRefused { why } => sink.text("why", why),
+            Self::ConfigurationRefused { why } => sink.text(name!("why"), why),
             Self::KeysChanged { issuer, added, removed } => {
-                sink.text("issuer", issuer);
-                sink.text("added", &added.join(", "));
-                sink.text("removed", &removed.join(", "));
+                sink.text(name!("issuer"), issuer);
+                sink.text(name!("added"), &added.join(", "));
+                sink.text(name!("removed"), &removed.join(", "));
             }
             Self::RevocationsChanged { feed, entries, before } => {
-                sink.text("feed", feed);
-                sink.number("entries", *entries);
-                sink.number("before", *before);
+                sink.text(name!("feed"), feed);
+                sink.number(name!("entries"), *entries);
+                sink.number(name!("before"), *before);
             }
             Self::AdminCalled { method, path, status, caller } => {
-                sink.text("method", method);
-                sink.text("path", path);
-                sink.number("status", u64::from(*status));
+                sink.text(name!("method"), method);
+                sink.text(name!("path"), path);
+                sink.number(name!("status"), u64::from(*status));
                 caller.visit(sink);
             }
             Self::SuspiciousConduct { pattern, whose, count } => {
-                sink.text("pattern", pattern.name());
+                sink.text(name!("pattern"), pattern.name());
                 let field = match pattern {
-                    Pattern::FailuresByClient => "client_ip",
-                    Pattern::FailuresBySubject => "claimed_sub",
-                    Pattern::TokenFromManyClients | Pattern::UseAfterRevocation => "token",
+                    Pattern::FailuresByClient => name!("client_ip"),
+                    Pattern::FailuresBySubject => name!("claimed_sub"),
+                    Pattern::TokenFromManyClients | Pattern::UseAfterRevocation => name!("token"),
                 };
                 sink.text(field, whose);
-                sink.number("count", *count);
+                sink.number(name!("count"), *count);
             }
         }
     }
@@ -315,19 +315,19 @@ impl Event<'_> {
 impl Caller {
     fn visit(&self, sink: &mut dyn super::access_log::Sink) {
         if let Some(client) = self.client {
-            sink.text("client_ip", &client.ip().to_canonical().to_string());
+            sink.text(name!("client_ip"), &client.ip().to_canonical().to_string());
         }
         if let Some(uid) = self.uid {
-            sink.number("uid", u64::from(uid));
+            sink.number(name!("uid"), u64::from(uid));
         }
         if let Some(pid) = self.pid {
-            sink.number("pid", pid);
+            sink.number(name!("pid"), pid);
         }
         if let Some(certificate) = &self.certificate {
-            sink.text("certificate", certificate);
+            sink.text(name!("certificate"), certificate);
         }
         if self.has_token {
-            sink.text("credential", "admin.token");
+            sink.text(name!("credential"), "admin.token");
         }
     }
 }

@@ -7,12 +7,13 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
-use super::body::{BodyProgress, RequestBody, stalled};
+use super::body::{BodyProgress, RequestBody};
 use super::connect::{Connected, Shared, connect};
 use super::error::UpstreamError;
-use super::head::{again, is_idempotent, to_http1, to_http2};
+use super::head::{Sending, again, is_idempotent, to_http1, to_http2};
 use super::lane::Lane;
-use super::pool::{Lease, Turn};
+use super::patience::Patience;
+use super::pool::{Connection, Lease, Turn};
 use super::settings::{Protocol, UpstreamSettings};
 use super::websocket::{HandshakeKey, from_extended_connect, to_extended_connect};
 
@@ -41,19 +42,19 @@ pub(super) struct Answered {
     pub response: Response<Incoming>,
     pub lease: Option<Lease>,
     /// What may be sent in its place, if the response is not good enough.
-    pub again: Option<Request<RequestBody>>,
+    pub again: Option<Sending>,
 }
 
 /// An attempt without a response.
 pub(super) struct Failed {
     pub error: UpstreamError,
     /// The request, where sending it again is safe.
-    pub again: Option<Request<RequestBody>>,
+    pub again: Option<Sending>,
 }
 
 impl Attempt<'_> {
     /// Makes the attempt.
-    pub async fn make(&self, request: Request<RequestBody>) -> Result<Answered, Failed> {
+    pub async fn make(&self, request: Sending) -> Result<Answered, Failed> {
         let mut request = request;
         // Idle connections may turn out to be closed; what was not sent comes back and goes to the next one.
         while let Some(lease) = self.lane.pool.take() {
@@ -88,7 +89,7 @@ impl Attempt<'_> {
     }
 
     /// By a connection that comes back or is made, whichever is first.
-    async fn by_turn(&self, request: Request<RequestBody>) -> Result<Outcome, Failed> {
+    async fn by_turn(&self, request: Sending) -> Result<Outcome, Failed> {
         let mut request = request;
         let mut takes_used = true;
         let patience = self.settings.timeouts.connect;
@@ -135,7 +136,7 @@ impl Attempt<'_> {
 
     /// For a request that opens a WebSocket: by a stream of the HTTP/2 connection that all share, if the other side takes
     /// that, or by an HTTP/1.1 connection of its own.
-    pub async fn make_upgrade(&self, request: Request<RequestBody>) -> Result<Answered, Failed> {
+    pub async fn make_upgrade(&self, request: Sending) -> Result<Answered, Failed> {
         match self.http2_for_websockets().await {
             Some(shared) => self.by_extended_connect(shared, request).await,
             None => self.by_upgrade(request).await,
@@ -156,17 +157,14 @@ impl Attempt<'_> {
         shared.takes_websockets(self.settings.timeouts.connect).await.then_some(shared)
     }
 
-    async fn by_extended_connect(
-        &self,
-        mut shared: Shared,
-        request: Request<RequestBody>,
-    ) -> Result<Answered, Failed> {
+    async fn by_extended_connect(&self, mut shared: Shared, request: Sending) -> Result<Answered, Failed> {
         let Some(key) = HandshakeKey::of(request.headers()) else {
             return Err(Failed { error: UpstreamError::NoUpgrade, again: None });
         };
         let mut request = to_http2(request, self.lane.endpoint());
         to_extended_connect(&mut request);
-        match self.in_time(shared.sender.try_send_request(request)).await? {
+        let mut patience = Patience::default();
+        match self.in_time(&mut patience, shared.sender.try_send_request(*request)).await? {
             Ok(response) => {
                 Ok(Answered { response: from_extended_connect(response, &key), lease: None, again: None })
             }
@@ -175,7 +173,7 @@ impl Attempt<'_> {
     }
 
     /// By a connection of its own, which becomes something else with its response.
-    async fn by_upgrade(&self, request: Request<RequestBody>) -> Result<Answered, Failed> {
+    async fn by_upgrade(&self, request: Sending) -> Result<Answered, Failed> {
         match Box::pin(connect(self.settings, &self.lane.member, Protocol::Http1)).await {
             Err(error) => Err(Failed { error, again: Some(request) }),
             Ok(Connected::Http2(_)) => Err(Failed { error: UpstreamError::NoUpgrade, again: None }),
@@ -190,16 +188,13 @@ impl Attempt<'_> {
 
     /// By a connection that has served a request before. An upstream may close it in the very moment in which a request
     /// is sent on it, which is nobody's fault and none of the client's business.
-    async fn by_used_connection(
-        &self,
-        mut lease: Lease,
-        request: Request<RequestBody>,
-    ) -> Result<Outcome, Failed> {
+    async fn by_used_connection(&self, mut lease: Lease, request: Sending) -> Result<Outcome, Failed> {
         let copy = self.copy(&request, is_idempotent(request.method()));
-        match self.in_time(lease.sender.try_send_request(request)).await? {
+        let Connection { sender, patience } = &mut lease.connection;
+        match self.in_time(patience, sender.try_send_request(*request)).await? {
             Ok(response) => Ok(Outcome::Done(Answered { response, lease: Some(lease), again: copy })),
             Err(mut error) => match (error.take_message(), copy) {
-                (Some(unsent), _) => Ok(Outcome::Unsent(unsent)),
+                (Some(unsent), _) => Ok(Outcome::Unsent(Box::new(unsent))),
                 (None, Some(copy)) if has_died(error.error()) && self.progress.is_repeatable() => {
                     Ok(Outcome::Stale(copy))
                 }
@@ -208,28 +203,30 @@ impl Attempt<'_> {
         }
     }
 
-    async fn by_http1(&self, mut lease: Lease, request: Request<RequestBody>) -> Result<Outcome, Failed> {
+    async fn by_http1(&self, mut lease: Lease, request: Sending) -> Result<Outcome, Failed> {
         let request = to_http1(request);
         let copy = self.copy(&request, self.elsewhere() && is_idempotent(request.method()));
-        match self.in_time(lease.sender.try_send_request(request)).await? {
+        let Connection { sender, patience } = &mut lease.connection;
+        match self.in_time(patience, sender.try_send_request(*request)).await? {
             Ok(response) => Ok(Outcome::Done(Answered { response, lease: Some(lease), again: copy })),
             Err(mut error) => match error.take_message() {
-                Some(unsent) => Ok(Outcome::Unsent(unsent)),
+                Some(unsent) => Ok(Outcome::Unsent(Box::new(unsent))),
                 None => Err(lost(error, copy)),
             },
         }
     }
 
-    async fn by_http2(&self, mut shared: Shared, request: Request<RequestBody>) -> Result<Outcome, Failed> {
+    async fn by_http2(&self, mut shared: Shared, request: Sending) -> Result<Outcome, Failed> {
         let is_idempotent = is_idempotent(request.method());
         // HTTP/2 tells which requests were not processed, and those may be sent again whatever they ask for.
         let copy = self.copy(&request, true);
         let request = to_http2(request, self.lane.endpoint());
-        match self.in_time(shared.sender.try_send_request(request)).await? {
+        let mut patience = Patience::default();
+        match self.in_time(&mut patience, shared.sender.try_send_request(*request)).await? {
             Ok(response) => Ok(Outcome::Done(Answered { response, lease: None, again: copy })),
             Err(mut error) => {
                 if let Some(unsent) = error.take_message() {
-                    return Ok(Outcome::Unsent(to_http1(unsent)));
+                    return Ok(Outcome::Unsent(to_http1(Box::new(unsent))));
                 }
                 let failed = lost(error, copy);
                 let is_safe = is_idempotent || matches!(failed.error, UpstreamError::Refused(_));
@@ -243,7 +240,7 @@ impl Attempt<'_> {
     }
 
     /// The same request once more, if that is of use and its body can be kept.
-    fn copy(&self, request: &Request<RequestBody>, is_of_use: bool) -> Option<Request<RequestBody>> {
+    fn copy(&self, request: &Request<RequestBody>, is_of_use: bool) -> Option<Sending> {
         (is_of_use && self.progress.is_repeatable()).then(|| {
             self.progress.keep(self.settings.retries.buffer);
             again(request)
@@ -259,12 +256,12 @@ impl Attempt<'_> {
 
     /// Waits for the response's head no longer than the response time-out after the request's body has come to
     /// rest, so that a long upload is not taken for a slow answer.
-    async fn in_time<F: Future>(&self, sending: F) -> Result<F::Output, Failed> {
+    async fn in_time<F: Future>(&self, patience: &mut Patience, sending: F) -> Result<F::Output, Failed> {
         let limit: Duration = self.settings.timeouts.response;
         tokio::select! {
             biased;
             outcome = sending => Ok(outcome),
-            () = stalled(self.progress, limit) => {
+            () = patience.ends(self.progress, limit) => {
                 Err(Failed { error: UpstreamError::ResponseTimeout, again: None })
             }
         }
@@ -274,17 +271,17 @@ impl Attempt<'_> {
 enum Outcome {
     Done(Answered),
     /// Not one byte of it was sent.
-    Unsent(Request<RequestBody>),
+    Unsent(Sending),
     /// It was sent on a connection that had died, and may be sent again.
-    Stale(Request<RequestBody>),
+    Stale(Sending),
 }
 
 /// A new connection ended before the request could be sent on it.
-fn unsent(request: Request<RequestBody>) -> Failed {
+fn unsent(request: Sending) -> Failed {
     Failed { error: UpstreamError::ClosedAtOnce, again: Some(request) }
 }
 
-fn lost(error: TrySendError<Request<RequestBody>>, copy: Option<Request<RequestBody>>) -> Failed {
+fn lost(error: TrySendError<Request<RequestBody>>, copy: Option<Sending>) -> Failed {
     let error = error.into_error();
     let may_be_repeated = has_died(&error);
     let error = UpstreamError::from(error);

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http::header::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::client::InUse;
 use super::client_body::ClientBody;
@@ -73,6 +73,19 @@ impl BodyProgress {
         self.source.borrow_mut().most_kept = most;
     }
 
+    /// Of a request without a body.
+    #[cfg(test)]
+    pub(super) fn of_nothing() -> Self {
+        let limits = BodyLimits { max_bytes: None, idle: Duration::MAX };
+        let (bytes, finished, failed) = (Cell::new(0), Cell::new(true), Cell::new(None));
+        Self { bytes, finished, failed, limits, trailers: Vec::new(), source: RefCell::new(Source::none()) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn took(&self, bytes: u64) {
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+
     /// Whether the body can be sent from its beginning.
     pub(super) fn is_repeatable(&self) -> bool {
         !self.source.borrow().is_torn && self.failed.get().is_none()
@@ -102,14 +115,7 @@ impl RequestBody {
         trailers: Vec<HeaderName>,
     ) -> (Self, Rc<BodyProgress>) {
         let ended = incoming.is_end_stream();
-        let source = Source {
-            incoming: (!ended).then_some(incoming),
-            attempt: 0,
-            kept: Vec::new(),
-            kept_bytes: 0,
-            most_kept: 0,
-            is_torn: false,
-        };
+        let source = Source { incoming: (!ended).then_some(incoming), ..Source::none() };
         let progress = Rc::new(BodyProgress {
             bytes: Cell::new(0),
             finished: Cell::new(ended),
@@ -206,6 +212,10 @@ impl RequestBody {
 }
 
 impl Source {
+    fn none() -> Self {
+        Self { incoming: None, attempt: 0, kept: Vec::new(), kept_bytes: 0, most_kept: 0, is_torn: false }
+    }
+
     /// Keeps a piece if there is room; returns how many are kept.
     fn keep(&mut self, data: &Bytes) -> usize {
         self.kept_bytes = self.kept_bytes.saturating_add(data.len());
@@ -316,22 +326,5 @@ impl Body for UpstreamBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
-    }
-}
-
-/// Resolves when `limit` has passed without progress of the body or, once it is finished, since then.
-pub(super) async fn stalled(progress: &BodyProgress, limit: Duration) {
-    let sleep = tokio::time::sleep(limit);
-    tokio::pin!(sleep);
-    let mut seen = (progress.bytes(), progress.is_finished());
-    loop {
-        sleep.as_mut().await;
-        let now = (progress.bytes(), progress.is_finished());
-        if now == seen {
-            return;
-        }
-        seen = now;
-        let deadline: Instant = sleep.deadline() + limit;
-        sleep.as_mut().reset(deadline);
     }
 }

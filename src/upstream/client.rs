@@ -12,7 +12,7 @@ use super::attempt::{Attempt, Failed, MayRepeat};
 use super::body::{BodyProgress, RequestBody, UpstreamBody};
 use super::budget::Budget;
 use super::error::UpstreamError;
-use super::head::{self, is_idempotent, with_framing};
+use super::head::{self, Sending, is_idempotent, with_framing};
 use super::lane::{Chooser, Lane, Lanes, OnLane};
 use super::pool::EndpointPool;
 use super::service::{Admission, Upstream};
@@ -37,7 +37,7 @@ pub struct Client {
 #[derive(Debug)]
 pub struct Outgoing {
     /// The request.
-    pub request: Request<RequestBody>,
+    pub request: Box<Request<RequestBody>>,
     /// How far its body has come.
     pub progress: Rc<BodyProgress>,
     /// Whether the endpoint's own `Host` takes the place of the one that is set.
@@ -198,12 +198,12 @@ impl Client {
     /// such a one, to where it was refused unprocessed.
     fn retry(
         &self,
-        request: Request<RequestBody>,
+        request: Sending,
         progress: &BodyProgress,
         lanes: &Lanes,
         tried: &[Rc<Lane>],
         stays: bool,
-    ) -> Option<(Rc<Lane>, Request<RequestBody>)> {
+    ) -> Option<(Rc<Lane>, Sending)> {
         let attempts = self.upstream.settings.retries.attempts as usize;
         if tried.len() > attempts || !progress.is_repeatable() {
             return None;

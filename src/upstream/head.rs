@@ -8,9 +8,12 @@ use super::body::RequestBody;
 use super::error::UpstreamError;
 use super::settings::Endpoint;
 
+/// A request on its way through the attempts. Boxed, since it is large and goes from step to step.
+pub(super) type Sending = Box<Request<RequestBody>>;
+
 /// The same request for one more attempt. Its body must be repeatable still when that begins.
-pub(super) fn again(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(request.body().again());
+pub(super) fn again(request: &Request<RequestBody>) -> Sending {
+    let mut copy = Box::new(Request::new(request.body().again()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
@@ -25,7 +28,7 @@ pub(super) fn is_idempotent(method: &Method) -> bool {
 }
 
 /// Says how a body of unknown length is framed. hyper would leave the body of a GET or HEAD away without a word.
-pub(super) fn with_framing(mut request: Request<RequestBody>) -> Request<RequestBody> {
+pub(super) fn with_framing(mut request: Sending) -> Sending {
     let body = request.body();
     if !body.is_end_stream() && body.size_hint().exact().is_none() {
         // Where fields follow the body, its length has to give way.
@@ -60,7 +63,7 @@ pub(super) fn check<B>(response: &Response<B>) -> Result<(), UpstreamError> {
 }
 
 /// HTTP/2 names scheme and authority in pseudo-headers (RFC 9113 section 8.3.1), which hyper takes from the URI.
-pub(super) fn to_http2(mut request: Request<RequestBody>, endpoint: &Endpoint) -> Request<RequestBody> {
+pub(super) fn to_http2(mut request: Sending, endpoint: &Endpoint) -> Sending {
     request.headers_mut().remove(TRANSFER_ENCODING);
     let host = request.headers_mut().remove(HOST);
     let authority = host.as_ref().unwrap_or(&endpoint.authority).as_bytes().to_owned();
@@ -76,7 +79,7 @@ pub(super) fn to_http2(mut request: Request<RequestBody>, endpoint: &Endpoint) -
 }
 
 /// Undoes [`to_http2`] for a request that an HTTP/2 connection gave back unsent.
-pub(super) fn to_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
+pub(super) fn to_http1(mut request: Sending) -> Sending {
     if let Some(authority) = request.uri().authority().map(|authority| authority.as_str().to_owned()) {
         if let Ok(host) = HeaderValue::from_str(&authority) {
             request.headers_mut().insert(HOST, host);

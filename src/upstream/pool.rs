@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::body::RequestBody;
 use super::connect::Shared;
+use super::patience::Patience;
 use crate::clock::{Clock, Monotonic};
 
 /// Connections to one endpoint.
@@ -20,22 +21,29 @@ pub(super) struct EndpointPool {
     /// Permits to connect.
     connecting: Semaphore,
     /// Those who wait for a connection to come back, the first in front.
-    waiting: RefCell<VecDeque<oneshot::Sender<http1::SendRequest<RequestBody>>>>,
+    waiting: RefCell<VecDeque<oneshot::Sender<Connection>>>,
     max_idle: usize,
     idle_for: Duration,
     clock: Clock,
 }
 
+/// An HTTP/1.1 connection with what stays with it from request to request.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub sender: http1::SendRequest<RequestBody>,
+    pub patience: Patience,
+}
+
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    connection: Connection,
     since: Monotonic,
 }
 
 /// A connection in use by one request.
 #[derive(Debug)]
 pub(super) struct Lease {
-    pub sender: http1::SendRequest<RequestBody>,
+    pub connection: Connection,
     pool: Rc<EndpointPool>,
 }
 
@@ -75,13 +83,13 @@ impl EndpointPool {
     pub fn take(self: &Rc<Self>) -> Option<Lease> {
         let now = self.clock.monotonic();
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { sender, since }) = idle.pop() {
+        while let Some(Idle { connection, since }) = idle.pop() {
             if since.until(now) >= self.idle_for {
                 idle.clear();
                 return None;
             }
-            if sender.is_ready() {
-                return Some(Lease { sender, pool: Rc::clone(self) });
+            if connection.sender.is_ready() {
+                return Some(Lease { connection, pool: Rc::clone(self) });
             }
         }
         None
@@ -96,18 +104,18 @@ impl EndpointPool {
         if !takes_used {
             return Turn::Connect(self.leave_to_connect().await);
         }
-        let (sender, returned) = oneshot::channel();
+        let (waiter, returned) = oneshot::channel();
         {
             let mut waiting = self.waiting.borrow_mut();
             // Those at the front have waited for longest, and may have given up.
             while waiting.front().is_some_and(oneshot::Sender::is_closed) {
                 waiting.pop_front();
             }
-            waiting.push_back(sender);
+            waiting.push_back(waiter);
         }
         tokio::select! {
             biased;
-            Ok(sender) = returned => Turn::Returned(self.lease(sender)),
+            Ok(connection) = returned => Turn::Returned(Lease { connection, pool: Rc::clone(self) }),
             permit = self.leave_to_connect() => Turn::Connect(permit),
         }
     }
@@ -120,8 +128,10 @@ impl EndpointPool {
         }
     }
 
+    /// A new connection, for the request that made it.
     pub fn lease(self: &Rc<Self>, sender: http1::SendRequest<RequestBody>) -> Lease {
-        Lease { sender, pool: Rc::clone(self) }
+        let connection = Connection { sender, patience: Patience::default() };
+        Lease { connection, pool: Rc::clone(self) }
     }
 
     /// Closes what has been idle for too long.
@@ -129,22 +139,22 @@ impl EndpointPool {
         let now = self.clock.monotonic();
         self.idle
             .borrow_mut()
-            .retain(|idle| idle.since.until(now) < self.idle_for && !idle.sender.is_closed());
+            .retain(|idle| idle.since.until(now) < self.idle_for && !idle.connection.sender.is_closed());
         self.http2.borrow_mut().take_if(|shared| shared.sender.is_closed());
     }
 
-    fn put(&self, sender: http1::SendRequest<RequestBody>) {
-        let mut sender = sender;
+    fn put(&self, connection: Connection) {
+        let mut connection = connection;
         loop {
             let Some(first) = self.waiting.borrow_mut().pop_front() else { break };
-            match first.send(sender) {
+            match first.send(connection) {
                 Ok(()) => return,
-                Err(unwanted) => sender = unwanted,
+                Err(unwanted) => connection = unwanted,
             }
         }
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.max_idle {
-            idle.push(Idle { sender, since: self.clock.monotonic() });
+            idle.push(Idle { connection, since: self.clock.monotonic() });
         }
     }
 }
@@ -152,13 +162,13 @@ impl EndpointPool {
 impl Lease {
     /// Returns the connection after its response was read to the end.
     pub fn give_back(mut self) {
-        if self.sender.is_ready() {
-            self.pool.put(self.sender);
-        } else if !self.sender.is_closed() {
+        if self.connection.sender.is_ready() {
+            self.pool.put(self.connection);
+        } else if !self.connection.sender.is_closed() {
             // Its task has yet to notice that the exchange is over, or the request's body is still being sent.
             tokio::task::spawn_local(async move {
-                if let Ok(Ok(())) = tokio::time::timeout(SETTLE, self.sender.ready()).await {
-                    self.pool.put(self.sender);
+                if let Ok(Ok(())) = tokio::time::timeout(SETTLE, self.connection.sender.ready()).await {
+                    self.pool.put(self.connection);
                 }
             });
         }

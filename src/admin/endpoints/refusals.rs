@@ -1,7 +1,5 @@
 //! `/refusals`: the last refusals, found by request id or token fingerprint, with every check's verdict.
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -18,7 +16,7 @@ pub struct RefusalsList(pub Refusals);
 /// Refusals, the newest first.
 #[derive(Serialize, JsonSchema)]
 struct RefusalList {
-    refusals: Vec<Arc<RefusedRequest>>,
+    refusals: Vec<RefusedRequest>,
 }
 
 /// How many are shown unless asked otherwise.

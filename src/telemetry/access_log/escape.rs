@@ -10,8 +10,7 @@ pub(super) const MAX_VALUE: usize = 1024;
 /// Invalid UTF-8 becomes U+FFFD.
 pub(super) fn push(out: &mut Vec<u8>, value: &[u8]) {
     let kept = shorten(value);
-    // To the end without a way out in between, so that vector instructions take many bytes at a time.
-    if kept.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
+    if all_plain(kept) {
         out.extend_from_slice(kept);
     } else {
         for chunk in kept.utf8_chunks() {
@@ -26,9 +25,26 @@ pub(super) fn push(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
+/// Whether all bytes are [plain](is_plain). Blocks of fixed size compile to vector instructions; the last one overlaps
+/// the one before it or, in a short value, is filled up.
+fn all_plain(value: &[u8]) -> bool {
+    const BLOCK: usize = 16;
+    let is_plain_block = |block: &[u8; BLOCK]| block.iter().fold(true, |plain, byte| plain & is_plain(*byte));
+    let last = match value.last_chunk() {
+        Some(last) => *last,
+        None => {
+            let mut filled_up = [b' '; BLOCK];
+            filled_up.iter_mut().zip(value).for_each(|(to, from)| *to = *from);
+            filled_up
+        }
+    };
+    value.as_chunks().0.iter().all(is_plain_block) && is_plain_block(&last)
+}
+
 /// Printable ASCII without the two characters that mean something inside quotes.
+#[allow(clippy::needless_bitwise_bool, reason = "`&&` would take one byte at a time")]
 pub(super) fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'!' | b'#'..=b'[' | b']'..=b'~')
+    (byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\')
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {

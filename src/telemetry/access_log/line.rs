@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::record::{Record, Sink};
+use super::record::{Name, Record, Sink, name};
 use super::{Format, escape};
 
 /// Renders lines of one format. Keeps the text of the current second, which thousands of lines share.
@@ -27,7 +27,7 @@ impl LineWriter {
 
     /// Appends the line that admits to lines lost before it.
     pub(super) fn dropped(&mut self, out: &mut Vec<u8>, time: Duration, lines: u64) {
-        self.line(out, time, |fields| fields.number("dropped", lines));
+        self.line(out, time, |fields| fields.number(name!("dropped"), lines));
     }
 
     /// Appends the line of an event of the audit log.
@@ -39,7 +39,7 @@ impl LineWriter {
         fill: impl FnOnce(&mut dyn Sink),
     ) {
         self.line(out, time, |fields| {
-            fields.text("event", event);
+            fields.text(name!("event"), event);
             fill(fields);
         });
     }
@@ -75,19 +75,9 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn name(&mut self, name: &str) {
-        match self.format {
-            Format::Json => {
-                self.out.extend_from_slice(b",\"");
-                self.out.extend_from_slice(name.as_bytes());
-                self.out.extend_from_slice(b"\":");
-            }
-            Format::Text => {
-                self.out.push(b' ');
-                self.out.extend_from_slice(name.as_bytes());
-                self.out.push(b'=');
-            }
-        }
+    fn name(&mut self, name: &Name) {
+        let name = if self.format == Format::Json { name.json } else { name.text };
+        self.out.extend_from_slice(name.as_bytes());
     }
 
     fn quoted(&mut self, value: &[u8]) {
@@ -98,7 +88,7 @@ impl Fields<'_> {
 }
 
 impl Sink for Fields<'_> {
-    fn bytes(&mut self, name: &str, value: &[u8]) {
+    fn bytes(&mut self, name: &'static Name, value: &[u8]) {
         self.name(name);
         if self.format == Format::Text && is_bare(value) {
             self.out.extend_from_slice(value);
@@ -107,12 +97,21 @@ impl Sink for Fields<'_> {
         }
     }
 
-    fn number(&mut self, name: &str, value: u64) {
+    fn word(&mut self, name: &'static Name, value: &str) {
+        debug_assert!(is_bare(value.as_bytes()), "{value} is no word");
+        self.name(name);
+        let quotes: &[u8] = if self.format == Format::Json { b"\"" } else { b"" };
+        self.out.extend_from_slice(quotes);
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.extend_from_slice(quotes);
+    }
+
+    fn number(&mut self, name: &'static Name, value: u64) {
         self.name(name);
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    fn ip(&mut self, name: &str, client: SocketAddr) {
+    fn ip(&mut self, name: &'static Name, client: SocketAddr) {
         self.name(name);
         let quotes: &[u8] = if self.format == Format::Json { b"\"" } else { b"" };
         self.out.extend_from_slice(quotes);

@@ -12,8 +12,8 @@ mod record;
 mod writer;
 
 pub use core::CoreLog;
-pub(super) use record::Sink;
 pub use record::{Auth, Outcome, Record};
+pub(super) use record::{Name, Sink, name};
 pub use writer::{AccessLog, DroppedLines, Output, Settings, ShutdownError, StartError};
 
 /// How a line looks.

@@ -140,62 +140,62 @@ impl<'a> Record<'a> {
 
     /// Gives the sink every field but the time, in the order of a line.
     pub(super) fn visit(&self, sink: &mut impl Sink) {
-        sink.text("request_id", self.request_id);
-        sink.maybe("trace_id", self.trace_id);
-        sink.text("listener", self.listener);
-        sink.ip("client_ip", self.client);
+        sink.word(name!("request_id"), self.request_id);
+        sink.maybe_word(name!("trace_id"), self.trace_id);
+        sink.text(name!("listener"), self.listener);
+        sink.ip(name!("client_ip"), self.client);
         let port = Some(self.client.port()).filter(|port| *port != 0);
-        sink.maybe_number("client_port", port.map(u64::from));
-        sink.maybe("protocol", self.protocol.map(protocol_name));
-        sink.maybe_bytes("method", self.method);
-        sink.maybe_bytes("host", self.host);
-        sink.maybe_bytes("path", self.path.map(without_query));
-        sink.maybe("route", self.route);
-        sink.maybe("upstream", self.upstream);
-        sink.maybe("endpoint", self.endpoint);
-        sink.maybe_number("status", self.status.map(|status| u64::from(status.as_u16())));
-        sink.maybe("code", self.reason.map(Reason::code).map(Code::number));
-        sink.maybe("reason", self.reason.map(Reason::name));
-        sink.maybe("shadow_code", self.shadow.map(Reason::code).map(Code::number));
-        sink.maybe("shadow_reason", self.shadow.map(Reason::name));
-        sink.maybe("detail", self.detail);
-        sink.maybe("issuer", self.issuer);
-        sink.maybe("sub", self.sub);
-        sink.maybe("client_id", self.client_id);
-        sink.maybe("jti", self.jti);
-        sink.maybe("token", self.token);
-        sink.maybe("kid", self.kid);
-        sink.maybe("certificate", self.certificate);
-        sink.text("auth", self.auth.name());
-        sink.number("bytes_in", self.bytes_in);
-        sink.number("bytes_out", self.bytes_out);
-        sink.number("duration_us", micros(self.duration));
-        sink.maybe_number("upstream_ttfb_us", self.upstream_ttfb.map(micros));
-        sink.text("outcome", self.outcome.name());
+        sink.maybe_number(name!("client_port"), port.map(u64::from));
+        sink.maybe_word(name!("protocol"), self.protocol.map(protocol_name));
+        sink.maybe_bytes(name!("method"), self.method);
+        sink.maybe_bytes(name!("host"), self.host);
+        sink.maybe_bytes(name!("path"), self.path.map(without_query));
+        sink.maybe(name!("route"), self.route);
+        sink.maybe(name!("upstream"), self.upstream);
+        sink.maybe(name!("endpoint"), self.endpoint);
+        sink.maybe_number(name!("status"), self.status.map(|status| u64::from(status.as_u16())));
+        sink.maybe_word(name!("code"), self.reason.map(Reason::code).map(Code::number));
+        sink.maybe_word(name!("reason"), self.reason.map(Reason::name));
+        sink.maybe_word(name!("shadow_code"), self.shadow.map(Reason::code).map(Code::number));
+        sink.maybe_word(name!("shadow_reason"), self.shadow.map(Reason::name));
+        sink.maybe(name!("detail"), self.detail);
+        sink.maybe(name!("issuer"), self.issuer);
+        sink.maybe(name!("sub"), self.sub);
+        sink.maybe(name!("client_id"), self.client_id);
+        sink.maybe(name!("jti"), self.jti);
+        sink.maybe_word(name!("token"), self.token);
+        sink.maybe(name!("kid"), self.kid);
+        sink.maybe(name!("certificate"), self.certificate);
+        sink.word(name!("auth"), self.auth.name());
+        sink.number(name!("bytes_in"), self.bytes_in);
+        sink.number(name!("bytes_out"), self.bytes_out);
+        sink.number(name!("duration_us"), micros(self.duration));
+        sink.maybe_number(name!("upstream_ttfb_us"), self.upstream_ttfb.map(micros));
+        sink.word(name!("outcome"), self.outcome.name());
     }
 }
 
 impl Record<'_> {
     /// Gives the sink who asked for what and why not: a line of the audit log.
     pub(super) fn visit_audited(&self, reason: Reason, sink: &mut dyn Sink) {
-        sink.text("code", reason.code().number());
-        sink.text("reason", reason.name());
-        sink.maybe("detail", self.detail);
-        sink.text("request_id", self.request_id);
-        sink.text("listener", self.listener);
-        sink.ip("client_ip", self.client);
-        sink.maybe_bytes("method", self.method);
-        sink.maybe_bytes("host", self.host);
-        sink.maybe_bytes("path", self.path.map(without_query));
-        sink.maybe("route", self.route);
-        sink.maybe_number("status", self.status.map(|status| u64::from(status.as_u16())));
-        sink.maybe("issuer", self.issuer);
-        sink.maybe("sub", self.sub);
-        sink.maybe("client_id", self.client_id);
-        sink.maybe("jti", self.jti);
-        sink.maybe("token", self.token);
-        sink.maybe("kid", self.kid);
-        sink.maybe("certificate", self.certificate);
+        sink.word(name!("code"), reason.code().number());
+        sink.word(name!("reason"), reason.name());
+        sink.maybe(name!("detail"), self.detail);
+        sink.word(name!("request_id"), self.request_id);
+        sink.text(name!("listener"), self.listener);
+        sink.ip(name!("client_ip"), self.client);
+        sink.maybe_bytes(name!("method"), self.method);
+        sink.maybe_bytes(name!("host"), self.host);
+        sink.maybe_bytes(name!("path"), self.path.map(without_query));
+        sink.maybe(name!("route"), self.route);
+        sink.maybe_number(name!("status"), self.status.map(|status| u64::from(status.as_u16())));
+        sink.maybe(name!("issuer"), self.issuer);
+        sink.maybe(name!("sub"), self.sub);
+        sink.maybe(name!("client_id"), self.client_id);
+        sink.maybe(name!("jti"), self.jti);
+        sink.maybe_word(name!("token"), self.token);
+        sink.maybe(name!("kid"), self.kid);
+        sink.maybe(name!("certificate"), self.certificate);
     }
 }
 
@@ -224,27 +224,56 @@ impl Outcome {
     }
 }
 
-/// What a format makes of a record's fields. Names are constants of this module and need no escaping.
-pub(in crate::telemetry) trait Sink {
-    fn bytes(&mut self, name: &str, value: &[u8]);
-    fn number(&mut self, name: &str, value: u64);
-    fn ip(&mut self, name: &str, client: SocketAddr);
+/// A field's name as each format writes it in front of the value. Made by [`name!`]: names are constants and need no
+/// escaping.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::telemetry) struct Name {
+    pub json: &'static str,
+    pub text: &'static str,
+}
 
-    fn text(&mut self, name: &str, value: &str) {
+/// A field's name.
+macro_rules! name {
+    ($name:literal) => {
+        &$crate::telemetry::access_log::Name {
+            json: concat!(",\"", $name, "\":"),
+            text: concat!(" ", $name, "="),
+        }
+    };
+}
+
+pub(in crate::telemetry) use name;
+
+/// What a format makes of a record's fields.
+pub(in crate::telemetry) trait Sink {
+    fn bytes(&mut self, name: &'static Name, value: &[u8]);
+    fn number(&mut self, name: &'static Name, value: u64);
+    fn ip(&mut self, name: &'static Name, client: SocketAddr);
+
+    /// A value that cannot need quotes or escapes: letters, digits and what stands in names of protocols.
+    fn word(&mut self, name: &'static Name, value: &str);
+
+    fn text(&mut self, name: &'static Name, value: &str) {
         self.bytes(name, value.as_bytes());
     }
 
-    fn maybe(&mut self, name: &str, value: Option<&str>) {
+    fn maybe(&mut self, name: &'static Name, value: Option<&str>) {
         self.maybe_bytes(name, value.map(str::as_bytes));
     }
 
-    fn maybe_bytes(&mut self, name: &str, value: Option<&[u8]>) {
+    fn maybe_word(&mut self, name: &'static Name, value: Option<&str>) {
+        if let Some(value) = value {
+            self.word(name, value);
+        }
+    }
+
+    fn maybe_bytes(&mut self, name: &'static Name, value: Option<&[u8]>) {
         if let Some(value) = value {
             self.bytes(name, value);
         }
     }
 
-    fn maybe_number(&mut self, name: &str, value: Option<u64>) {
+    fn maybe_number(&mut self, name: &'static Name, value: Option<u64>) {
         if let Some(value) = value {
             self.number(name, value);
         }

@@ -160,7 +160,7 @@ mod tests {
         let mut ids = IdGenerator::new();
         let mut trace = ids.trace_context(&headers);
         let is_recorded = tracer.begin(&mut trace, &headers, &mut ids).is_some();
-        let told = trace.header_value().map(|value| value.to_str().unwrap().to_owned());
+        let told = trace.header_parts().map(|parts| String::from_utf8(parts.concat()).unwrap());
         Begun { is_recorded, told }
     }
 
