@@ -71,19 +71,17 @@ impl Authenticator {
         let key = self.verdicts.key(token);
         let cached = self.verdicts.get(key);
         let inputs = inputs(trusted, now, LookedAgain::NotYet, None);
-        let candidate = match cached.filter(|found| self.verifier.still_good(found.token(), inputs)) {
-            Some(candidate) => {
-                *temperature = Some(Temperature::Warm);
-                if candidate.is_ready() {
-                    return self.revocation.admit(candidate, now);
-                }
-                candidate
+        let good = cached.filter(|found| self.verifier.still_good(found.token(), inputs));
+        let candidate = if let Some(candidate) = good {
+            *temperature = Some(Temperature::Warm);
+            if candidate.is_ready() {
+                return self.revocation.admit(candidate, now);
             }
+            candidate
+        } else {
+            *temperature = Some(Temperature::Cold);
             // Boxed, here and below, since warm requests would otherwise carry the room for it.
-            None => {
-                *temperature = Some(Temperature::Cold);
-                Box::pin(self.verify(key, token, trusted)).await?
-            }
+            Box::pin(self.verify(key, token, trusted)).await?
         };
         Box::pin(self.revocation.prepare(&candidate)).await;
         self.revocation.admit(candidate, &self.clock)

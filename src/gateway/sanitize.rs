@@ -179,16 +179,13 @@ pub(super) fn host_of(authority: &HeaderValue) -> Result<Box<str>, Rejection> {
             .hint("The Host header is not a host name with an optional port.")
     };
     let text = authority.to_str().map_err(|_| refuse())?;
-    let (name, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, after) = rest.split_once(']').ok_or_else(refuse)?;
-            address.parse::<std::net::Ipv6Addr>().map_err(|_| refuse())?;
-            (text.get(..address.len() + 2).ok_or_else(refuse)?, after)
-        }
-        None => {
-            let colon = text.bytes().position(|byte| byte == b':').unwrap_or(text.len());
-            text.split_at_checked(colon).unwrap_or_default()
-        }
+    let (name, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (address, after) = rest.split_once(']').ok_or_else(refuse)?;
+        address.parse::<std::net::Ipv6Addr>().map_err(|_| refuse())?;
+        (text.get(..address.len() + 2).ok_or_else(refuse)?, after)
+    } else {
+        let colon = text.bytes().position(|byte| byte == b':').unwrap_or(text.len());
+        text.split_at_checked(colon).unwrap_or_default()
     };
     let port_is_good = match port.strip_prefix(':') {
         None => port.is_empty(),

@@ -14,6 +14,10 @@ pub(super) struct Patience(Option<Pin<Box<Sleep>>>);
 
 impl Patience {
     /// Resolves when `limit` has passed without progress of the body or, once it is finished, since then; from now on.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the runtime's own time, which its timers go by and tests hold still"
+    )]
     pub async fn ends(&mut self, progress: &BodyProgress, limit: Duration) {
         let mut since = Instant::now();
         let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + limit)));
@@ -47,6 +51,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
+    #[allow(clippy::disallowed_methods, reason = "as above")]
     async fn waited(patience: &mut Patience, progress: &BodyProgress) -> Duration {
         let begun = Instant::now();
         patience.ends(progress, LIMIT).await;

@@ -327,11 +327,10 @@ impl Watch {
                 continue;
             };
             match ask(address, &token).await {
-                Answer::Revoked => {}
+                Answer::Revoked | Answer::Unreachable => {}
                 Answer::Unavailable => {
                     self.unavailable.fetch_add(1, Ordering::Relaxed);
                 }
-                Answer::Unreachable => {}
                 other => self.violation(format!("{address}: {other:?}")),
             }
             self.asked.fetch_add(1, Ordering::Relaxed);

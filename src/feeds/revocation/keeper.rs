@@ -227,5 +227,5 @@ fn per_records(records: usize) -> Duration {
 /// A revocation is to be in force within a second.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

@@ -30,19 +30,17 @@ pub(super) fn push(out: &mut Vec<u8>, value: &[u8]) {
 fn all_plain(value: &[u8]) -> bool {
     const BLOCK: usize = 16;
     let is_plain_block = |block: &[u8; BLOCK]| block.iter().fold(true, |plain, byte| plain & is_plain(*byte));
-    let last = match value.last_chunk() {
-        Some(last) => *last,
-        None => {
-            let mut filled_up = [b' '; BLOCK];
-            filled_up.iter_mut().zip(value).for_each(|(to, from)| *to = *from);
-            filled_up
-        }
-    };
+    let last = value.last_chunk().copied().unwrap_or_else(|| {
+        let mut filled_up = [b' '; BLOCK];
+        filled_up.iter_mut().zip(value).for_each(|(to, from)| *to = *from);
+        filled_up
+    });
     value.as_chunks().0.iter().all(is_plain_block) && is_plain_block(&last)
 }
 
 /// Printable ASCII without the two characters that mean something inside quotes.
 #[allow(clippy::needless_bitwise_bool, reason = "`&&` would take one byte at a time")]
+#[allow(clippy::manual_range_contains, reason = "as above")]
 pub(super) fn is_plain(byte: u8) -> bool {
     (byte >= b' ') & (byte <= b'~') & (byte != b'"') & (byte != b'\\')
 }
