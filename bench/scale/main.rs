@@ -13,6 +13,7 @@ mod memory;
 mod probe;
 mod redis;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -125,7 +126,7 @@ fn everything(options: &Options) -> Result<()> {
             figures.push((name.to_owned(), value.parse::<f64>()?));
         }
     }
-    print!("{}", table(options.entries, &figures));
+    print!("{}", table(options.entries, &figures)?);
     let is_missed =
         |row: &&Row| row.target.zip(value(&figures, row)).is_some_and(|(target, value)| value > target);
     let missed = ROWS.iter().filter(is_missed).count();
@@ -133,16 +134,16 @@ fn everything(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn table(entries: usize, figures: &[(String, f64)]) -> String {
+fn table(entries: usize, figures: &[(String, f64)]) -> Result<String> {
     let mut text = format!("| {entries} entries | measured | target | |\n|---|---:|---:|---|\n");
     for row in &ROWS {
         let Some(value) = value(figures, row) else { continue };
         let digits = usize::from(value < 100.0);
         let target = row.target.map_or(String::new(), |target| format!("{target} {}", row.unit));
         let met = row.target.map_or("", |target| if value <= target { "met" } else { "MISSED" });
-        text += &format!("| {} | {value:.digits$} {} | {target} | {met} |\n", row.name, row.unit);
+        writeln!(text, "| {} | {value:.digits$} {} | {target} | {met} |", row.name, row.unit)?;
     }
-    text
+    Ok(text)
 }
 
 fn value(figures: &[(String, f64)], row: &Row) -> Option<f64> {

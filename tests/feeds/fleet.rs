@@ -48,7 +48,7 @@ impl Node {
 
     pub async fn start_unready(yaml: String) -> Self {
         let mut node = Self { yaml, dir: Arc::new(TempDir::new().unwrap()), gateway: None };
-        node.restart().await;
+        Box::pin(node.restart()).await;
         node
     }
 

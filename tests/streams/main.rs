@@ -30,7 +30,7 @@ const HANDSHAKE: &str = "Host: api.example.com\r\nConnection: Upgrade\r\nUpgrade
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// A gateway in front of this backend: `/open/**` is public, `/shadow/**` is not enforced, all else wants a token, or a cookie under `/cookie`.
-pub async fn gateway(signer: &Signer, backend: &Recorder, leeway: &str) -> TestGateway {
+async fn gateway(signer: &Signer, backend: &Recorder, leeway: &str) -> TestGateway {
     let dir = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
     write_feed(dir.path(), &json!([]));
     let yaml = format!(

@@ -50,7 +50,7 @@ impl TestGateway {
         let ca = write_certificates(dir.path());
         let config =
             configuration(yaml, &api, dir.path()).unwrap_or_else(|mistakes| panic!("{mistakes}\n{yaml}"));
-        let running = app::start(config).await.unwrap();
+        let running = Box::pin(app::start(config)).await.unwrap();
         Self {
             plain: running.listener_address(0).unwrap(),
             tls: running.listener_address(1).unwrap_or(running.listener_address(0).unwrap()),
