@@ -73,7 +73,7 @@ impl LongLived {
     }
 
     /// Ends those whose token has ended, and forgets those that are over. Of those that are returned the issuer is to
-    /// be asked, by [`Stream::confirm`].
+    /// be asked, by its stream.
     pub fn sweep(&self, revocation: &RevocationPolicies, clock: &Clock) -> Vec<Rc<Stream>> {
         let (mut ended, mut unconfirmed) = (Vec::new(), Vec::new());
         let now = clock.monotonic();
