@@ -28,7 +28,7 @@
 //! credential  CleanRequest       -> BearerToken      exactly one credential
 //! verify      BearerToken        -> VerifiedToken    verdict cache, or the named checks
 //! revocation  VerifiedToken      -> LiveToken        always after the cache
-//! policy      LiveToken          -> Permit           scopes and claim rules
+//! policy      LiveToken          -> Permit           client certificate, scopes and claim rules
 //! forward     Permit, CleanRequest -> Response       takes the permit: no forwarding without authorization
 //! respond     Rejection          -> Response         a code as problem+json, with a challenge
 //! observe     one log line, one set of metrics, one trace span where traces are recorded, whatever happened

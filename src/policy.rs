@@ -1,7 +1,8 @@
-//! Authorization: whether a live token may use a route. Makes the only value that lets a request through, the
-//! [`Permit`]. Knows nothing of HTTP.
+//! Authorization: whether a live token may use a route, on a connection with this client certificate or none. Makes the
+//! only value that lets a request through, the [`Permit`]. Knows nothing of HTTP.
 
 use std::fmt;
+use std::iter;
 
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use crate::certificate::{Admitted, CertificateRules, ClientCertificate, check_bi
 use crate::cors::Preflight;
 use crate::rejection::Rejection;
 use crate::revocation::LiveToken;
-use crate::token::{Claims, IssuerSet, scalar_text};
+use crate::token::{Claims, Issuer, IssuerSet, scalar_text};
 
 /// What a route says of who may use it. There is no third way: a route without a policy is not public.
 #[derive(Clone, Debug)]
@@ -63,6 +64,10 @@ pub enum ClaimTest {
 /// One of the checks of a policy.
 #[derive(Clone, Copy, Debug)]
 pub enum PolicyCheck<'p> {
+    /// What the client certificate must say.
+    Certificate(&'p CertificateRules),
+    /// The client certificate is the one that the token is bound to.
+    Binding,
     /// All scopes together.
     Scopes,
     /// This rule.
@@ -133,30 +138,35 @@ impl Permit {
 }
 
 impl Policy {
-    /// Weighs the token, presented on a connection with this client certificate, against its binding, the scopes and
-    /// the rules, in this order.
+    /// Makes the checks of a token that came on a connection with this client certificate, up to the first that fails.
     pub fn authorize(
         &self,
         token: LiveToken,
         certificate: Option<&ClientCertificate>,
     ) -> Result<Permit, Rejection> {
-        if let Some(rules) = &self.client_certificate {
-            rules.admit(certificate)?;
-        }
-        check_binding(&token, certificate)?;
-        for (_, outcome) in self.checks(token.claims()) {
-            outcome?;
-        }
+        self.checks(token.issuer(), token.claims(), certificate).try_for_each(|(_, outcome)| outcome)?;
         Ok(Permit(Grounds::Token(token)))
     }
 
-    /// The checks in their order, each made when its turn comes.
+    /// The checks in their order, each made when its turn comes: the client certificate, the token's binding to it, the
+    /// scopes, the rules.
     pub fn checks<'p>(
         &'p self,
+        issuer: &'p Issuer,
         claims: &'p Claims,
+        certificate: Option<&'p ClientCertificate>,
     ) -> impl Iterator<Item = (PolicyCheck<'p>, Result<(), Rejection>)> {
-        let scopes = std::iter::once_with(|| (PolicyCheck::Scopes, self.check_scopes(claims)));
-        scopes.chain(self.rules.iter().map(|rule| (PolicyCheck::Rule(rule), rule.check(claims))))
+        let of_certificate = self
+            .client_certificate
+            .iter()
+            .map(move |rules| (PolicyCheck::Certificate(rules), rules.admit(certificate).map(|_| ())));
+        let binding =
+            iter::once_with(move || (PolicyCheck::Binding, check_binding(issuer, claims, certificate)));
+        let scopes = iter::once_with(|| (PolicyCheck::Scopes, self.check_scopes(claims)));
+        of_certificate
+            .chain(binding)
+            .chain(scopes)
+            .chain(self.rules.iter().map(|rule| (PolicyCheck::Rule(rule), rule.check(claims))))
     }
 
     /// The scopes that a challenge asks for (RFC 6750 section 3): all that the route requires.

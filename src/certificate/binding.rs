@@ -5,17 +5,15 @@ use serde_json::Value;
 use super::ClientCertificate;
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
-use crate::token::{Binding, VerifiedToken};
+use crate::token::{Binding, Claims, Issuer};
 
-/// Whether the token may be used on a connection with this certificate.
+/// Whether a token of this issuer with these claims may be used on a connection with this certificate.
 pub fn check_binding(
-    token: &VerifiedToken,
+    issuer: &Issuer,
+    claims: &Claims,
     certificate: Option<&ClientCertificate>,
 ) -> Result<(), Rejection> {
-    let binding = token.issuer().expectations.binding;
-    let confirmation = token.claims().at(&["cnf"]);
-    let bound_to = confirmation.and_then(|members| members.get("x5t#S256"));
-    match (binding, bound_to, certificate) {
+    match (issuer.expectations.binding, bound_to(claims), certificate) {
         (Binding::InsecureIgnore, _, _) | (Binding::IfBound, None, _) => Ok(()),
         (Binding::Certificate, None, _) => Err(mismatch("the token is bound to no certificate")),
         (_, Some(_), None) => {
@@ -24,6 +22,11 @@ pub fn check_binding(
         (_, Some(Value::String(digest)), Some(certificate)) if *digest == certificate.x5t_s256() => Ok(()),
         (_, Some(_), Some(_)) => Err(mismatch("the token is bound to another certificate")),
     }
+}
+
+/// The digest of the certificate that a token with these claims is bound to, as it came; `None` if it is bound to none.
+pub fn bound_to(claims: &Claims) -> Option<&Value> {
+    claims.at(&["cnf", "x5t#S256"])
 }
 
 fn mismatch(log: &str) -> Rejection {

@@ -12,7 +12,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
-pub use binding::check_binding;
+pub use binding::{bound_to, check_binding};
 pub use rules::{Admitted, CertificateRules};
 
 /// A verified client certificate and what it says.
@@ -110,8 +110,8 @@ impl ClientCertificate {
         })
     }
 
-    /// As the claim `cnf` has it (RFC 8705 section 3.1).
-    fn x5t_s256(&self) -> String {
+    /// Its SHA-256 digest as the claim `cnf` has it (RFC 8705 section 3.1).
+    pub fn x5t_s256(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.digest)
     }
 }

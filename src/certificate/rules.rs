@@ -1,5 +1,7 @@
 //! What a route demands of a client certificate.
 
+use std::fmt;
+
 use super::{CertificateFact, ClientCertificate};
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
@@ -38,5 +40,20 @@ impl CertificateRules {
                 fact.name()
             ))),
         }
+    }
+}
+
+/// For people: `san_uri one of a, b; common_name c`.
+impl fmt::Display for CertificateRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("any of the listener's authority");
+        }
+        for (place, (fact, allowed)) in self.0.iter().enumerate() {
+            let separator = if place == 0 { "" } else { "; " };
+            let several = if allowed.len() == 1 { "" } else { "one of " };
+            write!(f, "{separator}{} {several}{}", fact.name(), allowed.join(", "))?;
+        }
+        Ok(())
     }
 }

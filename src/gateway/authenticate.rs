@@ -11,7 +11,9 @@ use crate::clock::Clock;
 use crate::keys::LookAgain;
 use crate::rejection::Rejection;
 use crate::revocation::{Candidate, LiveToken, RevocationPolicies};
-use crate::token::{Answer, BearerToken, FailFast, Inputs, IssuerSet, LookedAgain, Need, Verdict, Verifier};
+use crate::token::{
+    Answer, BearerToken, FailFast, Inputs, IssuerSet, LookedAgain, Need, Verdict, VerifiedToken, Verifier,
+};
 
 /// One core's way from tokens to principals.
 #[derive(Debug)]
@@ -20,6 +22,17 @@ pub struct Authenticator {
     revocation: Arc<RevocationPolicies>,
     verdicts: Rc<VerdictCache>,
     clock: Clock,
+}
+
+/// What came to light while a token was judged, whatever the verdict.
+#[derive(Debug, Default)]
+pub struct Insight {
+    /// Where its verification came from, once it was looked for.
+    pub temperature: Option<Temperature>,
+    /// The token, if its issuer stands behind it and it is refused for what is known of it besides.
+    pub verified: Option<VerifiedToken>,
+    /// What its issuer said, if it was asked.
+    pub answer: Option<Answer>,
 }
 
 /// Whether a verdict came from the cache.
@@ -66,25 +79,36 @@ impl Authenticator {
         token: BearerToken<'_>,
         trusted: &IssuerSet,
         now: &Clock,
-        temperature: &mut Option<Temperature>,
+        insight: &mut Insight,
     ) -> Result<LiveToken, Rejection> {
         let key = self.verdicts.key(token);
         let cached = self.verdicts.get(key);
         let inputs = inputs(trusted, now, LookedAgain::NotYet, None);
         let good = cached.filter(|found| self.verifier.still_good(found.token(), inputs));
         let candidate = if let Some(candidate) = good {
-            *temperature = Some(Temperature::Warm);
+            insight.temperature = Some(Temperature::Warm);
             if candidate.is_ready() {
-                return self.revocation.admit(candidate, now);
+                return self.admit(&candidate, now, insight);
             }
             candidate
         } else {
-            *temperature = Some(Temperature::Cold);
+            insight.temperature = Some(Temperature::Cold);
             // Boxed, here and below, since warm requests would otherwise carry the room for it.
-            Box::pin(self.verify(key, token, trusted)).await?
+            Box::pin(self.verify(key, token, trusted, insight)).await?
         };
         Box::pin(self.revocation.prepare(&candidate)).await;
-        self.revocation.admit(candidate, &self.clock)
+        self.admit(&candidate, &self.clock, insight)
+    }
+
+    fn admit(
+        &self,
+        candidate: &Rc<Candidate>,
+        now: &Clock,
+        insight: &mut Insight,
+    ) -> Result<LiveToken, Rejection> {
+        self.revocation
+            .admit(Rc::clone(candidate), now)
+            .inspect_err(|_| insight.verified = Some(candidate.token().clone()))
     }
 
     async fn verify(
@@ -92,13 +116,16 @@ impl Authenticator {
         key: TokenKey,
         token: BearerToken<'_>,
         trusted: &IssuerSet,
+        insight: &mut Insight,
     ) -> Result<Rc<Candidate>, Rejection> {
-        let (mut looked_again, mut introspected) = (LookedAgain::NotYet, None);
+        let mut looked_again = LookedAgain::NotYet;
+        insight.answer = None;
         loop {
-            let inputs = inputs(trusted, &self.clock, looked_again, introspected.as_ref());
+            let inputs = inputs(trusted, &self.clock, looked_again, insight.answer.as_ref());
             match self.verifier.verify(token, inputs, &mut FailFast) {
                 Verdict::Verified(verified) => {
-                    let candidate = Rc::new(self.revocation.candidate(verified)?);
+                    let candidate = self.revocation.candidate(verified.clone());
+                    let candidate = Rc::new(candidate.inspect_err(|_| insight.verified = Some(verified))?);
                     self.verdicts.put(key, &candidate);
                     return Ok(candidate);
                 }
@@ -111,7 +138,7 @@ impl Authenticator {
                     };
                 }
                 Verdict::Needs(Need::Introspection(issuer)) => {
-                    introspected = Some(issuer.introspect(token.into()).await?);
+                    insight.answer = Some(issuer.introspect(token.into()).await?);
                 }
             }
         }

@@ -9,8 +9,9 @@ use http::header::ORIGIN;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::activity::Busy;
-use super::authenticate::Temperature;
+use super::authenticate::{Insight, Temperature};
 use super::core::{Core, RequestLimits};
+use super::explain::RefusedToken;
 use super::forwarded::Provenance;
 use super::long_lived::{Ending, Stream};
 use super::peer::{Inbound, Peer};
@@ -27,7 +28,7 @@ use crate::revocation::LiveToken;
 use crate::telemetry::access_log::{Auth, Outcome, Record};
 use crate::telemetry::spans::{Finished, Phase, Recording, Scheme, UpstreamCall};
 use crate::telemetry::trace::{RequestId, TraceContext};
-use crate::token::{BearerToken, Claims, Compact, Fingerprint};
+use crate::token::{BearerToken, Claims, Compact, Fingerprint, VerifiedToken};
 use crate::upstream::{BodyProgress, Lane};
 
 /// What is known of one request so far. Dropped without a word of how it ended, it counts as left by its client.
@@ -60,8 +61,8 @@ pub struct Exchange {
     /// Whose the refused token claims to be, where that is watched.
     claimed_subject: Option<String>,
     examined: Option<Arc<Examined>>,
-    /// How the token was judged.
-    pub temperature: Option<Temperature>,
+    /// What came to light while the token was judged.
+    pub insight: Insight,
     /// When that began.
     pub judged_at: Option<Monotonic>,
     /// How long it took.
@@ -115,7 +116,7 @@ impl Exchange {
             fingerprint: None,
             claimed_subject: None,
             examined: None,
-            temperature: None,
+            insight: Insight::default(),
             judged_at: None,
             judging: Duration::ZERO,
             lane: None,
@@ -140,9 +141,21 @@ impl Exchange {
             let claims = Compact::parse(token.expose()).and_then(|compact| compact.claims()).map(Claims::new);
             self.claimed_subject = claims.ok().and_then(|claims| claims.subject().map(str::to_owned));
         }
-        let refusals = self.core.refusals.as_ref();
-        self.examined =
-            refusals.and_then(|all| all.examine(&self.core.explainer, token, fingerprint, route, refused));
+        let Some(refusals) = &self.core.refusals else { return };
+        let answer = self.insight.answer.take().or_else(|| self.verified().and_then(VerifiedToken::answer));
+        let refused = RefusedToken {
+            token,
+            route,
+            refused,
+            answer: answer.as_ref(),
+            certificate: self.certificate.as_deref(),
+        };
+        self.examined = refusals.examine(&self.core.explainer, refused, fingerprint);
+    }
+
+    /// The token that its issuer stands behind, whether it was let through or not.
+    fn verified(&self) -> Option<&VerifiedToken> {
+        self.token.as_deref().or(self.insight.verified.as_ref())
     }
 
     /// Lets the request go on in spite of a refusal where the route is in shadow mode, and notes why it should not
@@ -226,7 +239,7 @@ impl Exchange {
         let duration = self.started.until(now);
         let reason = self.rejection.as_ref().map(Rejection::reason).or(late);
         let received = self.body.as_ref().map_or(0, |body| body.bytes());
-        let auth = match self.temperature {
+        let auth = match self.insight.temperature {
             None => Auth::None,
             Some(Temperature::Warm) => Auth::Warm,
             Some(Temperature::Cold) => Auth::Cold,
@@ -234,14 +247,14 @@ impl Exchange {
 
         let (examined, recording) = (self.examined.take(), self.recording.take());
         let route = self.route.as_deref();
-        let token = self.token.as_ref();
+        let token = self.verified();
         core.count(route, reason, self.status, duration);
         if self.judged && route.is_some_and(|route| route.enforcement == Enforcement::Shadow) {
             core.count_shadow(route, self.overlooked.as_ref().map(Rejection::reason));
         }
         core.metrics.bytes(received, self.sent);
-        if self.temperature.is_some() {
-            core.count_authentication(token.map(|token| token.issuer().id), auth, self.judging);
+        if self.insight.temperature.is_some() {
+            core.count_authentication(self.token.as_ref().map(|live| live.issuer().id), auth, self.judging);
         }
         if let (Some(route), Some(first_byte)) = (route, self.first_byte) {
             core.count_upstream(route, first_byte);
@@ -336,7 +349,7 @@ impl Exchange {
             enforced: self.rejection.is_some(),
             rejection: rejection.without_log(),
             log: rejection.log_text().map(|log| Cut::new(log.as_bytes())),
-            token: self.fingerprint.or_else(|| self.token.as_ref().map(|token| token.fingerprint())),
+            token: self.fingerprint.or_else(|| self.verified().map(VerifiedToken::fingerprint)),
             examined,
         });
     }

@@ -11,6 +11,9 @@ use crate::rejection::Rejection;
 pub struct Explanation {
     /// Whether a request with the token would be forwarded.
     pub accepted: bool,
+    /// Why it is neither accepted nor refused: what the verdict depends on was not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<String>,
     /// What the client would be told instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
@@ -69,7 +72,7 @@ pub enum Outcome {
     Passed,
     /// It failed.
     Failed,
-    /// It could not be made, because of one that failed before it or because nothing was said to check.
+    /// It could not be made, because of one that failed before it or because what it looks at was not said.
     NotMade,
 }
 
@@ -78,7 +81,12 @@ pub enum Outcome {
 pub(super) struct Report {
     pub checks: Vec<CheckReport>,
     pub first: Option<Rejection>,
+    /// Why there is no verdict unless a check failed.
+    pub undecided: Option<&'static str>,
 }
+
+/// What a check found, and what it expected.
+pub(super) type FoundAndExpected = (Option<String>, Option<String>);
 
 impl Report {
     /// Takes a check down.
@@ -86,7 +94,7 @@ impl Report {
         &mut self,
         check: impl Into<String>,
         outcome: Result<(), &Rejection>,
-        (found, expected): (Option<String>, Option<String>),
+        (found, expected): FoundAndExpected,
     ) {
         let (problem, remedy) = match outcome {
             Ok(()) => (None, None),
@@ -99,16 +107,28 @@ impl Report {
         self.checks.push(CheckReport { check: check.into(), outcome, found, expected, problem, remedy });
     }
 
-    /// Takes down that a check was not made.
+    /// Takes down that a check was not made, and need not be for a verdict.
     pub fn not_made(&mut self, check: impl Into<String>, why: &str) {
-        self.checks.push(CheckReport {
-            check: check.into(),
-            outcome: Outcome::NotMade,
-            found: None,
-            expected: None,
-            problem: Some(why.to_owned()),
-            remedy: None,
-        });
+        self.leave_out(check.into(), why, (None, None));
+    }
+
+    /// Takes down that a check could not be made without the client certificate, so that there is no verdict unless
+    /// another one failed.
+    pub fn needs_certificate(&mut self, check: impl Into<String>, sides: FoundAndExpected) {
+        self.undecided = Some("It depends on the client certificate, which was not given.");
+        self.leave_out(check.into(), "Not made: it needs the client certificate.", sides);
+    }
+
+    /// Adds checks that come after these.
+    pub fn append(&mut self, later: Self) {
+        self.checks.extend(later.checks);
+        self.first = self.first.take().or(later.first);
+        self.undecided = self.undecided.or(later.undecided);
+    }
+
+    fn leave_out(&mut self, check: String, why: &str, (found, expected): FoundAndExpected) {
+        let (outcome, problem) = (Outcome::NotMade, Some(why.to_owned()));
+        self.checks.push(CheckReport { check, outcome, found, expected, problem, remedy: None });
     }
 }
 

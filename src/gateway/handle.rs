@@ -249,8 +249,7 @@ pub(super) async fn permit<B>(
     let token = credential::extract(request, &route.token_from, from, core.limits.token)
         .map_err(|rejection| with_scope(rejection, policy))?;
     let begun = core.clock.still();
-    let live =
-        core.authenticator.authenticate(token, &policy.issuers, &begun, &mut exchange.temperature).await;
+    let live = core.authenticator.authenticate(token, &policy.issuers, &begun, &mut exchange.insight).await;
     let begun = begun.monotonic();
     (exchange.judged_at, exchange.judging) = (Some(begun), begun.until(core.clock.monotonic()));
     let live = live.inspect_err(|refused| exchange.token_refused(token, route, refused))?;

@@ -12,15 +12,17 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::explain::{Explainer, MAX_SHOWN, NOT_SHOWN, Shown, brief};
+use super::explain::{Explainer, RefusedToken};
 use super::explanation::{CheckReport, Refusal};
 use super::route::Route;
+use super::wording::{MAX_SHOWN, NOT_SHOWN, Shown, brief};
 use crate::catalogue::Reason;
+use crate::certificate::ClientCertificate;
 use crate::clock::{Monotonic, rfc3339};
 use crate::rejection::Rejection;
 use crate::route::RouteId;
 use crate::telemetry::trace::RequestId;
-use crate::token::{BearerToken, Claims, Compact, Fingerprint};
+use crate::token::{Answer, Claims, Compact, Fingerprint};
 
 /// How many refusals a second each core explains check by check. The rest are kept with their reason alone, so that an
 /// attack pays for its own signatures only once.
@@ -59,7 +61,7 @@ pub struct RefusedRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
     /// The token's claims: values of those that `admin.refusals.claims` lists, `(not shown)` for all others.
-    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub claims: Map<String, Value>,
     /// Every check of the token; empty if there was none, or if there were too many refusals in that second.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -136,6 +138,7 @@ struct LastExamined {
     second: u64,
     route: RouteId,
     token: Fingerprint,
+    certificate: Option<ClientCertificate>,
     reason: Reason,
     found: Arc<Examined>,
 }
@@ -152,15 +155,15 @@ impl CoreRefusals {
     pub(super) fn examine(
         &self,
         explainer: &Explainer,
-        token: BearerToken<'_>,
+        refused: RefusedToken<'_>,
         fingerprint: Fingerprint,
-        route: &Route,
-        refused: &Rejection,
     ) -> Option<Arc<Examined>> {
         let now = explainer.clock.monotonic();
+        let (route, reason) = (refused.route.id, refused.refused.reason());
         let same = |last: &&LastExamined| {
             (last.second, last.route, last.token, last.reason)
-                == (now.0.as_secs(), route.id, fingerprint, refused.reason())
+                == (now.0.as_secs(), route, fingerprint, reason)
+                && last.certificate.as_ref() == refused.certificate
         };
         if let Some(last) = self.last.borrow().as_ref().filter(same) {
             return Some(Arc::clone(&last.found));
@@ -168,15 +171,21 @@ impl CoreRefusals {
         if !self.may_explain(now) {
             return None;
         }
-        let claims = Compact::parse(token.expose()).and_then(|compact| compact.claims()).map(Claims::new);
-        let claims = claims.map(|claims| self.redacted(&claims)).unwrap_or_default();
-        let checks = explainer.explain_refused(token, route, refused, Shown::Only(&self.all.claims));
+        let said = Compact::parse(refused.token.expose()).and_then(|compact| compact.claims());
+        let claims = match (said, refused.answer) {
+            (Ok(claims), _) => self.redacted(&Claims::new(claims)),
+            // Those of an opaque token are with its issuer.
+            (Err(_), Some(Answer::Active(active))) => self.redacted(&Claims::new(active.claims.clone())),
+            (Err(_), _) => Map::default(),
+        };
+        let checks = explainer.explain_refused(refused, Shown::Only(&self.all.claims));
         let found = Arc::new(Examined { claims, checks });
         self.last.replace(Some(LastExamined {
             second: now.0.as_secs(),
-            route: route.id,
+            route,
             token: fingerprint,
-            reason: refused.reason(),
+            certificate: refused.certificate.cloned(),
+            reason,
             found: Arc::clone(&found),
         }));
         Some(found)

@@ -50,11 +50,6 @@ impl LiveToken {
     pub fn generation(&self) -> u64 {
         self.generation
     }
-
-    /// The id of the key that signed the token; an opaque one has none.
-    pub fn key_id(&self) -> Option<&str> {
-        self.candidate.token.key()?.kid()
-    }
 }
 
 impl Deref for LiveToken {
@@ -110,8 +105,7 @@ impl RevocationPolicies {
             Some(lists) => lists.resolve(&token)?,
             None => None,
         };
-        let kid = token.key().and_then(|key| key.kid());
-        let facts = facts(token.issuer(), token.claims(), kid, token.issued_at());
+        let facts = facts(token.issuer(), token.claims(), token.key_id(), token.issued_at());
         let facts = self.hasher.keys(&facts);
         Ok(Candidate { token, facts, status })
     }

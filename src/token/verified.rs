@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::bearer::Fingerprint;
 use super::claims::Claims;
-use super::introspection::TokenText;
+use super::introspection::{ActiveToken, Answer, TokenText};
 use super::issuer::Issuer;
 use super::opaque;
 use crate::clock::{Monotonic, UnixSeconds};
@@ -114,6 +114,17 @@ impl VerifiedToken {
     /// The key that signed it; none for an opaque token.
     pub fn key(&self) -> Option<&Arc<VerificationKey>> {
         self.0.evidence.signed_by.as_ref().map(|signed_by| &signed_by.key)
+    }
+
+    /// The id of the key that signed it; none for an opaque token.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key()?.kid()
+    }
+
+    /// What its issuer said of it, as far as that is still known; `None` where the issuer was not asked.
+    pub fn answer(&self) -> Option<Answer> {
+        let good_until = self.confirmed_until()?;
+        Some(Answer::Active(Arc::new(ActiveToken { claims: self.0.claims.all().clone(), good_until })))
     }
 
     /// What stands for it in logs.

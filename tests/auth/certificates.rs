@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
@@ -11,7 +13,9 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::support::{Connection, ISSUER, Reply, Signer, TestGateway, Token, base64url, refused, verdict};
+use crate::support::{
+    Connection, ISSUER, Reply, Signer, TestGateway, Token, base64url, eventually, get, refused, send, verdict,
+};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -44,6 +48,11 @@ impl Client {
         Self { der, key: PrivateKeyDer::try_from(key.serialize_der()).unwrap() }
     }
 
+    fn pem(&self) -> String {
+        let text = STANDARD.encode(&self.der);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    }
+
     /// What the claim `cnf` calls it (RFC 8705 section 3.1).
     fn confirmation(&self) -> Value {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.der);
@@ -57,6 +66,7 @@ async fn gateway(authority: &Authority, signer: &Signer, required: bool, issuer:
     std::fs::write(dir.path().join("clients.pem"), authority.pem()).unwrap();
     let yaml = format!(
         "
+admin: {{ address: 127.0.0.1:0 }}
 listeners:
   - {{ address: 127.0.0.1:0, plaintext: true }}
   - address: 127.0.0.1:0
@@ -244,6 +254,72 @@ async fn a_bound_token_needs_its_certificate() {
     }
     assert_eq!(verdict(&gateway.get("/orders/token", &bound, &[]).await), mismatch, "without TLS");
     assert_eq!(gateway.received("/orders/token").len(), 3);
+}
+
+/// What an operator is told of it is what the client got, with the client's certificate or that of the question.
+#[tokio::test]
+async fn a_refusal_for_its_certificate_is_explained() {
+    let (ours, signer) = (authority(), Signer::es256("k1"));
+    let gateway = gateway(&ours, &signer, false, "").await;
+    let (orders, other) = (Client::named("orders", &ours), Client::named("other", &ours));
+    let bound = Token::new().claim("cnf", orders.confirmation()).sign(&signer);
+    let free = Token::new().sign(&signer);
+    for (token, client, path, expected, failed) in [
+        (&bound, Some(&orders), "/orders/token", "200", None),
+        (&bound, Some(&other), "/orders/token", "401 VAL-020 binding_mismatch", Some("binding")),
+        (&bound, None, "/orders/token", "401 VAL-020 binding_mismatch", Some("binding")),
+        (&free, Some(&orders), "/orders/both", "200", None),
+        (&free, Some(&other), "/orders/both", "403 VAL-031 certificate_rule", Some("certificate")),
+        (&free, None, "/orders/both", "403 VAL-031 certificate_missing", Some("certificate")),
+        (&free, Some(&other), "/orders/own", "403 VAL-031 certificate_rule", Some("certificate")),
+    ] {
+        let line = format!("Authorization: Bearer {token}\r\n");
+        let reply = ask(&gateway, client, path, &line).await.unwrap();
+        assert_eq!(verdict(&reply), expected, "{path}");
+        let explained = explained(&gateway, token, client, path).await;
+        match (failed, client) {
+            (None, _) => assert_eq!(explained["accepted"], true, "{explained:#}"),
+            (Some(failed), Some(_)) => {
+                assert_eq!(explained["refusal"]["reason"], reply.json()["reason"]);
+                assert_eq!(outcome(&explained, failed), "failed", "{explained:#}");
+            }
+            (Some(failed), None) => {
+                assert_eq!((&explained["accepted"], &explained["refusal"]), (&json!(false), &Value::Null));
+                assert_eq!(outcome(&explained, failed), "not_made", "{explained:#}");
+            }
+        }
+        // Routes that ask for no token keep no checks of one.
+        let Some(failed) = failed.filter(|_| path != "/orders/own") else { continue };
+        let id = reply.header("x-request-id").unwrap();
+        let path = format!("/refusals?request_id={id}");
+        eventually("kept", || async {
+            !get(gateway.admin(), &path, &[]).await.json()["refusals"][0].is_null()
+        })
+        .await;
+        let kept = &get(gateway.admin(), &path, &[]).await.json()["refusals"][0];
+        assert_eq!(outcome(kept, failed), "failed", "{kept:#}");
+        assert_eq!(outcome(kept, "signature"), "passed", "{kept:#}");
+    }
+}
+
+/// The verdict on this token for a request of this client, whose certificate is told if there is one.
+async fn explained(gateway: &TestGateway, token: &str, client: Option<&Client>, path: &str) -> Value {
+    let mut question = json!({ "token": token, "url": format!("https://localhost{path}") });
+    if let Some(client) = client {
+        question["client_certificate"] = client.pem().into();
+    }
+    let question = question.to_string();
+    let head = format!(
+        "POST /token/verify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+        question.len()
+    );
+    send(gateway.admin(), head + &question).await.json()
+}
+
+fn outcome<'e>(explained: &'e Value, check: &str) -> &'e str {
+    let checks = explained["checks"].as_array().unwrap();
+    let found = checks.iter().find(|found| found["check"] == check);
+    found.unwrap_or_else(|| panic!("no {check} in {explained:#}"))["outcome"].as_str().unwrap()
 }
 
 #[tokio::test]

@@ -2,10 +2,12 @@
 //! check, and keeps secrets.
 
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
-use crate::support::{ISSUER, Reply, Signer, TestGateway, Token, eventually, get, now, send};
+use crate::support::{ISSUER, Reply, Signer, TestGateway, Token, base64url, eventually, get, now, send};
 
 const ROUTES: &str = "
 routes:
@@ -49,6 +51,20 @@ fn good() -> Token {
     Token::new().claim("tenant", "acme").header("typ", "at+jwt")
 }
 
+/// A token that is worth something only together with a certificate that nobody has.
+fn bound() -> Token {
+    good().claim("cnf", json!({ "x5t#S256": base64url(&[7; 32]) }))
+}
+
+/// A client certificate, in PEM.
+fn certificate() -> &'static str {
+    static PEM: LazyLock<String> = LazyLock::new(|| {
+        let params = CertificateParams::new(vec!["client.example.org".to_owned()]).unwrap();
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+    });
+    &PEM
+}
+
 /// Tokens and what becomes of them.
 fn tokens(signer: &Signer) -> Vec<(&'static str, String)> {
     vec![
@@ -66,12 +82,21 @@ fn tokens(signer: &Signer) -> Vec<(&'static str, String)> {
         ("revoked", good().claim("sub", "mallory").sign(signer)),
         ("insufficient_scope", good().without("scope").sign(signer)),
         ("claim_rule", good().claim("tenant", "other").sign(signer)),
+        ("binding_mismatch", bound().sign(signer)),
+        ("binding_mismatch", bound().without("scope").claim("tenant", "other").sign(signer)),
         ("expired", good().claim("exp", now() - 600).claim("sub", "mallory").without("scope").sign(signer)),
     ]
 }
 
 async fn explained(gateway: &TestGateway, token: &str) -> Value {
-    let body = json!({ "token": token, "url": format!("http://{}/orders/1", gateway.plain) }).to_string();
+    asked_of(gateway, token, json!({ "client_certificate": certificate() })).await
+}
+
+async fn asked_of(gateway: &TestGateway, token: &str, besides: Value) -> Value {
+    let mut body = besides;
+    body["token"] = token.into();
+    body["url"] = format!("http://{}/orders/1", gateway.plain).into();
+    let body = body.to_string();
     let head =
         format!("POST /token/verify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
     let reply: Reply = send(gateway.admin(), head + &body).await;
@@ -102,6 +127,38 @@ async fn the_explanation_agrees_with_what_the_client_got() {
     }
 }
 
+/// What the client certificate decides is left open where nobody says which one it is, and is not called accepted.
+#[tokio::test]
+async fn without_the_client_certificate_there_is_no_verdict_on_what_depends_on_it() {
+    let signer = Signer::es256("k1");
+    let gateway = orders(&signer).await;
+    let nothing = || json!({});
+    let open = asked_of(&gateway, &bound().sign(&signer), nothing()).await;
+    assert_eq!((&open["accepted"], &open["refusal"]), (&json!(false), &Value::Null), "{open:#}");
+    assert_eq!(outcome(&open, "binding"), "not_made");
+    assert!(open["undecided"].as_str().unwrap().contains("client certificate"), "{open:#}");
+    // Refused whatever the certificate.
+    let narrow = asked_of(&gateway, &bound().without("scope").sign(&signer), nothing()).await;
+    assert_eq!(narrow["refusal"]["reason"], "insufficient_scope");
+    assert_eq!(narrow["undecided"], Value::Null);
+    // Accepted whatever the certificate.
+    let free = asked_of(&gateway, &good().sign(&signer), nothing()).await;
+    assert_eq!(free["accepted"], true, "{free:#}");
+
+    let broken = json!({ "token": "a.b.c", "client_certificate": "no PEM" }).to_string();
+    let head =
+        format!("POST /token/verify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", broken.len());
+    assert_eq!(send(gateway.admin(), head + &broken).await.status, 400);
+
+    let live = format!("http://{}", gateway.admin());
+    let token = bound().sign(&signer);
+    let run = move || valgate(&["token", "verify", "--live", &live], &token);
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("no verdict") && !text.contains("accepted"), "{text}");
+}
+
 #[tokio::test]
 async fn every_check_is_made_that_can_be_and_says_what_it_found() {
     let signer = Signer::es256("k1");
@@ -125,6 +182,7 @@ async fn every_check_is_made_that_can_be_and_says_what_it_found() {
         ("key", "passed"),
         ("signature", "failed"),
         ("revocation", "failed"),
+        ("binding", "passed"),
         ("scopes", "failed"),
         ("rule tenant", "passed"),
     ] {
@@ -209,12 +267,15 @@ async fn the_command_says_the_same_offline_and_by_the_running_gateway() {
     let listeners = "listeners: [{ address: 127.0.0.1:0, plaintext: true }]";
     let upstreams = "upstreams: [{ name: api, endpoints: [\"http://127.0.0.1:1\"] }]";
     std::fs::write(&config, format!("version: 1\n{listeners}\n{upstreams}\n{}", issuers(&signer))).unwrap();
-    let config = config.to_str().unwrap();
+    let pem = dir.path().join("client.pem");
+    std::fs::write(&pem, certificate()).unwrap();
+    let (config, pem) = (config.to_str().unwrap(), pem.to_str().unwrap());
     let live = format!("http://{}", gateway.admin());
     let url = "https://api.example.com/orders/1";
     for (reason, token) in tokens(&signer) {
         let run = |place: [String; 2], token: String| {
-            let arguments = ["token", "verify", "--json", "--url", url].map(str::to_owned);
+            let arguments =
+                ["token", "verify", "--json", "--url", url, "--client-certificate", pem].map(str::to_owned);
             tokio::task::spawn_blocking(move || {
                 let arguments: Vec<&str> = arguments.iter().chain(&place).map(String::as_str).collect();
                 valgate(&arguments, &format!("Authorization: Bearer {token}\n"))

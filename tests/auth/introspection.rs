@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, eventually, jws, now, refused, verdict,
+    Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, eventually, get, jws, now, refused, verdict,
 };
 
 const NOT_RECOGNIZED: &str = "401 VAL-020 not_recognized";
@@ -14,6 +14,7 @@ const UNAVAILABLE: &str = "503 VAL-052 introspection_failed";
 fn yaml(signer: &Signer, stub: &Stub, introspection: &str) -> String {
     format!(
         "
+admin: {{ address: 127.0.0.1:0, refusals: {{ claims: [sub] }} }}
 issuers:
   - name: main
     issuer: {ISSUER}
@@ -293,6 +294,84 @@ async fn jwts_can_be_asked_about_on_top_of_their_signature() {
     let expired = Token::new().claim("exp", now() - 3600).sign(&signer);
     assert_eq!(ask(&gateway, &expired).await, "401 VAL-020 expired");
     assert_eq!(stub.hits("/introspect"), hits, "what is wrong anyway is not asked about");
+}
+
+/// What `/refusals` keeps of the request that this token is refused for.
+async fn explained(gateway: &TestGateway, path: &str, token: &str) -> Value {
+    let reply = gateway.get(path, token, &[]).await;
+    let path = format!("/refusals?request_id={}", reply.header("x-request-id").unwrap());
+    let kept = async || get(gateway.admin(), &path, &[]).await.json()["refusals"][0].clone();
+    eventually("kept", || async { !kept().await.is_null() }).await;
+    kept().await
+}
+
+#[tokio::test]
+async fn a_refusal_is_explained_by_what_the_issuer_said() {
+    let signer = Signer::es256("k1");
+    let stub = endpoint().await;
+    let all = "tokens: all\n      breaker: { failures: 1000 }";
+    let gateway = TestGateway::start(&yaml(&signer, &stub, all)).await;
+    stub.set_to("/introspect", "token=warm&", Answer::json(&active()));
+    stub.set_to("/introspect", "token=foreign&", Answer::json(&with("aud", "billing")));
+    stub.set_to("/introspect", "token=lost&", Answer::error(500));
+    let denied = Token::new().sign(&signer);
+    let confirmed = Token::new();
+    let answer = with("jti", confirmed.text("jti"));
+    let confirmed = confirmed.sign(&signer);
+    stub.set_to("/introspect", &confirmed, Answer::json(&answer));
+    for token in ["warm", &confirmed] {
+        assert_eq!(ask(&gateway, token).await, "200");
+    }
+    for (path, token, reason, expected) in [
+        ("/orders/1", "inactive", "not_recognized", vec![("form", "passed"), ("introspection", "failed")]),
+        ("/orders/1", "lost", "introspection_failed", vec![("form", "passed"), ("introspection", "failed")]),
+        (
+            "/orders/1",
+            "foreign",
+            "audience_mismatch",
+            vec![
+                ("introspection", "passed"),
+                ("audience", "failed"),
+                ("time", "passed"),
+                ("scopes", "passed"),
+            ],
+        ),
+        // From the verdict cache: the issuer was asked for a request before.
+        ("/admin/1", "warm", "insufficient_scope", vec![("introspection", "passed"), ("scopes", "failed")]),
+        (
+            "/admin/1",
+            confirmed.as_str(),
+            "insufficient_scope",
+            vec![("signature", "passed"), ("introspection", "passed"), ("scopes", "failed")],
+        ),
+        (
+            "/orders/1",
+            denied.as_str(),
+            "not_recognized",
+            vec![
+                ("time", "passed"),
+                ("signature", "passed"),
+                ("introspection", "failed"),
+                ("scopes", "passed"),
+            ],
+        ),
+    ] {
+        let kept = explained(&gateway, path, token).await;
+        assert_eq!(kept["refusal"]["reason"], reason, "{kept:#}");
+        let checks = kept["checks"].as_array().unwrap();
+        for (check, outcome) in expected {
+            let found = checks.iter().find(|found| found["check"] == check);
+            assert_eq!(
+                found.map(|found| &found["outcome"]),
+                Some(&json!(outcome)),
+                "{token} {check}: {kept:#}"
+            );
+        }
+        let is_told = !matches!(token, "inactive" | "lost");
+        assert_eq!(kept["claims"]["sub"], if is_told { json!("alice") } else { Value::Null }, "{kept:#}");
+    }
+    let asked = stub.hits("/introspect");
+    assert_eq!(asked, 6, "nobody asks again for an explanation");
 }
 
 #[tokio::test]

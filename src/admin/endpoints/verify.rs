@@ -1,20 +1,23 @@
 //! `/token/verify`: why a token is or would be refused, by the keys and feeds of the running gateway.
 
 use http::{Method, StatusCode, Uri};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::answer::{Answer, json, problem};
 use crate::admin::in_force::InForce;
 use crate::admin::{Call, Endpoint, Operation, Reply};
-use crate::gateway::Explanation;
+use crate::certificate::ClientCertificate;
+use crate::gateway::{Explanation, PeerCertificate};
 
 /// The endpoint.
 #[derive(Debug)]
 pub struct VerifyToken(pub InForce);
 
 /// Which token, and for which request.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// The token alone, without `Bearer`. It is neither kept nor logged.
@@ -25,6 +28,10 @@ pub struct Question {
     /// The method of the request at `url`; `GET` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
+    /// The client certificate that the request comes with, in PEM. Taken to be of the listener's authority and in time,
+    /// which TLS finds out before. Without it there is no verdict where one is asked for, or the token is bound to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
 }
 
 impl Question {
@@ -37,6 +44,15 @@ impl Question {
         }
         let method = self.method.as_deref().unwrap_or("GET").parse();
         Ok(Some((method.map_err(|_| "The method is not one.".to_owned())?, uri)))
+    }
+
+    /// The first certificate in the PEM, or what is wrong with it in words.
+    pub fn certificate(&self) -> Result<Option<ClientCertificate>, String> {
+        let Some(pem) = &self.client_certificate else { return Ok(None) };
+        let der = CertificateDer::from_pem_slice(pem.as_bytes())
+            .map_err(|_| "The client certificate is not a certificate in PEM.".to_owned())?;
+        let certificate = ClientCertificate::from_der(&der);
+        certificate.map(Some).map_err(|_| "The client certificate cannot be read.".to_owned())
     }
 }
 
@@ -63,10 +79,12 @@ async fn verify(in_force: &InForce, body: &[u8]) -> Answer {
         let detail = "The body must be a JSON object such as {\"token\": \"...\", \"url\": \"https://...\"}.";
         return problem(StatusCode::BAD_REQUEST, detail);
     };
-    let request = match question.request() {
-        Ok(request) => request,
+    let said = question.request().and_then(|request| Ok((request, question.certificate()?)));
+    let (request, certificate) = match said {
+        Ok(said) => said,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, &detail),
     };
+    let certificate = PeerCertificate::said(certificate.as_ref());
     let explainer = in_force.current().explainer.clone();
-    json(StatusCode::OK, &explainer.explain(&question.token, request).await)
+    json(StatusCode::OK, &explainer.explain(&question.token, request, certificate).await)
 }

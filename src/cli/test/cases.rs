@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::repeated;
 use crate::admin::endpoints::Question;
 use crate::catalogue::{Code, Reason};
+use crate::certificate::ClientCertificate;
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::Config;
 use crate::config::settings::Issuer;
@@ -51,6 +52,11 @@ pub struct Case {
     /// Sign it with a key that the issuer does not have.
     #[serde(default)]
     pub forged: bool,
+    /// A PEM file with the client certificate that the connection shows; none if absent.
+    client_certificate: Option<PathBuf>,
+    /// The same, read.
+    #[serde(skip)]
+    pub certificate: Option<ClientCertificate>,
     at: Option<String>,
     pub expect: Expected,
 }
@@ -107,7 +113,7 @@ impl Case {
     /// The request.
     pub fn request(&self) -> Result<(Method, Uri)> {
         let RequestedUrl { url, method } = &self.request;
-        let question = Question { token: String::new(), url: Some(url.clone()), method: method.clone() };
+        let question = Question { url: Some(url.clone()), method: method.clone(), ..Question::default() };
         question.request().map_err(|why| anyhow!("{why}"))?.context("there is no URL")
     }
 
@@ -160,6 +166,13 @@ impl Case {
             let path = base_dir.join(path);
             let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             self.token = Some(text.trim().to_owned());
+        }
+        if let Some(path) = &self.client_certificate {
+            let path = base_dir.join(path);
+            let pem = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let question = Question { client_certificate: Some(pem), ..Question::default() };
+            let read = question.certificate().map_err(|why| anyhow!("{why}"));
+            self.certificate = read.with_context(|| path.display().to_string())?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::clock::{Clock, ClockHand, UnixSeconds};
 use crate::config::Config;
 use crate::config::settings::{Audiences, FeedSource, Issuer, JwksLocation, Profile};
 use crate::demo::issuer::{SigningKey, sign_raw};
-use crate::gateway::Explanation;
+use crate::gateway::{Explanation, PeerCertificate};
 use crate::keys::Algorithm;
 
 /// How long a token lives that is made for a case and does not say.
@@ -72,14 +72,16 @@ impl Bench {
         let at = case.at()?;
         self.hand.jump_wall_to(at);
         let request = Some(case.request()?);
+        // A case is a whole request: one that says nothing of a certificate shows none.
+        let certificate = PeerCertificate::Seen(case.certificate.as_ref());
         if let (Some(token), Some(real)) = (case.given_token(), &self.real) {
-            return Ok(real.explainer.explain(token, request).await);
+            return Ok(real.explainer.explain(token, request, certificate).await);
         }
         let token = match &case.claims {
             None => String::new(),
             Some(claims) => self.token(case, claims, at)?,
         };
-        Ok(self.made.explainer.explain(&token, request).await)
+        Ok(self.made.explainer.explain(&token, request, certificate).await)
     }
 
     fn token(&self, case: &Case, claims: &Map<String, Value>, at: UnixSeconds) -> Result<String> {

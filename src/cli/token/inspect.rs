@@ -17,6 +17,7 @@ use crate::cli::fail;
 use crate::cli::style::Style;
 use crate::clock::{Clock, UnixSeconds, in_words};
 use crate::keys::Algorithm;
+use crate::telemetry::access_log::acts_on_a_terminal;
 use crate::token::{Claims, Compact, Fingerprint};
 
 pub const AFTER_HELP: &str = "Exit codes: 0 decoded, whatever the warnings; 1 the token could not be read; 2 wrong usage; \
@@ -263,9 +264,9 @@ fn decoded(part: &str) -> Option<Value> {
     serde_json::from_slice::<Map<String, Value>>(&bytes).ok().map(Value::Object)
 }
 
-/// A token's texts are a stranger's: none moves the cursor.
+/// A token's texts are a stranger's: none acts on the terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    text.chars().map(|character| if acts_on_a_terminal(character) { '\u{fffd}' } else { character }).collect()
 }
 
 #[cfg(test)]
@@ -331,7 +332,8 @@ mod tests {
 
     #[test]
     fn a_terminal_is_left_alone() {
-        let text = inspected(r#"{"alg":"\u001b[31m"}"#, "{}").text(Style::PLAIN);
-        assert!(!text.contains('\u{1b}'), "{text}");
+        let claims = r#"{"sub":"\u202eecila","\u2066aud":"x\u200by"}"#;
+        let text = inspected(r#"{"alg":"\u001b[31m"}"#, claims).text(Style::PLAIN);
+        assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{2066}', '\u{200b}']), "{text:?}");
     }
 }

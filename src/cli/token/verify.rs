@@ -16,7 +16,7 @@ use crate::cli::style::Style;
 use crate::cli::{WRONG, fail, live};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config;
-use crate::gateway::{Explanation, Outcome};
+use crate::gateway::{Explanation, Outcome, PeerCertificate};
 
 pub const AFTER_HELP: &str = "By a configuration, keys and feeds are fetched by this command; where nothing answers, the \
     copies in state_dir serve. With --live the running gateway answers from what it has at hand; if its admin listener \
@@ -42,6 +42,9 @@ pub struct Options {
     /// Method of the request
     #[arg(long, requires = "url", default_value = "GET", hide_default_value = true)]
     method: String,
+    /// PEM file with the client certificate that the request comes with, leaf first
+    #[arg(long, value_name = "FILE")]
+    client_certificate: Option<PathBuf>,
     /// Time to judge at, such as 2026-01-31T12:00:00Z, instead of now
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "live")]
     at: Option<UnixSeconds>,
@@ -71,14 +74,22 @@ pub fn run(options: &Options) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(_) => ExitCode::FAILURE,
         Ok(()) if explanation.accepted => ExitCode::SUCCESS,
+        // Without a verdict.
+        Ok(()) if explanation.refusal.is_none() => ExitCode::FAILURE,
         Ok(()) => ExitCode::from(REFUSED),
     }
 }
 
 fn verdict(options: &Options, config: Option<config::Config>) -> Result<Explanation> {
     let method = options.url.as_ref().map(|_| options.method.clone());
-    let mut question = Question { token: String::new(), url: options.url.clone(), method };
+    let pem = |path: &PathBuf| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let client_certificate = options.client_certificate.as_ref().map(pem).transpose()?;
+    let mut question =
+        Question { token: String::new(), url: options.url.clone(), method, client_certificate };
     let request = question.request().map_err(|why| anyhow!("{why}"))?;
+    let certificate = question.certificate().map_err(|why| anyhow!("{why}"))?;
     let clock = options.at.map_or_else(Clock::system, |at| Clock::manual(at).0);
     question.token = options.source.read()?;
     let runtime =
@@ -87,7 +98,8 @@ fn verdict(options: &Options, config: Option<config::Config>) -> Result<Explanat
         match (config, &options.live) {
             (Some(config), _) => {
                 let offline = Offline::start(config, clock).await?;
-                Ok(offline.explainer.explain(&question.token, request).await)
+                let certificate = PeerCertificate::said(certificate.as_ref());
+                Ok(offline.explainer.explain(&question.token, request, certificate).await)
             }
             (None, Some(live)) => live::post(live, &options.tls, "/token/verify", &question).await,
             (None, None) => Err(anyhow!("give --config or --live")),
@@ -115,11 +127,18 @@ pub fn render(explanation: &Explanation, style: Style) -> String {
             let _ = writeln!(out, "{indent}{line}");
         }
     }
-    let _ = match &explanation.refusal {
-        None => {
+    let _ = match (&explanation.refusal, &explanation.undecided) {
+        (None, None) => {
             writeln!(out, "\n{} Token {} at {}", style.good("accepted"), explanation.token, explanation.at)
         }
-        Some(refusal) => writeln!(
+        (None, Some(why)) => writeln!(
+            out,
+            "\n{} {why} Token {} at {}",
+            style.warning("no verdict"),
+            explanation.token,
+            explanation.at
+        ),
+        (Some(refusal), _) => writeln!(
             out,
             "\n{} {} - {} (status {}, reason {}) Token {} at {}",
             style.bad("refused"),

@@ -58,10 +58,15 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
 }
 
 fn needs_escape(c: char) -> bool {
+    matches!(c, '"' | '\\') || acts_on_a_terminal(c)
+}
+
+/// Whether a terminal would do something else than show the character: controls, and marks that hide or reorder text.
+pub fn acts_on_a_terminal(c: char) -> bool {
     // Zero-width and direction marks, line and paragraph separators, embeddings and isolates, the BOM.
     let misleads = matches!(c,
         '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    matches!(c, '"' | '\\') || c.is_control() || misleads
+    c.is_control() || misleads
 }
 
 /// All of these characters are in the basic plane, so that one `\uXXXX` holds them.

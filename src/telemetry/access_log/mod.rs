@@ -12,6 +12,7 @@ mod record;
 mod writer;
 
 pub use core::CoreLog;
+pub use escape::acts_on_a_terminal;
 pub use record::{Auth, Outcome, Record};
 pub(super) use record::{Name, Sink, name};
 pub use writer::{AccessLog, DroppedLines, Output, Settings, ShutdownError, StartError};

@@ -110,7 +110,7 @@ pub(super) fn spans(
         let mut judging = child(finished.judging, SpanKind::Internal);
         judging.start_time_unix_nano = times.at(begun);
         judging.end_time_unix_nano = times.at(begun + took);
-        describe_judging(finished.record, &mut judging);
+        describe_judging(finished, &mut judging);
         spans.push(judging);
     }
     if let Some(upstream) = &finished.call {
@@ -194,16 +194,16 @@ fn describe_request(policy: &SpanPolicy, finished: &Finished<'_>, span: &mut Spa
     }
 }
 
-/// A token that was refused has no issuer in the record; one that was accepted and may not do this has.
-fn describe_judging(record: &Record<'_>, span: &mut Span) {
+/// A token that was accepted may still not do this, which is no failure of the judging.
+fn describe_judging(finished: &Finished<'_>, span: &mut Span) {
+    let record = finished.record;
     "authenticate".clone_into(&mut span.name);
-    match (record.issuer, record.reason.or(record.shadow)) {
-        (Some(issuer), _) => span.text("valgate.issuer", issuer),
-        (None, Some(reason)) => {
-            span.text("error.type", reason.code().number());
-            span.text("valgate.reason", reason.name());
-        }
-        (None, None) => {}
+    if let Some(issuer) = record.issuer {
+        span.text("valgate.issuer", issuer);
+    }
+    if let (None, Some(reason)) = (finished.claims, record.reason.or(record.shadow)) {
+        span.text("error.type", reason.code().number());
+        span.text("valgate.reason", reason.name());
     }
 }
 
