@@ -43,6 +43,8 @@ pub struct Call {
     pub query: BTreeMap<String, String>,
     /// The body.
     pub body: Bytes,
+    /// Who asked.
+    pub caller: Caller,
 }
 
 /// What a method does.
@@ -178,7 +180,7 @@ impl Router {
         Self { gate, endpoints: Arc::new(endpoints), description, journal }
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Answer {
+    async fn route(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         let (head, body) = request.into_parts();
         if let Some(refusal) = self.gate.refusal(&head.headers) {
             return refusal;
@@ -210,7 +212,9 @@ impl Router {
             let detail = format!("The body is larger than {MAX_BODY} bytes, or it broke off.");
             return answer::problem(StatusCode::BAD_REQUEST, &detail);
         };
-        endpoint.answer(&Call { method, query, body: body.to_bytes() }).await
+        // Whoever got past the gate showed the token that it demands.
+        let caller = Caller { has_token: self.gate.demands_token(), ..caller.clone() };
+        endpoint.answer(&Call { method, query, body: body.to_bytes(), caller }).await
     }
 }
 
@@ -218,7 +222,7 @@ impl Service for Router {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let mut caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
-        let answer = self.route(request).await;
+        let answer = self.route(request, &caller).await;
         caller.has_token = self.gate.demands_token() && answer.status() != StatusCode::UNAUTHORIZED;
         let is_routine = answer.status() == StatusCode::OK && ROUTINE.contains(&path.as_str());
         if !is_routine {

@@ -56,17 +56,18 @@ pub struct Told {
     pub refusals: Option<Refusals>,
     pub clock: Clock,
     pub reloads: ReloadHandle,
+    pub journal: Journal,
 }
 
 /// All endpoints.
 pub fn endpoints(told: Told) -> Vec<Box<dyn Endpoint>> {
-    let Told { in_force, readiness, metrics, refusals, clock, reloads } = told;
+    let Told { in_force, readiness, metrics, refusals, clock, reloads, journal } = told;
     let mut endpoints: Vec<Box<dyn Endpoint>> = vec![
         Box::new(Status { readiness: readiness.clone(), in_force: in_force.clone(), clock: clock.clone() }),
         Box::new(Configuration(in_force.clone())),
         Box::new(Keys { in_force: in_force.clone(), clock: clock.clone() }),
         Box::new(Feeds { in_force: in_force.clone(), clock: clock.clone() }),
-        Box::new(Revocations { in_force: in_force.clone(), clock }),
+        Box::new(Revocations { in_force: in_force.clone(), clock, journal }),
         Box::new(Shadow { in_force: in_force.clone(), metrics: Arc::clone(&metrics) }),
         Box::new(VerifyToken(in_force)),
         Box::new(Reload(reloads)),

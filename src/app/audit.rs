@@ -12,7 +12,7 @@ use super::log_output;
 use crate::admin::in_force::{Generation, InForce};
 use crate::clock::Clock;
 use crate::config::settings;
-use crate::keys::VerificationKey;
+use crate::keys::{Thumbprint, VerificationKey};
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::audit_log::{AuditLog, CoreAudit, Event, Journal};
 use crate::telemetry::metrics::{Metrics, Registration};
@@ -30,7 +30,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// What was there when it last looked.
 #[derive(Debug, Default)]
 struct Seen {
-    keys: BTreeMap<String, BTreeSet<String>>,
+    /// Ids and thumbprints, of each issuer.
+    keys: BTreeMap<String, BTreeSet<(String, Thumbprint)>>,
     /// The generation of each feed's index, and its entries.
     feeds: BTreeMap<String, (u64, u64)>,
 }
@@ -97,7 +98,7 @@ impl Audit {
     /// Notes that the gateway stopped, and gives the lines to be written to their end.
     pub fn finish(self) -> Option<AccessLog> {
         self.journal.note(Event::Stopped);
-        self.journal.keep_house();
+        self.journal.finish();
         self.log.map(AuditLog::into_lines)
     }
 }
@@ -117,13 +118,15 @@ impl Seen {
         for issuer in &generation.issuers {
             let state = issuer.keys.current();
             let Some(keys) = state.keys(clock.monotonic()) else { continue };
-            let name = |key: &Arc<VerificationKey>| key.kid().unwrap_or("(no kid)").to_owned();
-            let now: BTreeSet<String> = keys.iter().map(name).collect();
+            // Another key under the same id is another key.
+            let named =
+                |key: &Arc<VerificationKey>| (key.kid().unwrap_or("(no kid)").to_owned(), key.thumbprint());
+            let now: BTreeSet<_> = keys.iter().map(named).collect();
             let before = self.keys.get(&*issuer.name);
             if before != Some(&now) {
                 let before = before.cloned().unwrap_or_default();
-                let added: Vec<String> = now.difference(&before).cloned().collect();
-                let removed: Vec<String> = before.difference(&now).cloned().collect();
+                let added: Vec<String> = now.difference(&before).map(|(kid, _)| kid.clone()).collect();
+                let removed: Vec<String> = before.difference(&now).map(|(kid, _)| kid.clone()).collect();
                 journal.note(Event::KeysChanged { issuer: &issuer.name, added: &added, removed: &removed });
                 self.keys.insert(issuer.name.to_string(), now);
             }

@@ -182,6 +182,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
             refusals: refusals.clone(),
             clock: clock.clone(),
             reloads,
+            journal: audit.journal().clone(),
         };
         admin.serve(admin::endpoints(told), audit.journal().clone(), &mut tasks)?;
     }

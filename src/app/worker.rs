@@ -87,7 +87,7 @@ impl Worker {
                 }
                 core.access_log.borrow_mut().flush();
                 if let Some(audit) = &core.audit_log {
-                    audit.borrow_mut().flush();
+                    audit.borrow_mut().finish(&core.clock);
                 }
             });
             // Dropped here, on its own thread, with every task that is left.

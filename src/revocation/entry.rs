@@ -63,7 +63,8 @@ impl Target {
         }
     }
 
-    pub(super) fn parts(&self) -> (FactKind, &str) {
+    /// Its kind and its value, which a whole issuer has none of.
+    pub fn parts(&self) -> (FactKind, &str) {
         match self {
             Self::Jti(value) => (FactKind::Jti, value),
             Self::Sid(value) => (FactKind::Sid, value),

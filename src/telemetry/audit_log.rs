@@ -83,6 +83,21 @@ pub enum Event<'a> {
         /// How many there were before.
         before: u64,
     },
+    /// Somebody had the admin listener revoke, or take back.
+    RevocationsOrdered {
+        /// The feed's name.
+        feed: &'a str,
+        /// How many entries revoke.
+        revoked: u64,
+        /// How many take back.
+        lifted: u64,
+        /// Of which kinds they are.
+        kinds: &'a str,
+        /// What they are about.
+        values: &'a str,
+        /// Who asked.
+        caller: &'a Caller,
+    },
     /// The admin listener was asked for something.
     AdminCalled {
         /// The method.
@@ -192,21 +207,26 @@ impl CoreAudit {
     /// Says how many lines were left out in seconds that are over, and hands over what has waited long enough. Its owner
     /// calls it at least every 100 ms.
     pub fn keep_house(&mut self, clock: &Clock) {
-        let now = clock.monotonic();
+        self.settle(clock, false);
+        self.log.flush_if_due(clock.monotonic());
+    }
+
+    /// Says how many lines were left out, in the open second too, and hands over everything: the end.
+    pub fn finish(&mut self, clock: &Clock) {
+        self.settle(clock, true);
+        self.log.flush();
+    }
+
+    fn settle(&mut self, clock: &Clock, is_end: bool) {
         let log = &mut self.log;
-        self.bounds.settle(now, |kind, lines| {
+        let tell = |kind: usize, lines| {
             let reason = Reason::ALL.get(kind).map_or("none", |reason| reason.name());
             log.write_event(clock.timestamp(), "lines_left_out", |sink| {
                 sink.text(name!("reason"), reason);
                 sink.number(name!("lines"), lines);
             });
-        });
-        self.log.flush_if_due(now);
-    }
-
-    /// Hands over everything, as on drain.
-    pub fn flush(&mut self) {
-        self.log.flush();
+        };
+        self.bounds.settle(clock.monotonic(), is_end, tell);
     }
 }
 
@@ -228,11 +248,20 @@ impl Journal {
 
     /// Says how many lines were left out in seconds that are over, and hands over what there is.
     pub fn keep_house(&self) {
+        self.settle(false);
+    }
+
+    /// Says how many lines were left out, in the open second too, and hands over what there is: the end.
+    pub fn finish(&self) {
+        self.settle(true);
+    }
+
+    fn settle(&self, is_end: bool) {
         let Some(control) = &self.0 else { return };
         let mut part = control.part.lock().unwrap_or_else(PoisonError::into_inner);
         let (log, bounds) = &mut *part;
         let (now, time) = (control.clock.monotonic(), control.clock.timestamp());
-        bounds.settle(now, |kind, lines| {
+        bounds.settle(now, is_end, |kind, lines| {
             let of = Event::KINDS.get(kind).copied().unwrap_or("none");
             log.write_event(time, "lines_left_out", |sink| {
                 sink.text(name!("of"), of);
@@ -245,13 +274,14 @@ impl Journal {
 
 impl Event<'_> {
     /// As the field `event` has them.
-    const KINDS: [&'static str; 8] = [
+    const KINDS: [&'static str; 9] = [
         "started",
         "stopped",
         "configuration_changed",
         "configuration_refused",
         "keys_changed",
         "revocations_changed",
+        "revocations_ordered",
         "admin_called",
         "suspicious_conduct",
     ];
@@ -264,8 +294,9 @@ impl Event<'_> {
             Self::ConfigurationRefused { .. } => 3,
             Self::KeysChanged { .. } => 4,
             Self::RevocationsChanged { .. } => 5,
-            Self::AdminCalled { .. } => 6,
-            Self::SuspiciousConduct { .. } => 7,
+            Self::RevocationsOrdered { .. } => 6,
+            Self::AdminCalled { .. } => 7,
+            Self::SuspiciousConduct { .. } => 8,
         }
     }
 
@@ -291,6 +322,14 @@ impl Event<'_> {
                 sink.text(name!("feed"), feed);
                 sink.number(name!("entries"), *entries);
                 sink.number(name!("before"), *before);
+            }
+            Self::RevocationsOrdered { feed, revoked, lifted, kinds, values, caller } => {
+                sink.text(name!("feed"), feed);
+                sink.number(name!("revoked"), *revoked);
+                sink.number(name!("lifted"), *lifted);
+                sink.text(name!("kinds"), kinds);
+                sink.text(name!("values"), values);
+                caller.visit(sink);
             }
             Self::AdminCalled { method, path, status, caller } => {
                 sink.text(name!("method"), method);
@@ -357,9 +396,10 @@ impl<const N: usize> Bounds<N> {
         false
     }
 
-    /// Tells of each kind of which lines were left out, if the second is over in which they were.
-    fn settle(&mut self, now: Monotonic, mut tell: impl FnMut(usize, u64)) {
-        if !self.any_left_out || self.second == now.0.as_secs() {
+    /// Tells of each kind of which lines were left out, if the second is over in which they were, or nothing comes after
+    /// it.
+    fn settle(&mut self, now: Monotonic, is_end: bool, mut tell: impl FnMut(usize, u64)) {
+        if !self.any_left_out || (self.second == now.0.as_secs() && !is_end) {
             return;
         }
         self.any_left_out = false;
@@ -418,12 +458,15 @@ mod tests {
         assert_eq!(admitted, 3);
         assert!(bounds.admit(1, at(1_600)), "another kind has a bound of its own");
         let mut told = Vec::new();
-        bounds.settle(at(1_900), |kind, lines| told.push((kind, lines)));
+        bounds.settle(at(1_900), false, |kind, lines| told.push((kind, lines)));
         assert!(told.is_empty(), "the second is not over");
-        bounds.settle(at(2_000), |kind, lines| told.push((kind, lines)));
-        bounds.settle(at(2_100), |kind, lines| told.push((kind, lines)));
+        bounds.settle(at(2_000), false, |kind, lines| told.push((kind, lines)));
+        bounds.settle(at(2_100), false, |kind, lines| told.push((kind, lines)));
         assert_eq!(told, [(0, 7)]);
         assert_eq!(total.load(Ordering::Relaxed), 7);
-        assert!(bounds.admit(0, at(2_200)));
+        let admitted = (0..5).filter(|_| bounds.admit(0, at(2_200))).count();
+        assert_eq!(admitted, 3);
+        bounds.settle(at(2_300), true, |kind, lines| told.push((kind, lines)));
+        assert_eq!(told, [(0, 7), (0, 2)], "at the end no second is left open");
     }
 }

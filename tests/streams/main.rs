@@ -9,6 +9,7 @@
 )]
 #![allow(missing_docs, reason = "the names of tests say what they are")]
 
+mod audited;
 mod lookups;
 mod over_http2;
 #[path = "../support/recorder.rs"]

@@ -1,6 +1,6 @@
 //! `/revocations`: what is revoked, and the writing of more, for those who may call the private door.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::events::{Body, Inbox, Refusal};
 use crate::feeds::revocation::{parse_change, parse_revocation, revocation_line};
 use crate::revocation::{Change, EngineError, Fact, Revocation, RevocationEngine};
+use crate::telemetry::audit_log::{Caller, Event, Journal};
 
 /// The endpoint.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Revocations {
     pub in_force: InForce,
     /// For the time of a revocation.
     pub clock: Clock,
+    /// Where it is written down who revoked what.
+    pub journal: Journal,
 }
 
 /// A feed that can be written to.
@@ -150,7 +153,7 @@ impl Endpoint for Revocations {
     fn answer<'c>(&'c self, call: &'c Call) -> Reply<'c> {
         Box::pin(async move {
             let answer = if call.method == Method::POST {
-                self.write(&call.body).await
+                self.write(&call.body, &call.caller).await
             } else {
                 self.list(&call.query).await
             };
@@ -180,7 +183,7 @@ impl Revocations {
         Ok(json(StatusCode::OK, &listed))
     }
 
-    async fn write(&self, body: &[u8]) -> Result<Answer, Answer> {
+    async fn write(&self, body: &[u8], caller: &Caller) -> Result<Answer, Answer> {
         let order: Order = serde_json::from_slice(body).map_err(|_| {
             bad("The body must be a JSON object such as {\"entries\": [{\"sub\": \"alice\", \"exp\": 1790003600}]}.")
         })?;
@@ -193,6 +196,8 @@ impl Revocations {
         }
         let feed = self.feed(order.feed.as_deref())?;
         let written = Written { feed: feed.name, revoked: revoke.len(), lifted: lift.len() };
+        // Before it is done, since a part of what fails may be in force.
+        self.note(&written.feed, &revoke, &lift, caller);
         // What is lifted and revoked in one order is revoked in the end.
         for body in [Body::Lift(lift), Body::Revoke(revoke)] {
             if let Err(refusal) = feed.inbox.send(body).await {
@@ -207,6 +212,23 @@ impl Revocations {
         let Written { feed, revoked, lifted } = &written;
         tracing::warn!(feed, revoked, lifted, "an administrator changed what is revoked");
         Ok(json(StatusCode::OK, &written))
+    }
+
+    fn note(&self, feed: &str, revoke: &[Revocation], lift: &[Fact], caller: &Caller) {
+        let revoked: Vec<Fact> = revoke.iter().map(|revocation| revocation.entry.fact()).collect();
+        let kinds: BTreeSet<&str> =
+            revoked.iter().chain(lift).map(|fact| fact.target.parts().0.name()).collect();
+        let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+        let values =
+            revoked.iter().map(in_words).chain(lift.iter().map(|fact| format!("lift {}", in_words(fact))));
+        self.journal.note(Event::RevocationsOrdered {
+            feed,
+            revoked: revoke.len() as u64,
+            lifted: lift.len() as u64,
+            kinds: &kinds,
+            values: &values.collect::<Vec<_>>().join(", "),
+            caller,
+        });
     }
 
     fn read(&self, entry: &Entry) -> Result<Read, &'static str> {
@@ -242,6 +264,13 @@ impl Revocations {
 enum Read {
     Revoke(Revocation),
     Lift(Fact),
+}
+
+/// `sub alice`; of a whole issuer its URL.
+fn in_words(fact: &Fact) -> String {
+    let (kind, value) = fact.target.parts();
+    let value = if value.is_empty() { fact.issuer.as_deref().unwrap_or("any") } else { value };
+    format!("{} {value}", kind.name())
 }
 
 fn bad(detail: &str) -> Answer {
