@@ -16,6 +16,7 @@ use crate::config::settings::{
 use crate::config::tree::{Node, Value};
 use crate::keys::Algorithm;
 use crate::policy::Enforcement;
+use crate::token::Binding;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -50,7 +51,8 @@ pub fn apply(config: &Config, auditor: &mut Auditor<'_>) {
     for (index, settings) in config.routes.iter().enumerate() {
         route(settings, &root.field("routes").index(index), auditor);
     }
-    trusted_proxies(&root.field("forwarded").field("trusted_proxies"), auditor);
+    let forwarded = root.field("forwarded").field("trusted_proxies");
+    wide_networks(&forwarded, "may say where its requests come from", auditor);
     insecure(auditor.tree, &root, auditor);
 }
 
@@ -70,6 +72,9 @@ fn listener(listener: &Listener, place: &Place, auditor: &mut Auditor<'_>) {
         ),
         _ => {}
     }
+    let from = |field: &str| place.field(field).field("from");
+    wide_networks(&from("proxy_protocol"), "may say where its connections come from", auditor);
+    wide_networks(&from("decision"), "may ask for verdicts, and say who asked for what", auditor);
 }
 
 fn admin(config: &Config, root: &Place, auditor: &mut Auditor<'_>) {
@@ -159,6 +164,22 @@ fn issuer(issuer: &Issuer, place: &Place, auditor: &mut Auditor<'_>) {
             &place.field("leeway"),
             "every token is good for that long after it expired",
             "let clocks be synchronised and write `30s`",
+        );
+    }
+    if issuer.binding == Binding::InsecureIgnore {
+        auditor.add(
+            ("insecure", High, "RFC 8705 section 3"),
+            &place.field("binding"),
+            "a token that its issuer bound to a certificate passes for whoever holds it",
+            "write `if_bound`, and have the listeners ask for client certificates",
+        );
+    }
+    if issuer.registry.as_ref().is_some_and(|registry| registry.accept_when_unavailable) {
+        auditor.add(
+            ("registry_fails_open", High, "CWE-636"),
+            &place.field("registry").field("when_unavailable"),
+            "while the register cannot be asked, tokens pass that are not on it",
+            "write `reject`",
         );
     }
     keys(issuer, &place.field("keys"), auditor);
@@ -307,8 +328,8 @@ fn route(route: &Route, place: &Place, auditor: &mut Auditor<'_>) {
     }
 }
 
-/// Who may say where a request comes from should be few.
-fn trusted_proxies(place: &Place, auditor: &mut Auditor<'_>) {
+/// Those whose word is taken should be few.
+fn wide_networks(place: &Place, power: &str, auditor: &mut Auditor<'_>) {
     let Some(Value::Sequence(networks)) = auditor.tree.find(place).map(|node| &node.value) else { return };
     for index in 0..networks.len() {
         let place = place.index(index);
@@ -321,7 +342,7 @@ fn trusted_proxies(place: &Place, auditor: &mut Auditor<'_>) {
             auditor.add(
                 ("wide_trusted_proxies", High, "CWE-348"),
                 &place,
-                "half the world may say where its requests come from",
+                format!("half the world {power}"),
                 "name the networks of your own proxies",
             );
         }
@@ -357,6 +378,12 @@ fn what_is_insecure(name: &str) -> (&'static str, &'static str) {
             "RFC 8725 section 3.9, RFC 9700 section 2.3",
             "a token for any API of this issuer is accepted, so each of those can call this one",
         ),
+        "insecure_accept_any_token_type" => {
+            ("RFC 9700 section 2.2.2", "a refresh token passes too, if the issuer calls it active")
+        }
+        "insecure_allow_plaintext" => {
+            ("CWE-319, CWE-345", "who is on the way can read the password, and change what the engine says")
+        }
         "insecure_allow_http" => {
             ("RFC 9700 section 3", "who is on the way can read what is sent, and put in answers of their own")
         }
