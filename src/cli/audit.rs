@@ -7,14 +7,8 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::WRONG;
+use super::{NO, WRONG};
 use crate::config::{self, Audit, Severity};
-
-pub const AFTER_HELP: &str = "Exit codes: 0 nothing as severe as --fail-on; 1 failure; 2 wrong usage or a configuration with \
-    mistakes; 3 findings as severe as --fail-on, or more.";
-
-/// The exit code for findings that are too severe.
-const FOUND: u8 = 3;
 
 /// The command line of `valgate audit`.
 #[derive(Debug, clap::Args)]
@@ -49,7 +43,7 @@ pub fn run(options: &Options) -> ExitCode {
     if writeln!(std::io::stdout(), "{text}").is_err() {
         return ExitCode::FAILURE;
     }
-    if options.fail_on.is_met(audit.worst()) { ExitCode::from(FOUND) } else { ExitCode::SUCCESS }
+    if options.fail_on.is_met(audit.worst()) { ExitCode::from(NO) } else { ExitCode::SUCCESS }
 }
 
 fn audited(path: &Path) -> Result<Audit, ExitCode> {

@@ -11,7 +11,7 @@ use http::HeaderValue;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::fail;
+use super::{fail, pages};
 use crate::clock::Clock;
 use crate::config::settings::{CertifiedKey, Tls, TlsVersion};
 use crate::feed_server::{FeedServer, FeedSigner, Settings};
@@ -27,14 +27,11 @@ pub struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the documented feed at /revocations, from a log on disk
+    #[command(after_help = pages::FEED_SERVE)]
     Serve(Box<Serve>),
 }
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Whoever may write sends 'Authorization: Bearer TOKEN' with the token of --write-token-file or \
-    VALGATE_FEED_WRITE_TOKEN; with --read-token-file or VALGATE_FEED_READ_TOKEN, reading needs a token too."
-)]
 struct Serve {
     /// Directory of the log; made if it is not there
     #[arg(long, value_name = "DIR")]

@@ -85,7 +85,7 @@ What `valgate COMMAND --help` says, of every command. This page is generated: `B
 | 0 | success |
 | 1 | failure, told on standard error |
 | 2 | wrong usage, or a configuration with mistakes |
-| 3 | done, and the answer is no: a token is refused (`token verify`), is none (`token inspect`), or requests would be refused (`shadow-report`) |
+| 3 | done, and the answer is no: a token is refused (`token verify`) or is none (`token inspect`), a case came out differently (`test`), findings are too severe (`audit`), requests would be refused (`shadow-report`), nothing of the kind is revoked (`revocations lookup` and `lift`) |
 
 What goes to standard output is the result, and what goes to standard error is about how it came about, so that the
 first can be piped. Output is in colour on a terminal only, and not if `NO_COLOR` is set (<https://no-color.org>).

@@ -26,6 +26,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Diagnostics;
+
 /// valgate: a reverse-proxy authentication gateway
 #[derive(Debug, Parser)]
 #[command(name = "valgate", version, about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
@@ -39,7 +41,8 @@ const LONG_ABOUT: &str = "valgate stands in front of an HTTP API, checks the bea
     code before the API sees a byte of it.";
 
 const AFTER_HELP: &str = "Exit codes: 0 success; 1 failure, told on standard error; 2 wrong usage or a \
-    configuration with mistakes.\n\nStart with 'valgate demo'.";
+    configuration with mistakes; 3 done, and the answer is no (audit, test, token, shadow-report, revocations).\n\n\
+    Start with 'valgate demo'.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -54,16 +57,16 @@ enum Command {
         config: PathBuf,
     },
     /// Say what a configuration allows that the best current practice advises against
-    #[command(after_help = audit::AFTER_HELP)]
+    #[command(after_help = pages::AUDIT)]
     Audit(audit::Options),
     /// Explain an error code: its causes, who must act, and how to fix them
     #[command(after_help = pages::EXPLAIN)]
     Explain(explain::Options),
     /// Run cases of requests and tokens against a configuration
-    #[command(after_help = test::AFTER_HELP)]
+    #[command(after_help = pages::TEST)]
     Test(test::Options),
     /// Say whom the routes in shadow mode would have refused
-    #[command(after_help = shadow_report::AFTER_HELP)]
+    #[command(after_help = pages::SHADOW_REPORT)]
     ShadowReport(shadow_report::Options),
     /// Show what a token says, or why it is accepted or refused
     #[command(subcommand)]
@@ -72,14 +75,17 @@ enum Command {
     #[command(after_help = pages::SCHEMA)]
     Schema,
     /// Revoke a token, a session, or all tokens of a subject, client, key or issuer
+    #[command(after_help = pages::REVOKE)]
     Revoke(revoke::Options),
     /// List, look up, export and lift revocations
     Revocations(revocations::Options),
     /// Serve a revocation feed to gateways
     Feed(feed::Options),
     /// Put the gateway as a sidecar into Kubernetes manifests
+    #[command(after_help = pages::INJECT)]
     Inject(inject::Options),
     /// Serve an admission webhook that puts the gateway into pods as they are made
+    #[command(after_help = pages::WEBHOOK)]
     Webhook(webhook::Options),
     /// Run the gateway with a development issuer and a sample API, to try it out
     #[command(after_help = pages::DEMO)]
@@ -128,9 +134,16 @@ pub fn main() -> ExitCode {
 /// The exit code for wrong usage and wrong configuration, as clap has it.
 const WRONG: u8 = 2;
 
-/// Tells what went wrong.
+/// The exit code of a command that was done, and whose answer is no.
+const NO: u8 = 3;
+
+/// Tells what went wrong, if only that the configuration has mistakes.
 fn fail(error: &anyhow::Error) -> ExitCode {
     // Nothing is left to be done if standard error is gone.
+    if let Some(mistakes) = error.downcast_ref::<Diagnostics>() {
+        let _ = writeln!(io::stderr(), "{mistakes}");
+        return ExitCode::from(WRONG);
+    }
     let _ = writeln!(io::stderr(), "valgate: {error:#}");
     ExitCode::FAILURE
 }

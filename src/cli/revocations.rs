@@ -9,8 +9,8 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use tokio::runtime;
 
-use super::fail;
 use super::selection::{Chosen, Place, What};
+use super::{NO, fail, pages};
 use crate::clock::{Clock, UnixSeconds};
 use crate::feeds::revocation::revocation_line;
 use crate::revocation::{Fact, Revocation, RevocationEngine, Target};
@@ -25,12 +25,16 @@ pub struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List what is revoked, in words
+    #[command(after_help = pages::REVOCATIONS_LIST)]
     List(Place),
     /// Print what is revoked as JSON, one entry a line, as docs/revocation-feed.md has it
+    #[command(after_help = pages::REVOCATIONS_EXPORT)]
     Export(Place),
-    /// Say whether something is revoked, by what, and why. Exits with 1 if it is not
+    /// Say whether something is revoked, by what, and why
+    #[command(after_help = pages::REVOCATIONS_LOOKUP)]
     Lookup(Lookup),
     /// Take back every revocation of something
+    #[command(after_help = pages::REVOCATIONS_LIFT)]
     Lift(Lookup),
 }
 
@@ -49,11 +53,12 @@ struct Lookup {
 pub fn run(options: &Options) -> ExitCode {
     match perform(&options.command, &mut io::stdout().lock()) {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(false) => ExitCode::from(NO),
         Err(error) => fail(&error),
     }
 }
 
+/// Does it; says no if there is nothing of the kind.
 fn perform(command: &Command, out: &mut dyn Write) -> Result<bool> {
     let clock = Clock::system();
     let runtime =

@@ -14,10 +14,6 @@ use crate::revocation::{Entry, Revocation, Target};
 
 /// The command line of `valgate revoke`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  valgate revoke -c valgate.yaml --token < token.txt
-  valgate revoke -c valgate.yaml --sub alice --issued-before now --expires 24h --reason 'laptop stolen'
-  valgate revoke -c valgate.yaml --kid 2025-key --expires 7d --dry-run")]
 pub struct Options {
     #[command(flatten)]
     place: Place,

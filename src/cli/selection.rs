@@ -77,7 +77,7 @@ pub struct Selected {
 impl Place {
     /// The engine that is meant; one that can be written to, if `to_write`.
     pub fn engine(&self, clock: &Clock, to_write: bool) -> Result<Chosen> {
-        let config = config::load(&self.config).map_err(|diagnostics| anyhow!("{diagnostics}"))?;
+        let config = config::load(&self.config)?;
         let fits = |feed: &Feed| !to_write || matches!(engines::writable(feed, clock), Ok(Some(_)));
         let (index, feed) = if let Some(name) = &self.feed {
             named(&config, name, &self.config)?

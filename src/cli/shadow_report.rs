@@ -8,13 +8,8 @@ use anyhow::{Context as _, Result};
 use tokio::runtime;
 
 use super::style::Style;
-use super::{fail, live};
+use super::{NO, fail, live};
 use crate::admin::endpoints::{ShadowReport, ShadowRoute};
-
-pub const AFTER_HELP: &str = "Counts begin with the process. Single requests are found in the access log by \
-    shadow_reason, and with every check's verdict at /refusals of the admin listener. If that asks for a token, it is \
-    taken from the environment variable VALGATE_ADMIN_TOKEN.\n\n\
-    Exit codes: 0 nobody would have been refused; 1 there is no report; 2 wrong usage; 3 somebody would have been.";
 
 /// The command line of `valgate shadow-report`.
 #[derive(Debug, clap::Args)]
@@ -43,7 +38,7 @@ pub fn run(options: &Options) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(_) => ExitCode::FAILURE,
         Ok(()) if report.routes.iter().all(|route| route.refused == 0) => ExitCode::SUCCESS,
-        Ok(()) => ExitCode::from(SOMEBODY),
+        Ok(()) => ExitCode::from(NO),
     }
 }
 
@@ -78,6 +73,3 @@ fn render_route(out: &mut String, route: &ShadowRoute, style: Style) {
         let _ = writeln!(out, "            {}", style.dim(&cause.remedy));
     }
 }
-
-/// The exit code if somebody would have been refused.
-const SOMEBODY: u8 = 3;

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -101,6 +102,15 @@ def exit_codes_are_as_documented(directory):
     other = directory / "cases.yaml"
     other.write_text(other.read_text().replace("expect: accepted", "expect: VAL-010", 1))
     config = "docs/debugging/valgate.yaml"
+    token = "docs/debugging/token.txt"
+    young = ["--at", "2026-01-31T08:30:00Z"]
+    absent = directory / "absent"
+    kept = directory / "kept.yaml"
+    kept.write_text((ROOT / config).read_text().replace("revocations.json", "kept.json"))
+    alice = ["-c", kept, "--sub", "alice"]
+    occupied = socket.create_server(("127.0.0.1", 0))
+    taken = directory / "taken.yaml"
+    taken.write_text(OPEN.replace("0.0.0.0:0", f"127.0.0.1:{occupied.getsockname()[1]}"))
     for arguments, code in [
         (["check", "-c", good], 0),
         (["check", "-c", wrong], 2),
@@ -118,10 +128,111 @@ def exit_codes_are_as_documented(directory):
         (["test", "-c", config, good], 2),
         (["explain", "VAL-020"], 0),
         (["explain", "VAL-999"], 2),
+        (["token", "inspect", "-f", token], 0),
+        (["token", "inspect", "-f", absent], 1),
+        (["token", "inspect", "--at", "yesterday", "-f", token], 2),
+        (["token", "inspect", "-f", wrong], 3),
+        (["token", "verify", "-c", config, "-f", token, *young], 0),
+        (["token", "verify", "-c", config, "-f", absent], 1),
+        (["token", "verify", "-c", wrong, "-f", token], 2),
+        (["token", "verify", "-f", token], 2),
+        (["token", "verify", "-c", config, "-f", token], 3),
+        (["revocations", "lookup", *alice], 3),
+        (["revocations", "lift", *alice], 3),
+        (["revoke", *alice], 1),
+        (["revoke", *alice, "--expires", "1h", "--dry-run"], 0),
+        (["revoke", *alice, "--expires", "1h"], 0),
+        (["revoke", "-c", wrong, "--sub", "alice", "--expires", "1h"], 2),
+        (["revoke", "-c", kept], 2),
+        (["revocations", "lookup", *alice], 0),
+        (["revocations", "lookup", "-c", kept, "--token-file", absent], 1),
+        (["revocations", "lookup", "-c", wrong, "--sub", "alice"], 2),
+        (["revocations", "list", "-c", kept], 0),
+        (["revocations", "export", "-c", kept], 0),
+        (["revocations", "lift", *alice], 0),
+        (["shadow-report", "--live", absent], 1),
+        (["shadow-report"], 2),
+        (["run", "-c", taken], 1),
+        (["run", "-c", wrong], 2),
+        (["feed", "serve", "--data", directory / "feed"], 1),
+        (["feed", "serve"], 2),
+        (["inject", "-f", absent, "--app-port", "8080", "--insecure-leave-open"], 1),
+        (["inject", "-f", absent], 2),
+        (["webhook", "--certificate", absent, "--private-key", absent, "--address", "127.0.0.1:0"], 1),
+        (["webhook"], 2),
+        (["demo", "--check"], 0),
+        (["schema"], 0),
+        (["completions", "fish"], 0),
+        (["completions", "nonsense"], 2),
+        (["man"], 0),
+        (["man", good], 1),
+        (["--version"], 0),
+        (["nonsense"], 2),
     ]:
         run = valgate(*map(str, arguments))
         assert run.returncode == code, (arguments, code, run)
         assert run.stdout or run.stderr, (arguments, "nothing is told")
+    occupied.close()
+
+
+def every_page_has_its_exit_codes():
+    """Of every command; those that only hold others have none."""
+    def pages(*command):
+        text = valgate(*command, "--help").stdout
+        listed = text.partition("\nCommands:\n")[2].partition("\n\n")[0]
+        names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "]
+        if not names:
+            yield command, text
+        for name in names:
+            if name != "help":
+                yield from pages(*command, name)
+
+    found = dict(pages())
+    assert len(found) > 15, found.keys()
+    for command, text in found.items():
+        assert "\nExit codes: 0 " in text and "\nExample" in text, (command, text)
+
+
+def manual_pages_are_written(directory):
+    assert valgate("man", str(directory / "man1")).returncode == 0
+    pages = {page.name: page.read_text() for page in (directory / "man1").iterdir()}
+    assert {"valgate.1", "valgate-run.1", "valgate-token-inspect.1"} <= pages.keys(), pages.keys()
+    for name, page in pages.items():
+        assert ".TH " in page and ".SH NAME" in page, (name, page)
+
+
+TOKEN = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+
+
+def a_token_that_is_typed_is_not_shown():
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(VALGATE, [VALGATE, "token", "inspect"], environment())
+    # The terminal shows what is typed until the prompt switches that off.
+    eventually("the prompt", lambda: not termios.tcgetattr(terminal)[3] & termios.ECHO)
+    os.write(terminal, TOKEN.encode() + b"\n")
+    written = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 65536):
+            written += part
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    shown = written.decode()
+    assert os.waitstatus_to_exitcode(status) == 0, shown
+    assert "not shown" in shown and "alice" in shown, shown
+    assert not any(part in shown for part in TOKEN.split(".")), shown
+
+
+def a_token_that_is_an_argument_is_refused_and_not_repeated():
+    for arguments in [
+        ["inspect", TOKEN],
+        ["inspect", "Bearer", TOKEN],
+        ["inspect", f"Bearer {TOKEN}"],
+        ["verify", "-c", "docs/debugging/valgate.yaml", TOKEN],
+    ]:
+        run = valgate("token", *arguments)
+        assert run.returncode == 2 and "A token is no argument" in run.stderr, run
+        assert "eyJ" not in run.stdout + run.stderr, run
 
 
 def ask(place, method, path, body=None):
@@ -195,6 +306,10 @@ def main():
         lambda _: colour_is_for_terminals_that_want_it(),
         shells_load_their_completions,
         exit_codes_are_as_documented,
+        lambda _: every_page_has_its_exit_codes(),
+        manual_pages_are_written,
+        lambda _: a_token_that_is_typed_is_not_shown(),
+        lambda _: a_token_that_is_an_argument_is_refused_and_not_repeated(),
         the_log_of_a_process_says_as_much_as_it_is_told_to,
     ]:
         with tempfile.TemporaryDirectory() as directory:

@@ -23,10 +23,6 @@ use crate::gateway::{Explanation, Outcome};
 use cases::{Case, Cases, Expected};
 use stand_in::Bench;
 
-pub const AFTER_HELP: &str = "docs/debugging-tokens.md describes the file of cases.\n\n\
-    Exit codes: 0 all cases came out as expected; 1 failure; 2 wrong usage, or mistakes in the configuration or the \
-    cases; 3 a case came out differently.";
-
 /// The exit code for a case that came out differently.
 const DIFFERENT: u8 = 3;
 

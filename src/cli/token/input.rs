@@ -1,10 +1,14 @@
 //! Where a token comes from: a file, standard input, or a prompt that shows nothing.
 
+use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
 
 /// Far more than any gateway takes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -15,6 +19,28 @@ pub struct Source {
     /// File with the token; without it, it is read from standard input, or asked for without being shown
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    // Never has a value: it is there for what its refusal says.
+    #[arg(hide = true, num_args = 1.., value_parser = NoArgument)]
+    misplaced: Vec<Infallible>,
+}
+
+/// Refuses a token on the command line without repeating it, which would leave it in one more place.
+#[derive(Clone, Copy, Debug)]
+struct NoArgument;
+
+impl TypedValueParser for NoArgument {
+    type Value = Infallible;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _argument: Option<&clap::Arg>,
+        _value: &OsStr,
+    ) -> Result<Infallible, clap::Error> {
+        let message =
+            "A token is no argument: ps and the shell's history keep it. Use --file or standard input.\n";
+        Err(clap::Error::raw(ErrorKind::UnknownArgument, message).with_cmd(command))
+    }
 }
 
 impl Source {

@@ -20,9 +20,6 @@ use crate::keys::Algorithm;
 use crate::telemetry::access_log::acts_on_a_terminal;
 use crate::token::{Claims, Compact, Fingerprint};
 
-pub const AFTER_HELP: &str = "Exit codes: 0 decoded, whatever the warnings; 1 the token could not be read; 2 wrong usage; \
-    3 it is not a signed JWT.";
-
 /// The command line of `valgate token inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Options {

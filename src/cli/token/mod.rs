@@ -8,16 +8,17 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use super::pages;
 use crate::clock::UnixSeconds;
 
 /// The commands on tokens. A token is never an argument: `ps` and the shell's history would keep it.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show what a token says, without trusting it and without a network
-    #[command(after_help = inspect::AFTER_HELP)]
+    #[command(after_help = pages::TOKEN_INSPECT)]
     Inspect(inspect::Options),
     /// Say whether the gateway would accept a token, check by check, and why not
-    #[command(after_help = verify::AFTER_HELP)]
+    #[command(after_help = pages::TOKEN_VERIFY)]
     Verify(verify::Options),
 }
 

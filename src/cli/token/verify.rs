@@ -18,11 +18,6 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::config;
 use crate::gateway::{Explanation, Outcome, PeerCertificate};
 
-pub const AFTER_HELP: &str = "By a configuration, keys and feeds are fetched by this command; where nothing answers, the \
-    copies in state_dir serve. With --live the running gateway answers from what it has at hand; if its admin listener \
-    asks for a token, that is taken from the environment variable VALGATE_ADMIN_TOKEN.\n\n\
-    Exit codes: 0 accepted; 1 there is no verdict; 2 wrong usage or a configuration with mistakes; 3 refused.";
-
 /// The command line of `valgate token verify`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
