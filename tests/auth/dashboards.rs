@@ -1,4 +1,5 @@
-//! The dashboard and the alert rules speak of metrics that a running gateway exports, and the rules do what they say.
+//! The dashboard, the alert rules and docs/observability.md speak of metrics that a running gateway exports, the page
+//! of all of them, and the rules do what they say.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,34 +18,64 @@ fn named(text: &str) -> BTreeSet<String> {
     metrics.map(|name| name.strip_suffix("_bucket").unwrap_or(name).to_owned()).collect()
 }
 
-#[tokio::test]
-async fn every_metric_that_they_name_is_exported() {
+/// What a gateway exports that has something of every kind that has metrics of its own. Nothing answers it.
+async fn exported() -> BTreeSet<String> {
     let gateway = TestGateway::start_unready(&format!(
         "
 audit_log: {{ output: {{ file: $DIR/audit.log }} }}
+tracing: {{ endpoint: 'http://127.0.0.1:9/v1/traces' }}
 issuers:
   - name: main
     issuer: {ISSUER}
-    keys: {{ inline: {} }}
+    keys: {{ inline: {keys} }}
     audiences: [orders-api]
-    revocation: {{ feeds: [logout], max_staleness: 10m, when_stale: reject }}
+    revocation:
+      feeds: [logout, logout-tokens]
+      max_staleness: 10m
+      when_stale: reject
+      status_list: {{ allowed: ['http://127.0.0.1:9/status/'] }}
+    registry: {{ valkey: {{ address: '127.0.0.1:9' }} }}
+  - name: opaque
+    issuer: https://opaque.example.com/
+    keys: {{ inline: {keys} }}
+    audiences: [orders-api]
+    introspection:
+      url: 'http://127.0.0.1:9/introspect'
+      client: {{ id: gateway, client_secret_basic: s3cret }}
 feeds:
   - {{ name: logout, file: {{ path: $DIR/revoked.json }} }}
+  - {{ name: logout-tokens, backchannel_logout: {{ signed_by: main, audiences: [shop] }} }}
 routes:
-  - {{ match: {{ path: /orders/** }}, require: {{ issuers: [main] }}, upstream: api }}
+  - {{ match: {{ path: /orders/** }}, require: {{ issuers: [main, opaque] }}, upstream: api }}
+  - {{ match: {{ path: /logout, methods: [POST] }}, receives: logout-tokens }}
 ",
-        Signer::es256("k1").jwks()
+        keys = Signer::es256("k1").jwks()
     ))
     .await;
     let page = get(gateway.health, "/metrics", &[]).await.text();
     let described = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-    let exported: BTreeSet<String> = described
+    described
         .map(|(name, kind)| match kind {
             "counter" => format!("{name}_total"),
             "info" => format!("{name}_info"),
             _ => name.to_owned(),
         })
-        .collect();
+        .collect()
+}
+
+#[tokio::test]
+async fn the_page_names_what_is_exported_and_nothing_else() {
+    let page = std::fs::read_to_string(deployed("../docs/observability.md")).unwrap();
+    let (named, exported) = (named(&page), exported().await);
+    let missing: Vec<_> = exported.difference(&named).collect();
+    assert!(missing.is_empty(), "docs/observability.md lacks {missing:?}");
+    let gone: Vec<_> = named.difference(&exported).collect();
+    assert!(gone.is_empty(), "docs/observability.md names what no gateway exports: {gone:?}");
+}
+
+#[tokio::test]
+async fn every_metric_that_they_name_is_exported() {
+    let exported = exported().await;
     for file in ["grafana/valgate.json", "prometheus/alerts.yaml", "prometheus/alerts_test.yaml"] {
         let wanted = named(&std::fs::read_to_string(deployed(file)).unwrap());
         assert!(wanted.len() > 10, "{file}: {wanted:?}");
