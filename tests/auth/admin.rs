@@ -2,13 +2,15 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::support::{Connection, ISSUER, Reply, Signer, TestGateway, eventually, get, send};
+use crate::support::{Connection, ISSUER, Reply, Signer, TestGateway, Token, eventually, get, now, send};
 
 const SECRET: &str = "s3cret-s3cret-s3cret";
 
@@ -162,14 +164,17 @@ async fn the_description_is_in_the_documents() {
 async fn the_listener_does_what_its_description_says() {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/venv/bin/schemathesis");
     assert!(program.exists(), "{} is missing; ./check installs it", program.display());
-    // Without feeds, so that it is ready.
-    let gateway = TestGateway::start(
-        "
-admin: { address: 127.0.0.1:0 }
-routes: [{ match: { path: /status }, public: true, upstream: api }]
-",
-    )
-    .await;
+    let gateway = gateway_in_use().await;
+    for (path, content) in [
+        ("/keys", "/issuers/0/keys/0/kid"),
+        ("/feeds", "/feeds/0/name"),
+        ("/refusals", "/refusals/2/checks/0/check"),
+        ("/shadow", "/routes/0/causes/0/code"),
+        ("/revocations", "/entries/0/sub"),
+    ] {
+        let answer = asked(&gateway, path, &[]).await.json();
+        assert!(answer.pointer(content).is_some(), "{path} has nothing to be held to its schema: {answer}");
+    }
     let url = format!("http://{}/openapi.json", gateway.admin());
     let run = tokio::task::spawn_blocking(move || {
         Command::new(program)
@@ -183,4 +188,40 @@ routes: [{ match: { path: /status }, public: true, upstream: api }]
     let output = run.await.unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// With keys, a feed that revokes something, refusals of several kinds, and a route in shadow mode that had visitors.
+async fn gateway_in_use() -> TestGateway {
+    let (signer, dir) = (Signer::es256("k1"), Arc::new(TempDir::new().unwrap()));
+    let entry = json!({ "sub": "mallory", "before": now(), "exp": now() + 3600, "reason": "left" });
+    let feed = json!({ "version": 1, "epoch": "e", "kind": "snapshot", "entries": [entry] });
+    std::fs::write(dir.path().join("revoked.json"), feed.to_string()).unwrap();
+    let yaml = format!(
+        "
+admin: {{ address: 127.0.0.1:0 }}
+issuers:
+  - name: main
+    issuer: {ISSUER}
+    keys: {{ inline: {} }}
+    audiences: [orders-api]
+    revocation: {{ feeds: [logout], max_staleness: 10m, when_stale: reject }}
+feeds:
+  - {{ name: logout, file: {{ path: $DIR/revoked.json, interval: 100ms }} }}
+routes:
+  - {{ name: orders, match: {{ path: /orders/** }}, require: {{ issuers: [main] }}, upstream: api }}
+  - {{ name: trial, match: {{ path: /trial }}, require: {{ issuers: [main] }}, enforce: false, upstream: api }}
+",
+        signer.jwks()
+    );
+    let gateway = TestGateway::start_in(dir, &yaml).await;
+    gateway.wait_until_ready().await;
+    let revoked = Token::new().claim("sub", "mallory").sign(&signer);
+    let expired = Token::new().claim("exp", now() - 600).sign(&signer);
+    let forged = Token::new().sign(&Signer::es256("k1"));
+    for token in ["", "x.y.z", &revoked, &expired, &forged] {
+        assert!(gateway.get("/orders/1", token, &[]).await.status >= 400);
+        gateway.get("/trial", token, &[]).await;
+    }
+    assert_eq!(gateway.received("/trial").len(), 5, "nobody is refused in shadow mode");
+    gateway
 }
