@@ -3,11 +3,12 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::sync::Arc;
 
+use serde_json::json;
 use tempfile::TempDir;
 use valgate::demo::api::SampleApi;
 
 use crate::process::{Process, routes, write, yaml};
-use crate::support::{eventually, get, send, write_certificates};
+use crate::support::{Answer, Stub, eventually, get, send, write_certificates};
 
 #[tokio::test]
 async fn sighup_puts_the_file_in_force_or_says_what_is_wrong_with_it() {
@@ -46,7 +47,7 @@ async fn who_has_not_heard_of_the_end_is_served_for_a_while() {
 }
 
 #[tokio::test]
-async fn a_changed_file_is_taken_up_a_secret_and_a_swapped_directory_too() {
+async fn a_changed_file_is_taken_up_and_a_swapped_directory_too() {
     let api = SampleApi::start().await.unwrap();
     let dir = Arc::new(TempDir::new().unwrap());
     // As Kubernetes mounts a volume: `tls.crt` -> `..data/tls.crt`, `..data` -> a directory of this version.
@@ -82,6 +83,31 @@ async fn a_changed_file_is_taken_up_a_secret_and_a_swapped_directory_too() {
     process.wait_for_lines("a new configuration is in force", 3).await;
     assert_eq!(process.lines("the new configuration is not put in force"), 1);
     assert_eq!(get(process.plain(), "/orders/c", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_secret_is_taken_up_when_its_file_alone_changes() {
+    let (api, server) = (SampleApi::start().await.unwrap(), Stub::start().await);
+    let nothing = json!({ "version": 1, "epoch": "e", "kind": "snapshot", "entries": [] });
+    server.set("/revocations", Answer::json(&nothing));
+    let dir = Arc::new(TempDir::new().unwrap());
+    write_certificates(dir.path());
+    write(dir.path(), "feed.secret", "Bearer the-first\n");
+    let feed = format!(
+        "feeds: [{{ name: logout, http: {{ url: '{}', interval: 100ms, authorization: 'file:feed.secret' }} }}]\n",
+        server.url("/revocations")
+    );
+    write(dir.path(), "valgate.yaml", &yaml(&(feed + &routes(api.address(), &["/orders/a"]))));
+    let process = Process::spawn(Arc::clone(&dir), |_| {});
+    let shown = |secret: &str| server.asked("/revocations").iter().any(|asked| asked.head.contains(secret));
+    eventually("the first secret is shown", || async { shown("Bearer the-first\r\n") }).await;
+    assert!(!shown("the-second"));
+    process.write("feed.secret", "Bearer the-second\n");
+    eventually("the second secret is shown", || async { shown("Bearer the-second\r\n") }).await;
+    process.wait_for_line("a new configuration is in force").await;
+    let log = process.log();
+    assert!(log.contains("feeds[0].http.authorization (content of"), "{log}");
+    assert!(!log.contains("the-first") && !log.contains("the-second"), "{log}");
 }
 
 #[tokio::test]
