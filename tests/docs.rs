@@ -9,26 +9,99 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use valgate::catalogue::Code;
 use valgate::config;
 
+/// Blocks for other programs, by their page and their first line.
+const FOREIGN: [(&str, &str); 6] = [
+    ("docs/beside.md", "apiVersion: networking.k8s.io/v1"),
+    ("docs/beside.md", "entryPoints:"),
+    ("docs/beside.md", "http:"),
+    ("docs/beside.md", "static_resources:"),
+    ("docs/migrating.md", "http_filters:"),
+    ("docs/migrating.md", "# access rule"),
+];
+
+/// What fragments are put into.
+const BASE: &str = "
+version: 1
+listeners: [{ address: 127.0.0.1:8080, plaintext: true }]
+issuers:
+  - name: main
+    issuer: https://id.example.com/
+    keys: { jwks_url: https://id.example.com/jwks }
+    audiences: [orders-api]
+    revocation: { feeds: [logout], max_staleness: 10m, when_stale: reject }
+  - { name: feed, issuer: https://feed.example.com/, keys: { discovery: true }, audiences: [orders-api] }
+feeds:
+  - { name: logout, file: { path: revocations.json } }
+upstreams: [{ name: orders, endpoints: ['http://127.0.0.1:8000'] }]
+routes:
+  - { match: { path: /orders/** }, require: { issuers: [main] }, upstream: orders }
+";
+
 #[test]
-fn complete_configurations_are_good() {
-    let mut seen = 0;
+fn configurations_are_good_complete_ones_as_they_are_and_fragments_in_place() {
+    let (mut complete, mut fragments, mut foreign) = (0, 0, BTreeSet::new());
     for document in documents() {
+        let page = document.path.strip_prefix(root()).unwrap().to_str().unwrap();
         for block in blocks(&document.text, "yaml") {
-            if !block.lines().any(|line| line.starts_with("version: 1")) {
+            let first = block.lines().next().unwrap_or_default();
+            if let Some(known) = FOREIGN.iter().find(|known| **known == (page, first)) {
+                foreign.insert(known);
                 continue;
             }
-            seen += 1;
-            let name = document.path.display().to_string();
-            if let Err(diagnostics) = config::parse(&block, &name, root(), &|_| Some("a secret".to_owned())) {
-                panic!("{diagnostics}");
+            let whole = if block.lines().any(|line| line.starts_with("version: 1")) {
+                complete += 1;
+                block
+            } else {
+                fragments += 1;
+                in_place(&block)
+            };
+            if let Err(diagnostics) = config::parse(&whole, page, root(), &|_| Some("a secret".to_owned())) {
+                panic!("{page}:\n{whole}\n{diagnostics}");
             }
         }
     }
-    assert!(seen >= 2, "README and tutorial have one each, {seen} found");
+    assert!(complete >= 25 && fragments >= 15, "{complete} complete ones, {fragments} fragments");
+    assert_eq!(foreign.len(), FOREIGN.len(), "only these are there: {foreign:?}");
+}
+
+/// The base with this fragment of it: fields of the file; or fields of an issuer, a route or a feed.
+fn in_place(fragment: &str) -> String {
+    let schema = config::schema();
+    let mut whole: Value = serde_yaml::from_str(BASE).unwrap();
+    let fields: Map<String, Value> =
+        serde_yaml::from_str(fragment).unwrap_or_else(|why| panic!("{why}:\n{fragment}"));
+    for (name, value) in fields {
+        let is_of = |list: &str| field(&schema, &format!("{list}[].{name}")).is_some();
+        match name.as_str() {
+            "issuers" | "feeds" | "routes" => {
+                let known = whole[&name].as_array_mut().unwrap();
+                value.as_array().unwrap().iter().for_each(|element| put(known, element, name == "issuers"));
+            }
+            _ if field(&schema, &name).is_some() => whole[&name] = value,
+            _ if is_of("issuers") => whole["issuers"][0][&name] = value,
+            _ if is_of("routes") => whole["routes"][0][&name] = value,
+            _ if is_of("feeds") => {
+                let feeds = whole["feeds"].as_array_mut().unwrap();
+                feeds.push(json!({ "name": "other", name: value }));
+            }
+            _ => panic!("`{name}` is no field that a fragment could begin with; is it for another program?"),
+        }
+    }
+    serde_json::to_string_pretty(&whole).unwrap()
+}
+
+/// Puts an element in the place of the one with its name, or into it, else behind them all.
+fn put(list: &mut Vec<Value>, element: &Value, into: bool) {
+    let same = |known: &&mut Value| known.get("name").is_some_and(|name| element.get("name") == Some(name));
+    match list.iter_mut().find(same) {
+        Some(Value::Object(known)) if into => known.extend(element.as_object().unwrap().clone()),
+        Some(known) => *known = element.clone(),
+        None => list.push(element.clone()),
+    }
 }
 
 #[test]
