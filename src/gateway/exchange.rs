@@ -260,7 +260,7 @@ impl Exchange {
             core.count_upstream(route, first_byte);
         }
 
-        let fingerprint = self.fingerprint.or_else(|| token.map(|token| token.fingerprint()));
+        let fingerprint = self.fingerprint.or_else(|| token.map(VerifiedToken::fingerprint));
         let endpoint = self.lane.as_ref().map(|lane| lane.endpoint());
         let upstream =
             route.filter(|_| endpoint.is_some()).and_then(|route| core.upstream(route.upstream()?));
