@@ -3,7 +3,7 @@
 //! `docs/errors.md` and `docs/configuration.md` are generated and compared elsewhere; `docs/tutorial.md` is run by
 //! `tests/tutorial/run.py`.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "this is a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is a test")]
 
 use std::collections::BTreeSet;
 use std::fs;
