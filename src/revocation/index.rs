@@ -58,6 +58,7 @@ impl Index {
     }
 
     /// An empty index that is read in the same way, to judge or gather what is not to be in force yet.
+    #[must_use]
     pub fn empty_like(&self) -> Self {
         Self::bound(Arc::clone(&self.binding), self.issuers())
     }

@@ -257,7 +257,7 @@ fn what_was_told_and_cannot_be_read_is_put_aside_and_never_overwritten() {
         let (restored, known) = case.writer(true).load();
         (restored.unwrap_err().to_string(), known)
     };
-    let rows: [&dyn Fn(&Case) -> (String, String); 2] = [&with_another_key, &damaged];
+    let rows: [fn(&Case) -> (String, String); 2] = [with_another_key, damaged];
     for spoil in rows {
         let case = Case::new();
         let mut writer = case.writer(true);
