@@ -134,9 +134,9 @@ async fn the_golden_log_is_read_and_one_of_a_later_version_is_refused_and_kept()
     // Whole, and torn at its end: it is not for this version to mend it.
     let header = GOLDEN.lines().next().unwrap().split_once(' ').unwrap().1.replace(":1,", ":2,");
     let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &[&[0; 8], header.as_bytes()].concat());
-    let sum: String = sum.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let sum = u64::from_be_bytes(*sum.as_ref().first_chunk().unwrap());
     for end in ["", "torn"] {
-        let later = format!("{sum} {header}\n{end}");
+        let later = format!("{sum:016x} {header}\n{end}");
         std::fs::write(&log, &later).unwrap();
         let refused = format!("{:#}", try_server(data.path(), None, None).await.unwrap_err());
         assert!(refused.contains("format 2, this one reads 1"), "{refused}");

@@ -245,6 +245,8 @@ fn what_was_told_outlives_a_change_of_issuers_and_leeway() {
 
 #[test]
 fn what_was_told_and_cannot_be_read_is_put_aside_and_never_overwritten() {
+    type Spoil = fn(&Case) -> (String, String);
+
     let with_another_key = |case: &Case| {
         let index = Index::new(FactHasher::random(), [ISSUER.to_owned()], Duration::ZERO, 1000);
         (case.durable(&index).load(&index).unwrap_err().to_string(), known(&index))
@@ -257,7 +259,7 @@ fn what_was_told_and_cannot_be_read_is_put_aside_and_never_overwritten() {
         let (restored, known) = case.writer(true).load();
         (restored.unwrap_err().to_string(), known)
     };
-    let rows: [fn(&Case) -> (String, String); 2] = [with_another_key, damaged];
+    let rows: [Spoil; 2] = [with_another_key, damaged];
     for spoil in rows {
         let case = Case::new();
         let mut writer = case.writer(true);
