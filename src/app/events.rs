@@ -15,7 +15,9 @@ use crate::config::settings::{self, Arrival, EventFeed, FeedIndex, SetPoll};
 use crate::events::{EventRules, Inbox};
 use crate::feeds::events::{EventReceiver, EventStats, PollClient, PollSettings, StatementKind, Statements};
 use crate::feeds::fetch::{FetchSettings, TrustAnchors};
-use crate::feeds::revocation::{Currency, DEFAULT_MAX_ENTRIES, FeedWriter, RevocationFeed, ToldFeedSettings};
+use crate::feeds::revocation::{
+    Currency, DEFAULT_MAX_ENTRIES, FeedWriter, RevocationFeed, Told, ToldFeedSettings,
+};
 use crate::keys::KeySource;
 use crate::revocation::RevocationEngine;
 use crate::telemetry::metrics::{Metrics, Registration};
@@ -32,7 +34,7 @@ pub fn write_behind(
     inbox
 }
 
-/// Starts the task of a feed that a provider tells.
+/// Starts the task of a feed that a provider tells. What the feed of this name was told before, it knows.
 pub async fn start(
     config: &Config,
     place: FeedIndex,
@@ -40,28 +42,30 @@ pub async fn start(
     source: &EventFeed,
     ground: &Ground,
     keys: &[Arc<KeySource>],
+    before: Option<&Told>,
 ) -> Result<FeedTask> {
     let issuer = config.issuers.get(source.signed_by.0).context("its issuer does not exist")?;
     let keys = keys.get(source.signed_by.0).cloned().context("its issuer has no keys")?;
-    let (issuers, leeway) = feeds::bound(config, place);
-    let told = ToldFeedSettings {
+    let settings = ToldFeedSettings {
         name: feed.name.clone(),
         origin: format!("{} by {}", kind_name(&source.arrival), issuer.issuer),
-        issuers,
-        leeway,
+        issuers: feeds::bound(config, place).0,
+        // What is known is not to depend on what may be configured differently tomorrow.
+        leeway: settings::Issuer::MOST_LEEWAY,
         max_entries: DEFAULT_MAX_ENTRIES,
         state_dir: ground.state_dir.clone(),
-        currency: match source.arrival {
-            Arrival::SetPush { heartbeat: true, .. } | Arrival::SetPoll(_) => Currency::WhenHeard,
-            Arrival::SetPush { .. } | Arrival::BackchannelLogout { .. } => Currency::Always,
-        },
+    };
+    let told = told(settings, ground, before).await;
+    let currency = match source.arrival {
+        Arrival::SetPush { heartbeat: true, .. } => Currency::WhenTold,
+        Arrival::SetPoll(_) => Currency::WhenAsked,
+        Arrival::SetPush { .. } | Arrival::BackchannelLogout { .. } => Currency::Always,
     };
     let engine = match source.write_to.and_then(|place| config.feeds.get(place.0)) {
         Some(shared) => engines::writable(shared, &ground.clock)?,
         None => None,
     };
-    let writer = FeedWriter::told(told, engine, ground.hasher.clone(), ground.clock.clone()).await;
-    let (state, counts) = (Arc::clone(writer.state()), writer.stats().unwrap_or_default());
+    let writer = FeedWriter::told(told.clone(), currency, engine, ground.clock.clone()).await;
     let statements = statements(feed, source, issuer, keys, &ground.clock);
     let event_stats = Some(statements.stats());
     let (inbox, mail) = Inbox::new();
@@ -69,20 +73,42 @@ pub async fn start(
     task.spawn(EventReceiver::new(mail, writer, Some(statements)).run());
     // What is polled is acknowledged, and then is nobody else's.
     if let (Arrival::SetPoll(poll), Purpose::Serve) = (&source.arrival, ground.purpose) {
-        let client =
-            PollClient::new(poll_settings(poll), inbox.clone(), Arc::clone(&state), ground.clock.clone())?;
+        let client = PollClient::new(poll_settings(poll), inbox.clone(), told.clone(), ground.clock.clone())?;
         task.spawn(client.run());
     }
     Ok(FeedTask {
         identity: FeedTask::identity(config, place.0),
-        state,
+        state: Arc::clone(told.state()),
         inbox: Some(inbox),
         engine: None,
-        stats: counts,
+        stats: Arc::clone(told.stats()),
+        told: Some(told),
         event_stats,
         registrations: OnceLock::new(),
         _task: task,
     })
+}
+
+/// What the feed knew under the configuration before, or else before the restart.
+async fn told(settings: ToldFeedSettings, ground: &Ground, before: Option<&Told>) -> Told {
+    match before {
+        Some(before) if before.origin() == settings.origin => {
+            before.state().index().also_speak_for(&settings.issuers);
+            before.clone()
+        }
+        other => {
+            if let Some(other) = other {
+                let (feed, was) = (&settings.name, other.origin());
+                tracing::warn!(
+                    feed,
+                    was,
+                    "the feed {feed} is told by another now: what it was told before is no longer in force; keep the \
+                     old feed beside it, under its name, until its tokens have expired"
+                );
+            }
+            Told::restore(settings, ground.hasher.clone(), ground.clock.clone()).await
+        }
+    }
 }
 
 fn kind_name(arrival: &Arrival) -> &'static str {

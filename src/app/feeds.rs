@@ -16,7 +16,7 @@ use crate::events::Inbox;
 use crate::feeds::events::EventStats;
 use crate::feeds::revocation::{
     DEFAULT_INTERVAL, DEFAULT_MAX_BYTES, DEFAULT_MAX_ENTRIES, RevocationFeed, RevocationFeedSettings,
-    RevocationFeedStats, RevocationSource, SignedSettings,
+    RevocationFeedStats, RevocationSource, SignedSettings, Told,
 };
 use crate::keys::KeySource;
 use crate::revocation::{FeedState, Freshness, RevocationEngine};
@@ -33,6 +33,8 @@ pub struct FeedTask {
     pub inbox: Option<Inbox>,
     /// What they are kept in; `None` for a feed that is told.
     pub engine: Option<Arc<dyn RevocationEngine>>,
+    /// What it was told and nobody else knows; `None` for a feed that asks its source.
+    pub(super) told: Option<Told>,
     pub(super) stats: Arc<RevocationFeedStats>,
     pub(super) event_stats: Option<Arc<EventStats>>,
     pub(super) registrations: OnceLock<Vec<Registration>>,
@@ -61,12 +63,13 @@ impl FeedTask {
     }
 
     /// Restores the feed at this place in the configuration from its copy on disk and starts its task. `keys` are those
-    /// of the issuers, at their places.
+    /// of the issuers, at their places; `before` has the feeds of the configuration before.
     pub async fn start(
         config: &Config,
         place: usize,
         ground: &Ground,
         keys: &[Arc<KeySource>],
+        before: &[Arc<Self>],
     ) -> Result<Self> {
         let place = FeedIndex(place);
         let feed = config.feeds.get(place.0).context("no such feed")?;
@@ -88,7 +91,11 @@ impl FeedTask {
                 let source = RevocationSource::Nats { nats: Box::new(nats.clone()), bucket: bucket.clone() };
                 Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground).await
             }
-            FeedSource::Events(source) => events::start(config, place, feed, source, ground, keys).await,
+            FeedSource::Events(source) => {
+                let before = before.iter().find(|task| task.state.name() == feed.name);
+                let before = before.and_then(|task| task.told.as_ref());
+                events::start(config, place, feed, source, ground, keys, before).await
+            }
         }
     }
 
@@ -122,6 +129,7 @@ impl FeedTask {
             state,
             inbox,
             engine,
+            told: None,
             stats: counts,
             event_stats: None,
             registrations: OnceLock::new(),

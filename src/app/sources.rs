@@ -129,7 +129,7 @@ impl Sources {
             next.feeds.push(match running {
                 Some(running) => Arc::clone(running),
                 None => Arc::new(
-                    FeedTask::start(config, place, ground, &keys)
+                    FeedTask::start(config, place, ground, &keys, &self.feeds)
                         .await
                         .with_context(|| format!("feed {}", feed.name))?,
                 ),
@@ -434,7 +434,7 @@ fn register_keys(task: &KeyTask, metrics: &Metrics, clock: &Clock) -> Vec<Regist
         metrics.register_counter(name, help, &labels, move || read(&stats))
     };
     let (source, due) = (Arc::clone(&task.source), Arc::clone(&task.stats));
-    let (clock, due_clock) = (clock.clone(), clock.clone());
+    let (aged, clock, due_clock) = (Arc::clone(&task.source), clock.clone(), clock.clone());
     let mut registrations = vec![
         count("keys_refreshes", "Refreshes of an issuer's keys that succeeded.", |stats| {
             stats.refreshes_ok.load(Ordering::Relaxed)
@@ -455,9 +455,9 @@ fn register_keys(task: &KeyTask, metrics: &Metrics, clock: &Clock) -> Vec<Regist
         }),
         metrics.register_gauge(
             "keys_age_seconds",
-            "Time since an issuer's keys were last confirmed; absent before the first time.",
+            "Time since an issuer's keys were last confirmed, before a restart too; absent before the first time.",
             &labels,
-            move || stats.last_success().map_or(f64::NAN, |last| last.until(clock.monotonic()).as_secs_f64()),
+            move || aged.age(clock.monotonic()).map_or(f64::NAN, |age| age.as_secs_f64()),
         ),
         metrics.register_gauge(
             "keys_next_refresh_seconds",

@@ -306,8 +306,8 @@ async fn end_streams(gateway: &Gateway) {
         tokio::time::sleep(SWEEP).await;
         let core = gateway.core();
         for stream in core.long_lived.sweep(core.authenticator.revocation(), &core.clock) {
-            let clock = core.clock.clone();
-            tokio::task::spawn_local(async move { stream.confirm(&clock).await });
+            let (verifier, clock) = (core.authenticator.verifier(), core.clock.clone());
+            tokio::task::spawn_local(async move { stream.confirm(verifier.issuers(), &clock).await });
         }
     }
 }

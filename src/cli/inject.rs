@@ -59,3 +59,72 @@ fn unpacked(document: Value) -> Vec<Value> {
         document => vec![document],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    const MANIFEST: &str = r#"
+apiVersion: v1
+kind: List
+items:
+  - apiVersion: apps/v1
+    kind: Deployment
+    metadata: { name: orders, annotations: { note: "yes", lines: "one\ntwo\n" } }
+    spec:
+      template:
+        metadata: { labels: { app: orders } }
+        spec:
+          terminationGracePeriodSeconds: 10
+          containers:
+            - name: orders
+              image: orders
+              args: [serve]
+              env:
+              ports: [{ name: http, containerPort: 8080 }, { name: voice, containerPort: 5060, protocol: UDP }]
+              startupProbe: { tcpSocket: { port: http }, periodSeconds: 2 }
+              readinessProbe: { httpGet: { path: /ready, port: http } }
+              livenessProbe: { grpc: { port: 9090 } }
+  - apiVersion: v1
+    kind: Service
+    metadata: { name: orders }
+    spec: { selector: { app: orders }, ports: [{ port: 80, targetPort: http }] }
+"#;
+
+    /// What is printed for a file of this text.
+    fn printed(text: &str, lock: &[&str]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("manifest.yaml");
+        std::fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        let fixed = ["inject", "--file", file, "--app-port", "8080", "--tls-secret", "tls"];
+        let line = [&fixed[..], lock].concat();
+        let mut out = Vec::new();
+        run(Line::parse_from(line).options, &mut out, &mut io::sink()).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn twice_is_once_to_the_byte() {
+        let locks: [&[&str]; 5] = [
+            &["--lock", "loopback", "--bind-env", "HOST=127.0.0.1"],
+            &["--lock", "loopback", "--bind-arg", "--host=127.0.0.1"],
+            &["--lock", "nftables", "--nft-image", "nft"],
+            &["--lock", "network-policy"],
+            &["--insecure-leave-open"],
+        ];
+        for lock in locks {
+            let once = printed(MANIFEST, lock);
+            assert!(once.contains("name: valgate"), "{once}");
+            assert_eq!(printed(&once, lock), once, "{lock:?}");
+        }
+    }
+}

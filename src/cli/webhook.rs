@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::settings::{CertifiedKey, Tls, TlsVersion};
 use crate::inject;
-use crate::listener;
+use crate::listener::{self, TlsError};
 use crate::telemetry::logging::{self, LogFormat};
 
 /// Where the webhook listens.
@@ -33,18 +33,10 @@ pub struct Options {
 /// Serves until SIGTERM or SIGINT.
 pub fn run(options: &Options) -> Result<()> {
     logging::init("info", LogFormat::Text).context("cannot set up logging")?;
-    let tls = Tls {
-        certificates: vec![CertifiedKey {
-            certificate: options.certificate.clone(),
-            private_key: options.private_key.clone(),
-        }],
-        min_version: TlsVersion::Tls12,
-        client_certificates: None,
-        hsts: None,
-    };
+    let tls = tls(options.certificate.clone(), options.private_key.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let current = Arc::new(ArcSwap::new(listener::server_config(&tls)?));
+        let current = Arc::new(ArcSwap::new(certificates(&tls)?));
         let socket = TcpListener::bind(options.address)
             .await
             .with_context(|| format!("cannot listen on {}", options.address))?;
@@ -59,11 +51,27 @@ pub fn run(options: &Options) -> Result<()> {
     })
 }
 
+fn tls(certificate: PathBuf, private_key: PathBuf) -> Tls {
+    Tls {
+        certificates: vec![CertifiedKey { certificate, private_key }],
+        min_version: TlsVersion::Tls12,
+        client_certificates: None,
+        hsts: None,
+    }
+}
+
+/// HTTP/1.1 is all that an API server speaks to webhooks.
+fn certificates(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = listener::server_config(tls)?;
+    Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// Reads the certificate again, every minute: cert-manager and its like replace the file and tell nobody.
 async fn renew(tls: &Tls, current: &ArcSwap<ServerConfig>) -> std::convert::Infallible {
     loop {
         tokio::time::sleep(RENEWAL).await;
-        match listener::server_config(tls) {
+        match certificates(tls) {
             Ok(config) => current.store(config),
             Err(error) => {
                 tracing::warn!(%error, "the renewed certificate cannot be used; the former one serves on");
@@ -73,3 +81,82 @@ async fn renew(tls: &Tls, current: &ArcSwap<ServerConfig>) -> std::convert::Infa
 }
 
 const RENEWAL: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rustls::RootCertStore;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use tempfile::TempDir;
+    use tokio::time::sleep;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    /// What a client sees: the certificate, and the protocol chosen.
+    async fn seen(config: Arc<ServerConfig>, trusted: &[&CertificateDer<'static>]) -> (Vec<u8>, Vec<u8>) {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        for certificate in trusted {
+            roots.add((*certificate).clone()).unwrap();
+        }
+        let mut client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let (near, far) = tokio::io::duplex(16 * 1024);
+        let name = ServerName::try_from("localhost").unwrap();
+        let connecting = TlsConnector::from(Arc::new(client)).connect(name, near);
+        let (accepted, connected) = tokio::join!(TlsAcceptor::from(config).accept(far), connecting);
+        let _server = accepted.unwrap();
+        let connected = connected.unwrap();
+        let (_, session) = connected.get_ref();
+        let certificate = session.peer_certificates().unwrap()[0].to_vec();
+        (certificate, session.alpn_protocol().unwrap().to_vec())
+    }
+
+    fn write_certificate(folder: &Path) -> CertificateDer<'static> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(folder.join("tls.crt"), made.cert.pem()).unwrap();
+        std::fs::write(folder.join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+        made.cert.der().clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewed_certificate_is_served_and_a_broken_one_is_not() {
+        let folder = TempDir::new().unwrap();
+        let first = write_certificate(folder.path());
+        let tls = tls(folder.path().join("tls.crt"), folder.path().join("tls.key"));
+        let current = ArcSwap::new(certificates(&tls).unwrap());
+        let mut renewal = std::pin::pin!(renew(&tls, &current));
+        let mut pass = async |time: Duration| {
+            tokio::select! {
+                never = renewal.as_mut() => match never {},
+                () = sleep(time) => {}
+            }
+        };
+
+        let second = write_certificate(folder.path());
+        let trusted = [&first, &second];
+        pass(RENEWAL / 2).await;
+        assert_eq!(seen(current.load_full(), &trusted).await, (first.to_vec(), b"http/1.1".to_vec()));
+        pass(RENEWAL).await;
+        assert_eq!(seen(current.load_full(), &trusted).await.0, second.to_vec());
+
+        // Half of a replacement: the new certificate with the former key.
+        let former_key = std::fs::read(folder.path().join("tls.key")).unwrap();
+        let third = write_certificate(folder.path());
+        let key = std::fs::read(folder.path().join("tls.key")).unwrap();
+        std::fs::write(folder.path().join("tls.key"), former_key).unwrap();
+        pass(RENEWAL).await;
+        let trusted = [&second, &third];
+        assert_eq!(seen(current.load_full(), &trusted).await.0, second.to_vec());
+
+        std::fs::write(folder.path().join("tls.key"), key).unwrap();
+        pass(RENEWAL).await;
+        assert_eq!(seen(current.load_full(), &trusted).await.0, third.to_vec());
+    }
+}

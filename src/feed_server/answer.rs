@@ -183,15 +183,19 @@ fn put(state: &State, lines: Vec<Line>) -> io::Result<Option<(Written, String)>>
     let now = state.clock.wall();
     let mut kept = state.kept();
     let Kept { book, log, swept_at } = &mut *kept;
-    let is_full = |book: &Book| book.live().saturating_add(lines.len()) > state.max_entries;
-    if swept_at.plus(SWEEP) <= now || is_full(book) {
+    let is_full = |book: &Book| {
+        let more = book.additions(&lines);
+        more > 0 && book.live().saturating_add(more) > state.max_entries
+    };
+    let is_due = swept_at.plus(SWEEP) <= now;
+    if is_due {
         *swept_at = now;
-        if book.is_mostly_over(now) {
-            book.forget(now);
-            log.rewrite(book, now)?;
-        }
     }
-    if is_full(book) && lines.iter().any(|line| !line.is_lift()) {
+    if (is_due && book.is_mostly_over(now)) || (is_full(book) && book.may_be_over(now)) {
+        book.forget(now);
+        log.rewrite(book, now)?;
+    }
+    if is_full(book) {
         return Ok(None);
     }
     let first = book.last() + 1;

@@ -3,7 +3,7 @@
 //! Changes that nobody needs any more are dropped together; a gateway that was behind then gets a snapshot. Knows
 //! nothing of disks and HTTP.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::line::Line;
 use crate::clock::UnixSeconds;
@@ -20,6 +20,8 @@ pub(super) struct Book {
     /// The numbers of the revocations that are in force.
     in_force: HashMap<Fact, Vec<u64>>,
     live: usize,
+    /// Before this, none that is in force is over; `None` if none ever will be.
+    first_end: Option<UnixSeconds>,
 }
 
 /// What a write came to.
@@ -32,7 +34,8 @@ pub(super) struct Written {
 impl Book {
     /// An empty book whose next change has the number after `floor`.
     pub(super) fn new(epoch: String, floor: u64) -> Self {
-        Self { epoch, floor, last: floor, changes: BTreeMap::new(), in_force: HashMap::new(), live: 0 }
+        let (changes, in_force) = Default::default();
+        Self { epoch, floor, last: floor, changes, in_force, live: 0, first_end: None }
     }
 
     pub(super) fn epoch(&self) -> &str {
@@ -47,6 +50,21 @@ impl Book {
     /// How many revocations are in force.
     pub(super) fn live(&self) -> usize {
         self.live
+    }
+
+    /// How many more revocations would be in force with these changes, at the most.
+    pub(super) fn additions(&self, lines: &[Line]) -> usize {
+        let is_known = |line: &&Line| {
+            let numbers = self.in_force.get(&line.fact).map(Vec::as_slice).unwrap_or_default();
+            numbers.iter().filter_map(|number| self.changes.get(number)).any(|other| other.is_like(line))
+        };
+        let new = lines.iter().filter(|line| !line.is_lift() && !is_known(line));
+        new.map(|line| (&line.fact, line.is_cutoff())).collect::<HashSet<_>>().len()
+    }
+
+    /// Whether [`Self::forget`] may drop one that counts as in force. Costs a comparison.
+    pub(super) fn may_be_over(&self, now: UnixSeconds) -> bool {
+        self.first_end.is_some_and(|end| end < now)
     }
 
     /// The change that remains of this one beside what is in force; `None` if it would change nothing.
@@ -79,6 +97,7 @@ impl Book {
             known.push(number);
             written.revoked = 1;
             self.live += 1;
+            self.first_end = self.first_end.into_iter().chain(line.end()).min();
         }
         self.changes.insert(number, line);
         written
@@ -112,6 +131,7 @@ impl Book {
         self.changes = BTreeMap::new();
         self.in_force = HashMap::new();
         self.live = 0;
+        self.first_end = None;
         self.floor = self.last;
         for (number, line) in kept {
             self.add(number, line);

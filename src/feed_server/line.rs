@@ -34,6 +34,11 @@ impl Line {
         Ok(Self { fact, change, text })
     }
 
+    /// Whether it revokes what was issued before some time only.
+    pub(super) fn is_cutoff(&self) -> bool {
+        matches!(&self.change, Change::Revoke(entry) if entry.before.is_some())
+    }
+
     /// Whether both revoke by cut-off, or both without: then one says what the two say.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         match (&self.change, &other.change) {
@@ -58,9 +63,14 @@ impl Line {
 
     /// Whether no gateway needs it any more. Gateways keep entries for a leeway after their end, and clocks differ.
     pub(super) fn is_over(&self, now: UnixSeconds) -> bool {
+        self.end().is_some_and(|end| end < now)
+    }
+
+    /// After this it [is over](Self::is_over).
+    pub(super) fn end(&self) -> Option<UnixSeconds> {
         match &self.change {
-            Change::Revoke(entry) => entry.expires.is_some_and(|expires| expires.plus(GRACE) < now),
-            Change::Lift { .. } => false,
+            Change::Revoke(entry) => entry.expires.map(|expires| expires.plus(GRACE)),
+            Change::Lift { .. } => None,
         }
     }
 }

@@ -164,8 +164,12 @@ fn read(file: &File) -> io::Result<(Book, Chain, u64)> {
         match &mut book {
             None => {
                 let header: Header = serde_json::from_str(text).map_err(|_| damaged("not a header"))?;
-                if header.valgate_feed != 1 {
-                    return Err(damaged("it is of a later version"));
+                if header.valgate_feed != VERSION {
+                    return Err(io::Error::other(format!(
+                        "it was written by another version of valgate (format {}, this one reads {VERSION}); start \
+                         that version. Nothing was changed",
+                        header.valgate_feed
+                    )));
                 }
                 book = Some(Book::new(header.epoch, header.floor));
             }
@@ -182,7 +186,7 @@ fn read(file: &File) -> io::Result<(Book, Chain, u64)> {
 fn write_whole(path: &Path, book: &Book, now: UnixSeconds) -> io::Result<(File, Chain)> {
     let temporary = path.with_extension("new");
     let mut writer = BufWriter::new(private().write(true).create(true).truncate(true).open(&temporary)?);
-    let header = Header { valgate_feed: 1, epoch: book.epoch().to_owned(), floor: book.last() };
+    let header = Header { valgate_feed: VERSION, epoch: book.epoch().to_owned(), floor: book.last() };
     let mut chain = Chain::default().write(&mut writer, &serde_json::to_string(&header)?)?;
     for (number, line) in book.in_force(now) {
         chain = chain.write(&mut writer, &format!("{number} {}", line.text))?;
@@ -195,6 +199,9 @@ fn write_whole(path: &Path, book: &Book, now: UnixSeconds) -> io::Result<(File, 
     }
     Ok((file, chain))
 }
+
+/// Of the format.
+const VERSION: u64 = 1;
 
 /// Numbers go on where no earlier log of this feed can have come to, so that none is given twice, and a signed answer
 /// from before never looks newer.

@@ -62,6 +62,11 @@ impl Authenticator {
         Self { verifier, revocation, verdicts: Rc::clone(&self.verdicts), clock: self.clock.clone() }
     }
 
+    /// How tokens are verified.
+    pub fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.verifier)
+    }
+
     /// How verified tokens are checked.
     pub fn revocation(&self) -> &RevocationPolicies {
         &self.revocation

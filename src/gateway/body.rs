@@ -42,6 +42,8 @@ enum Source {
     Full(Option<Bytes>),
     /// A gRPC message and the trailers that end it.
     Message(Option<Bytes>, Option<HeaderMap>),
+    /// The upstream broke off, and the client is to be told next.
+    Failed(Option<BodyError>),
 }
 
 impl ResponseBody {
@@ -61,7 +63,7 @@ impl ResponseBody {
     pub(super) fn said(&self) -> &[u8] {
         match &self.source {
             Source::Full(Some(bytes)) | Source::Message(Some(bytes), _) => bytes,
-            Source::Full(None) | Source::Message(None, _) | Source::Upstream(_) => &[],
+            Source::Full(None) | Source::Message(None, _) | Source::Upstream(_) | Source::Failed(_) => &[],
         }
     }
 
@@ -104,14 +106,21 @@ impl ResponseBody {
             return Poll::Ready(Some(self.cut(ending)));
         }
         let Source::Upstream(body) = &mut self.source else { return Poll::Ready(None) };
-        let frame = Pin::new(body).poll_frame(context);
+        let frame = Pin::new(body).poll_frame(context).map_err(BodyError::from);
+        if let Poll::Ready(Some(Err(error))) = frame {
+            // hyper sends what it has when the body has nothing yet, and none of it when the body fails at once. A client
+            // that gets no byte may well ask again.
+            self.source = Source::Failed(Some(error));
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if frame.is_pending() && self.watched.is_none() {
             self.watched = self.exchange.as_ref().and_then(|exchange| exchange.watch());
             if let Some(stream) = &self.watched {
                 stream.poll_ended(context.waker());
             }
         }
-        frame.map_err(BodyError::from)
+        frame
     }
 
     fn finish(&mut self) {
@@ -136,6 +145,7 @@ impl Body for ResponseBody {
                 Some(bytes) => Some(Ok(Frame::data(bytes))),
                 None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
             },
+            Source::Failed(error) => error.take().map(Err),
             Source::Upstream(_) => ready!(this.poll_upstream(context)),
         };
         match (&frame, &mut this.exchange) {
@@ -160,6 +170,7 @@ impl Body for ResponseBody {
             Source::Full(bytes) => bytes.is_none(),
             Source::Message(bytes, trailers) => bytes.is_none() && trailers.is_none(),
             Source::Upstream(body) => body.is_end_stream(),
+            Source::Failed(error) => error.is_none(),
         }
     }
 
@@ -169,6 +180,7 @@ impl Body for ResponseBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Source::Upstream(body) => body.size_hint(),
+            Source::Failed(_) => SizeHint::default(),
         }
     }
 }

@@ -33,6 +33,7 @@ use crate::upstream::{BodyProgress, Lane};
 
 /// What is known of one request so far. Dropped without a word of how it ended, it counts as left by its client.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "four facts that have nothing to do with each other")]
 pub struct Exchange {
     core: Rc<Core>,
     started: Monotonic,
@@ -44,6 +45,8 @@ pub struct Exchange {
     version: Version,
     /// The guard refused the request; what is at hand only stands in for it.
     is_stand_in: bool,
+    /// The connection cannot go on behind the request's body unless somebody wants all of it.
+    pub ends_with_body: bool,
     /// The id that the client, the API and the log see.
     pub request_id: RequestId,
     /// The W3C trace context that is passed on.
@@ -106,6 +109,7 @@ impl Exchange {
             host: headers.get(http::header::HOST).cloned(),
             version: request.version(),
             is_stand_in: inbound.violation().is_some(),
+            ends_with_body: false,
             request_id,
             trace,
             certificate: peer.tls.as_ref().and_then(|tls| tls.certificate.clone()),
@@ -131,6 +135,11 @@ impl Exchange {
             recording,
             is_written: false,
         }
+    }
+
+    /// Whether the connection may end behind a response that begins now, so that it has to say so (RFC 9112 section 9.6).
+    pub(super) fn ends_connection(&self) -> bool {
+        self.ends_with_body && !self.body.as_ref().is_some_and(|body| body.is_finished())
     }
 
     /// Notes which token was refused, and why if refusals are kept.

@@ -32,7 +32,7 @@ pub async fn read(core: &Core, ask: Request<Incoming>) -> Result<Description, Re
         return Err(Reason::NoRoute.into());
     }
     let limits = BodyLimits { max_bytes: Some(MAX_BYTES), idle: core.limits.body_idle };
-    let (body, progress) = RequestBody::new(ClientBody::of_connection(incoming), limits, Vec::new());
+    let (body, progress) = RequestBody::new(ClientBody::new(incoming, false), limits, Vec::new());
     let body = tokio::time::timeout(core.limits.body_idle, body.collect()).await;
     let Ok(body) = body else { return Err(Reason::BodyTimeout.into()) };
     let body = body.map_err(|_| progress.failure().unwrap_or(Reason::ClientClosed))?.to_bytes();

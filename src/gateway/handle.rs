@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, HeaderName, LOCATION, ORIGIN, STRICT_TRANSPORT_SECURITY};
+use http::header::{CACHE_CONTROL, CONNECTION, HeaderName, LOCATION, ORIGIN, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -60,9 +60,11 @@ impl Gateway {
         let form = Form::of(request.headers());
         let origin = sole(request.headers(), &ORIGIN);
         let mut exchange = Box::new(Exchange::begin(&core, peer, &request, &inbound));
-        let outcome = match inbound.violation() {
-            Some(rejection) => Err(rejection),
-            None => serve(&core, peer, inbound.body_of(request), &inbound, &mut exchange).await,
+        let outcome = if let Some(rejection) = inbound.violation() {
+            Err(rejection)
+        } else {
+            let request = with_body(request, &inbound, &mut exchange);
+            serve(&core, peer, request, &inbound, &mut exchange).await
         };
         match outcome.map_err(|rejection| inbound.blame(rejection)) {
             Ok(Served { mut response, websocket: Some(ends) }) => {
@@ -101,10 +103,10 @@ impl Gateway {
             return self.handle(peer, request, inbound).await;
         }
         let form = Form::of(request.headers());
-        let exchange = Box::new(Exchange::begin(&core, peer, &request, &inbound));
+        let mut exchange = Box::new(Exchange::begin(&core, peer, &request, &inbound));
         let outcome = match inbound.violation() {
             Some(rejection) => Err(rejection),
-            None => CleanRequest::sanitize(inbound.body_of(request), core.limits)
+            None => CleanRequest::sanitize(with_body(request, &inbound, &mut exchange), core.limits)
                 .and_then(|clean| to_https(&clean, port)),
         };
         answer(&core, peer, form, outcome, exchange)
@@ -115,6 +117,16 @@ impl Gateway {
 fn sole(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none()).cloned()
+}
+
+/// The request with what becomes of its body if nobody wants it.
+fn with_body(
+    request: Box<Request<Incoming>>,
+    inbound: &Inbound,
+    exchange: &mut Exchange,
+) -> Box<Request<ClientBody>> {
+    exchange.ends_with_body = inbound.ends_with_body_of(&request);
+    Box::new((*request).map(|incoming| ClientBody::new(incoming, !exchange.ends_with_body)))
 }
 
 fn answer(
@@ -143,6 +155,9 @@ fn answer(
     };
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, exchange.request_id.header_value());
+    if exchange.ends_connection() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(sharing) = &exchange.sharing {
         sharing.tell(headers, is_of_api);
     }

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::catalogue::Reason;
 use crate::clock::{Clock, Monotonic};
 use crate::revocation::{LiveToken, RevocationPolicies};
+use crate::token::Issuers;
 
 /// How often the long-lived responses are looked at: a revocation ends them well within a second.
 pub const SWEEP: Duration = Duration::from_millis(200);
@@ -112,11 +113,11 @@ impl Stream {
         }
     }
 
-    /// Asks the issuer again, and ends the response if it no longer stands behind the token. While it cannot be asked,
-    /// what was let in stays, as with a feed.
-    pub async fn confirm(&self, clock: &Clock) {
+    /// Asks the issuer again, which is one of these today, and ends the response if it no longer stands behind the
+    /// token. While it cannot be asked, what was let in stays, as with a feed.
+    pub async fn confirm(&self, issuers: &Issuers, clock: &Clock) {
         let soon = |clock: &Clock| Monotonic(clock.monotonic().0.saturating_add(ASK_AGAIN));
-        match self.token.confirm().await {
+        match self.token.confirm(issuers).await {
             Ok(Some(until)) => self.ask_at.set(Some(until.max(soon(clock)))),
             Ok(None) => self.end(Ending::Revoked),
             Err(_) => self.ask_at.set(Some(soon(clock))),

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use super::activity::Activity;
 use crate::catalogue::Reason;
 use crate::certificate::ClientCertificate;
 use crate::http1::{Turn, Violation};
 use crate::rejection::Rejection;
-use crate::upstream::ClientBody;
+use crate::upstream::is_read_on;
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -110,10 +110,9 @@ impl Inbound {
         }
     }
 
-    /// The request with what becomes of its body if nobody wants it.
-    pub(super) fn body_of(&self, request: Box<Request<Incoming>>) -> Box<Request<ClientBody>> {
-        let body = if self.is_http1() { ClientBody::of_connection } else { ClientBody::of_stream };
-        Box::new((*request).map(body))
+    /// Whether the connection cannot go on behind this request's body unless somebody wants the whole of it.
+    pub(super) fn ends_with_body_of(&self, request: &Request<Incoming>) -> bool {
+        self.is_http1() && !request.body().is_end_stream() && !is_read_on(request)
     }
 
     /// Whether it has its connection for itself.

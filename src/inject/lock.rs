@@ -1,37 +1,40 @@
 //! Closes the application's own port to everyone but the gateway in the same pod.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
 use super::Mistake;
+use super::network_policy::Closing;
 use super::pod::LOCK;
-use super::settings::{Bind, Lock, Settings};
-use super::workload::{Workload, declared_ports, name_of};
+use super::settings::{Bind, Lock, Settings, ports_text};
+use super::workload::{Workload, list_of, name_of};
 
-/// Closes the ports as the settings say; a policy, where that is how, is added to `policies`. What is to be told.
+/// Closes the ports as the settings say; a policy, where that is how, is added to `closings`. What is to be told.
 pub fn close(
     workload: &mut Workload<'_>,
     settings: &Settings,
-    policies: &mut Vec<Value>,
+    closings: &mut Vec<Closing>,
 ) -> Result<Option<String>, Mistake> {
     let place = workload.place.clone();
     let note = match &settings.lock {
         Lock::Loopback(bind) => {
-            let container = serving(workload, settings)?;
-            bind_to_loopback(container, bind);
+            let names = move_to_loopback(workload, settings, bind)?;
             let how = match bind {
-                Bind::Environment { name, value } => format!("{name}={value} tells it to"),
-                Bind::Argument(argument) => format!("{argument} tells it to"),
+                Bind::Environment { name, value } => format!("{name}={value} says so"),
+                Bind::Argument(argument) => format!("{argument} says so"),
                 Bind::ByItself => "you say that it does so by itself".to_owned(),
             };
-            Some(format!("{place}: the application must listen on loopback only; {how}"))
+            Some(format!(
+                "{place}: the application must listen on loopback only, in {}; {how}",
+                names.join(", ")
+            ))
         }
         Lock::NetworkPolicy => {
-            policies.push(policy(workload, settings)?);
+            closings.push(Closing::of(workload, settings)?);
             Some(format!(
-                "{place}: a NetworkPolicy closes {}; see that your network plug-in enforces policies",
+                "{place}: a NetworkPolicy closes {}; see that your network plug-in enforces policies, and that no \
+                 other policy in the cluster opens what this one closes",
                 settings.ports_text()
             ))
         }
@@ -50,79 +53,59 @@ pub fn close(
     Ok(note)
 }
 
-/// The container that serves the guarded port: who declares it, or the only one.
-fn serving<'a>(
-    workload: &'a mut Workload<'_>,
+/// Tells every container that serves a guarded port. Their names.
+fn move_to_loopback(
+    workload: &mut Workload<'_>,
     settings: &Settings,
-) -> Result<&'a mut Map<String, Value>, Mistake> {
+    bind: &Bind,
+) -> Result<Vec<String>, Mistake> {
     let place = workload.place.clone();
-    let mut containers: Vec<_> = workload.containers().collect();
-    let declares = |container: &Map<String, Value>| {
-        declared_ports(container).any(|(port, _)| settings.app_ports.contains(&port))
-    };
-    let found = containers.iter().position(|container| declares(container));
-    let found = found.or((containers.len() == 1).then_some(0));
-    match found {
-        Some(found) if found < containers.len() => Ok(containers.swap_remove(found)),
-        _ => {
-            let names: Vec<_> = containers.iter().map(|container| name_of(container)).collect();
-            let what = format!(
-                "which of its containers ({}) serves {}? Declare it in that container's `ports`",
-                names.join(", "),
-                settings.ports_text()
-            );
-            Err(Mistake::new(place, what))
-        }
+    let serving = workload.serving(&settings.app_ports);
+    if !serving.unknown.is_empty() {
+        let unknown = ports_text(&serving.unknown);
+        let names: Vec<_> = workload.containers().map(|container| name_of(container).to_owned()).collect();
+        let what = format!(
+            "which of its containers ({}) serves {unknown}? Declare it in that container's `ports`",
+            names.join(", ")
+        );
+        return Err(Mistake::new(place, what));
     }
+    let mut names = Vec::new();
+    for container in serving.containers {
+        let name = name_of(container).to_owned();
+        tell(container, bind).map_err(|what| Mistake::new(format!("{place}, container {name}"), what))?;
+        names.push(name);
+    }
+    Ok(names)
 }
 
-fn bind_to_loopback(container: &mut Map<String, Value>, bind: &Bind) {
+fn tell(container: &mut Map<String, Value>, bind: &Bind) -> Result<(), String> {
     let (list, item) = match bind {
-        Bind::ByItself => return,
+        Bind::ByItself => return Ok(()),
         Bind::Environment { name, value } => ("env", json!({ "name": name, "value": value })),
-        Bind::Argument(argument) => ("args", json!(argument)),
+        Bind::Argument(argument) => {
+            if !["args", "command"].iter().any(|list| says_something(container.get(*list))) {
+                return Err(format!(
+                    "has neither `args` nor `command`: {argument} alone would replace the arguments of its image; \
+                     write those as its `args`, or use bind-env"
+                ));
+            }
+            ("args", json!(argument))
+        }
     };
-    let Some(items) = container.entry(list).or_insert_with(|| json!([])).as_array_mut() else { return };
+    let items = list_of(container, list).ok_or_else(|| format!("`{list}` is not a list"))?;
     if let Bind::Environment { name, .. } = bind {
         items.retain(|item| item.get("name").and_then(Value::as_str) != Some(name));
     }
     if !items.contains(&item) {
         items.push(item);
     }
+    Ok(())
 }
 
-/// What reaches the pod from outside reaches the gateway, its health listener, and declared ports that nobody asked
-/// to close.
-fn policy(workload: &mut Workload<'_>, settings: &Settings) -> Result<Value, Mistake> {
-    if workload.labels.is_empty() {
-        let what = "its pods have no labels by which a NetworkPolicy could select them; add one";
-        return Err(Mistake::new(&workload.place, what));
-    }
-    let mut open = BTreeSet::from([settings.port, settings.health_port]);
-    for container in workload.containers() {
-        open.extend(declared_ports(container).map(|(port, _)| port));
-    }
-    let ports: Vec<_> = open
-        .iter()
-        .filter(|port| !settings.app_ports.contains(port))
-        .map(|port| json!({ "port": port, "protocol": "TCP" }))
-        .collect();
-    let mut policy = json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": { "name": format!("{}-only-through-valgate", workload.name.trim_end_matches('-')) },
-        "spec": {
-            "podSelector": { "matchLabels": workload.labels },
-            "policyTypes": ["Ingress"],
-            "ingress": [{ "ports": ports }],
-        },
-    });
-    if let (Some(namespace), Some(metadata)) =
-        (&workload.namespace, policy.get_mut("metadata").and_then(Value::as_object_mut))
-    {
-        metadata.insert("namespace".to_owned(), json!(namespace));
-    }
-    Ok(policy)
+/// Kubernetes takes an empty list for none.
+fn says_something(words: Option<&Value>) -> bool {
+    words.and_then(Value::as_array).is_some_and(|words| !words.is_empty())
 }
 
 /// The rule stands before anything else of the pod runs, and outlives the container that set it.

@@ -7,7 +7,9 @@
 //! The one rule that everything here serves: an application with a sidecar must not be reachable without it. Who
 //! injects says how its port is closed ([`Lock`]), or says loudly that it stays open.
 
+mod end;
 mod lock;
+mod network_policy;
 mod pod;
 mod probes;
 mod serve;
@@ -53,16 +55,18 @@ pub struct Injected {
 /// documents, and points the Services that select its pods to the gateway. Other kinds pass unchanged.
 ///
 /// # Errors
-/// No workload among them; one that cannot be guarded; a probe that cannot be carried.
+/// No workload among them; one that cannot be guarded; a probe that cannot be carried; a policy that opens what is to
+/// be closed.
 pub fn inject(mut documents: Vec<Value>, settings: &Settings) -> Result<Injected, Mistake> {
     let mut notes = Vec::new();
-    let mut policies = Vec::new();
+    let mut closings = Vec::new();
     let mut found = Vec::new();
     for document in &mut documents {
         let Some(mut workload) = Workload::of(document) else { continue };
         pod::inject(&mut workload, settings)?;
         notes.push(format!("{}: the gateway is in, in front of {}", workload.place, settings.ports_text()));
-        notes.extend(lock::close(&mut workload, settings, &mut policies)?);
+        notes.extend(lock::close(&mut workload, settings, &mut closings)?);
+        notes.extend(end::prepare(&mut workload, settings));
         found.push(service::Target::of(&workload, settings));
     }
     if found.is_empty() {
@@ -74,18 +78,7 @@ pub fn inject(mut documents: Vec<Value>, settings: &Settings) -> Result<Injected
     for target in &found {
         notes.extend(service::point(&mut documents, target, settings));
     }
-    // An earlier injection's policy is the same document, made anew.
-    for policy in policies {
-        let same = |document: &&mut Value| {
-            ["/kind", "/metadata/name", "/metadata/namespace"]
-                .iter()
-                .all(|path| document.pointer(path) == policy.pointer(path))
-        };
-        match documents.iter_mut().find(same) {
-            Some(former) => *former = policy,
-            None => documents.push(policy),
-        }
-    }
+    network_policy::add(&mut documents, closings)?;
     Ok(Injected { documents, notes })
 }
 

@@ -3,11 +3,8 @@
 use serde_json::{Value, json};
 
 use super::settings::Settings;
-use super::workload::{Workload, declared_ports, name_of};
+use super::workload::{SIDECAR, Workload, declared_ports, name_of};
 use super::{Mistake, probes};
-
-/// The gateway's container. Whoever has one of this name has it from an earlier injection.
-pub const SIDECAR: &str = "valgate";
 
 /// The init container that closes the application's port.
 pub const LOCK: &str = "valgate-lock";
@@ -20,8 +17,8 @@ const STATE: &str = "valgate-state";
 
 /// Puts the gateway in, in place of an earlier one.
 pub fn inject(workload: &mut Workload<'_>, settings: &Settings) -> Result<(), Mistake> {
-    fit(workload, settings)?;
     undo(workload);
+    fit(workload, settings)?;
     let carried = probes::carry(workload, settings)?;
     let place = workload.place.clone();
     let odd = |list: &str| Mistake::new(&place, format!("`{list}` of the pod is not a list"));
@@ -33,22 +30,41 @@ pub fn inject(workload: &mut Workload<'_>, settings: &Settings) -> Result<(), Mi
 }
 
 /// What keeps a sidecar from standing in front of this application.
-fn fit(workload: &mut Workload<'_>, settings: &Settings) -> Result<(), Mistake> {
-    let place = workload.place.clone();
+fn fit(workload: &Workload<'_>, settings: &Settings) -> Result<(), Mistake> {
+    let mistake = |what: String| Err(Mistake::new(&workload.place, what));
     if workload.spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
         let what = "uses the network of its node (hostNetwork), where loopback is shared with every other process; \
             run the gateway in front of it as a Deployment of its own";
-        return Err(Mistake::new(place, what));
+        return mistake(what.to_owned());
     }
-    for container in workload.containers() {
-        let taken = [settings.port, settings.health_port];
-        if let Some((port, _)) = declared_ports(container).find(|(port, _)| taken.contains(port)) {
+    let own = [settings.port, settings.health_port];
+    if settings.port == settings.health_port {
+        let what = format!(
+            "the gateway cannot serve clients and probes at the same port {}; choose two in valgate.yaml and by \
+             --port and --health-port",
+            settings.port
+        );
+        return mistake(what);
+    }
+    // A lock would close the gateway itself.
+    if let Some(port) = settings.app_ports.iter().find(|port| own.contains(port)) {
+        let what = format!(
+            "port {port} cannot be both the application's and the gateway's; where the application has it, choose \
+             others for the gateway in valgate.yaml and by --port and --health-port"
+        );
+        return mistake(what);
+    }
+    // The gateway runs beside init containers too.
+    for container in workload.all_containers() {
+        let taken = declared_ports(container).find(|port| port.is_tcp() && own.contains(&port.number));
+        if let Some(port) = taken {
             let what = format!(
-                "container {} has port {port} already, which the gateway needs; choose others in valgate.yaml and \
-                 by --port and --health-port",
-                name_of(container)
+                "container {} has port {} already, which the gateway needs; choose others in valgate.yaml and by \
+                 --port and --health-port",
+                name_of(container),
+                port.number
             );
-            return Err(Mistake::new(place, what));
+            return mistake(what);
         }
     }
     Ok(())

@@ -6,9 +6,8 @@
 use serde_json::{Map, Value, json};
 
 use super::Mistake;
-use super::pod::SIDECAR;
 use super::settings::Settings;
-use super::workload::{Workload, name_of, resolve_port};
+use super::workload::{SIDECAR, Workload, name_of, resolve_port};
 
 /// Where the kubelet's questions stand in a container, and what they are called in paths.
 const QUESTIONS: [(&[&str], &str); 5] = [
@@ -27,10 +26,7 @@ pub fn carry(workload: &mut Workload<'_>, settings: &Settings) -> Result<Vec<Str
         let name = name_of(container).to_owned();
         for (path, question) in QUESTIONS {
             let place = || format!("{place}, container {name}, {}", path.join("."));
-            let Some(Asked { port, target }) = asked(container, path, &place)? else { continue };
-            if !settings.app_ports.contains(&port) {
-                continue;
-            }
+            let Some(target) = asked(container, path, &settings.app_ports, &place)? else { continue };
             let own_path = format!("/probes/{name}/{question}");
             let Some(probe) = at(container, path) else { continue };
             let mut http = probe.get("httpGet").and_then(Value::as_object).cloned().unwrap_or_default();
@@ -69,20 +65,19 @@ pub fn restore(workload: &mut Workload<'_>) {
     }
 }
 
-/// What a probe asks.
-struct Asked {
-    port: u16,
-    target: String,
-}
-
+/// What a probe asks of a guarded port.
 fn asked(
     container: &Map<String, Value>,
     path: &[&str],
+    guarded: &[u16],
     place: &dyn Fn() -> String,
-) -> Result<Option<Asked>, Mistake> {
+) -> Result<Option<String>, Mistake> {
     let probe = path.iter().try_fold(container, |object, step| object.get(*step)?.as_object());
     let Some(probe) = probe else { return Ok(None) };
-    let port_of = |question: &Value| question.get("port").and_then(|port| resolve_port(container, port));
+    let port_of = |question: &Value| {
+        let port = question.get("port").and_then(|port| resolve_port(container, port));
+        port.filter(|port| guarded.contains(port))
+    };
     if let Some(http) = probe.get("httpGet") {
         let Some(port) = port_of(http) else { return Ok(None) };
         if http.get("scheme").and_then(Value::as_str) == Some("HTTPS") {
@@ -91,13 +86,12 @@ fn asked(
             return Err(Mistake::new(place(), what));
         }
         let path = http.get("path").and_then(Value::as_str).unwrap_or("/");
-        return Ok(Some(Asked { port, target: format!("http://127.0.0.1:{port}{path}") }));
+        return Ok(Some(format!("http://127.0.0.1:{port}{path}")));
     }
     if let Some(tcp) = probe.get("tcpSocket") {
-        let port = port_of(tcp);
-        return Ok(port.map(|port| Asked { port, target: format!("tcp://127.0.0.1:{port}") }));
+        return Ok(port_of(tcp).map(|port| format!("tcp://127.0.0.1:{port}")));
     }
-    if probe.contains_key("grpc") {
+    if probe.get("grpc").and_then(port_of).is_some() {
         let what = "asks by gRPC, which cannot be pointed elsewhere; use an `exec` probe, or `tcpSocket`";
         return Err(Mistake::new(place(), what));
     }

@@ -21,17 +21,16 @@ impl Target {
     /// The pods of this workload.
     pub fn of(workload: &Workload<'_>, settings: &Settings) -> Self {
         let mut ports: Vec<_> = settings.app_ports.iter().map(|port| json!(port)).collect();
-        let containers = workload.spec.get("containers").and_then(Value::as_array);
-        for container in containers.into_iter().flatten().filter_map(Value::as_object) {
-            let guarded = declared_ports(container).filter(|(port, _)| settings.app_ports.contains(port));
-            ports.extend(guarded.filter_map(|(_, name)| name.map(|name| json!(name))));
+        for container in workload.all_containers() {
+            let guarded = declared_ports(container).filter(|port| settings.app_ports.contains(&port.number));
+            ports.extend(guarded.filter_map(|port| port.name.map(|name| json!(name))));
         }
         Self {
             place: workload.place.clone(),
             namespace: workload.namespace.clone(),
             labels: workload.labels.clone(),
             ports,
-            expects_service: !workload.place.contains("Job "),
+            expects_service: !workload.ends_by_itself,
         }
     }
 

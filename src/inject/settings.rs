@@ -1,6 +1,9 @@
 //! What is injected, and how the application's port is closed: chosen by flags, or by a pod's annotations of the same
 //! names.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
@@ -163,12 +166,17 @@ pub enum Bind {
 impl TryFrom<Choices> for Settings {
     type Error = String;
 
-    fn try_from(choices: Choices) -> Result<Self, String> {
+    fn try_from(mut choices: Choices) -> Result<Self, String> {
         if choices.app_ports.is_empty() {
             return Err(
                 "app-port is missing: the application's port, which only the gateway may reach".to_owned()
             );
         }
+        if choices.app_ports.contains(&0) {
+            return Err("app-port 0 is no port; say the one that the application listens on".to_owned());
+        }
+        let mut seen = BTreeSet::new();
+        choices.app_ports.retain(|port| seen.insert(*port));
         Ok(Self {
             lock: lock(&choices)?,
             image: choices.image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
@@ -200,17 +208,53 @@ fn lock(choices: &Choices) -> Result<Lock, String> {
 
 fn bind(choices: &Choices) -> Result<Bind, String> {
     match (&choices.bind_env, &choices.bind_arg, choices.binds_by_itself) {
-        (Some(variable), None, false) => {
-            let (name, value) =
-                variable.split_once('=').ok_or_else(|| format!("bind-env: {variable:?} is not NAME=VALUE"))?;
-            Ok(Bind::Environment { name: name.to_owned(), value: value.to_owned() })
+        (Some(variable), None, false) => match variable.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+                loopback("bind-env", variable, value)?;
+                Ok(Bind::Environment { name: name.to_owned(), value: value.to_owned() })
+            }
+            _ => Err(format!("bind-env: {variable:?} is not NAME=VALUE")),
+        },
+        (None, Some(argument), false) => {
+            loopback("bind-arg", argument, argument)?;
+            Ok(Bind::Argument(argument.clone()))
         }
-        (None, Some(argument), false) => Ok(Bind::Argument(argument.clone())),
         (None, None, true) => Ok(Bind::ByItself),
         _ => Err("lock loopback needs one of bind-env, bind-arg, binds-by-itself: how does the application learn to \
             listen on 127.0.0.1?"
             .to_owned()),
     }
+}
+
+/// Refuses what tells an application to listen on every address. What else it means, the application knows alone.
+fn loopback(choice: &str, given: &str, text: &str) -> Result<(), String> {
+    let mut pieces = text.split(|c: char| c.is_whitespace() || "=,;/@".contains(c));
+    if pieces.any(|piece| is_every_address(piece) || after_short_flag(piece).is_some_and(is_every_address)) {
+        return Err(format!(
+            "{choice}: {given:?} tells the application to listen on every address, where it can be reached without \
+             the gateway; say 127.0.0.1"
+        ));
+    }
+    Ok(())
+}
+
+/// `0.0.0.0` of `-b0.0.0.0`.
+fn after_short_flag(piece: &str) -> Option<&str> {
+    let mut rest = piece.strip_prefix('-')?.chars();
+    rest.next()?;
+    Some(rest.as_str())
+}
+
+/// Such as `0.0.0.0`, `[::]:8080`, `*`, `:8080`.
+fn is_every_address(piece: &str) -> bool {
+    let host = match piece.rsplit_once(':') {
+        Some((host, port)) if piece.parse::<IpAddr>().is_err() && port.parse::<u16>().is_ok() => host,
+        _ if piece.is_empty() => return false,
+        _ => piece,
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    matches!(bare, "" | "*" | "+")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_unspecified())
 }
 
 const NO_LOCK: &str = "a sidecar that can be walked around protects nothing: say how the application's port is closed \
@@ -220,7 +264,12 @@ const NO_LOCK: &str = "a sidecar that can be walked around protects nothing: say
 impl Settings {
     /// For people: `port 8080`, `ports 8080, 8081`.
     pub(super) fn ports_text(&self) -> String {
-        let ports: Vec<_> = self.app_ports.iter().map(u16::to_string).collect();
-        format!("{} {}", if ports.len() == 1 { "port" } else { "ports" }, ports.join(", "))
+        ports_text(&self.app_ports)
     }
+}
+
+/// For people: `port 8080`, `ports 8080, 8081`.
+pub(super) fn ports_text(ports: &[u16]) -> String {
+    let list: Vec<_> = ports.iter().map(u16::to_string).collect();
+    format!("{} {}", if list.len() == 1 { "port" } else { "ports" }, list.join(", "))
 }

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::settings::Choices;
 use super::*;
 
-const DEPLOYMENT: &str = r#"
+pub(super) const DEPLOYMENT: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
 metadata: { name: orders, namespace: shop }
@@ -15,6 +15,7 @@ spec:
       containers:
         - name: orders
           image: orders
+          args: [serve]
           env: [{ name: HOST, value: 0.0.0.0 }, { name: DEBUG, value: "on" }]
           ports: [{ name: http, containerPort: 8080 }, { name: metrics, containerPort: 9090 }]
           startupProbe: { tcpSocket: { port: 8080 } }
@@ -32,11 +33,11 @@ spec:
   ports: [{ name: web, port: 80, targetPort: http }, { name: metrics, port: 9090 }]
 "#;
 
-fn documents(text: &str) -> Vec<Value> {
+pub(super) fn documents(text: &str) -> Vec<Value> {
     serde_yaml::from_multiple(text).unwrap()
 }
 
-fn settings(lock: Lock) -> Settings {
+pub(super) fn settings(lock: Lock) -> Settings {
     Settings {
         image: "valgate:1".to_owned(),
         config_map: "valgate".to_owned(),
@@ -48,7 +49,7 @@ fn settings(lock: Lock) -> Settings {
     }
 }
 
-fn loopback() -> Settings {
+pub(super) fn loopback() -> Settings {
     settings(Lock::Loopback(Bind::Environment { name: "HOST".to_owned(), value: "127.0.0.1".to_owned() }))
 }
 
@@ -139,6 +140,210 @@ fn a_network_policy_leaves_open_what_nobody_asked_to_close() {
 }
 
 #[test]
+fn every_container_that_serves_a_guarded_port_moves_to_loopback() {
+    let pod = |spec: Value| json!({ "kind": "Pod", "metadata": { "name": "a" }, "spec": spec });
+    let container = |name: &str, port: u16| json!({ "name": name, "ports": [{ "containerPort": port }] });
+    let settings = Settings { app_ports: vec![8080, 9000, 7000], ..loopback() };
+    let mut early = container("early", 7000);
+    early["restartPolicy"] = json!("Always");
+    let spec = json!({
+        "initContainers": [early, { "name": "prepare" }],
+        "containers": [container("a", 8080), container("b", 9000), { "name": "other", "env": null }],
+    });
+    let injected = inject(vec![pod(spec)], &settings).unwrap();
+    let spec = &injected.documents[0]["spec"];
+    let told = json!([{ "name": "HOST", "value": "127.0.0.1" }]);
+    assert_eq!(spec["containers"][0]["env"], told);
+    assert_eq!(spec["containers"][1]["env"], told);
+    assert_eq!(spec["containers"][2]["env"], Value::Null);
+    let names = spec["initContainers"].as_array().unwrap().iter().map(|container| &container["name"]);
+    assert_eq!(names.collect::<Vec<_>>(), ["valgate", "early", "prepare"]);
+    assert_eq!(spec["initContainers"][1]["env"], told);
+    assert_eq!(spec["initContainers"][2].get("env"), None);
+    assert!(
+        injected.notes[1].contains("on loopback only, in a, b, early; HOST=127.0.0.1"),
+        "{:?}",
+        injected.notes
+    );
+
+    let datagrams = json!({ "name": "c", "ports": [{ "containerPort": 9000, "protocol": "UDP" }] });
+    let refused = [
+        (json!({ "containers": [container("a", 8080), { "name": "b" }] }), "(a, b) serves ports 9000, 7000?"),
+        // Who declares it for something else may not be who serves it.
+        (
+            json!({ "containers": [container("a", 8080), container("b", 7000), datagrams] }),
+            "serves port 9000?",
+        ),
+    ];
+    for (spec, expected) in refused {
+        let mistake = inject(vec![pod(spec)], &settings).unwrap_err().to_string();
+        assert!(mistake.contains(expected), "{mistake}");
+    }
+}
+
+#[test]
+fn an_argument_never_replaces_those_of_the_image() {
+    let settings = settings(Lock::Loopback(Bind::Argument("--host=127.0.0.1".to_owned())));
+    let injected = |container: Value| {
+        let pod =
+            json!({ "kind": "Pod", "metadata": { "name": "p" }, "spec": { "containers": [container] } });
+        inject(vec![pod], &settings)
+            .map(|injected| injected.documents[0]["spec"]["containers"][0]["args"].clone())
+    };
+    for without in [json!({ "name": "a" }), json!({ "name": "a", "args": [], "command": null })] {
+        let mistake = injected(without).unwrap_err();
+        assert_eq!(mistake.place, "Pod p, container a");
+        assert!(mistake.what.contains("would replace the arguments of its image; write those"), "{mistake}");
+    }
+    let with_args = json!({ "name": "a", "args": ["serve"] });
+    assert_eq!(injected(with_args), Ok(json!(["serve", "--host=127.0.0.1"])));
+    let with_command = json!({ "name": "a", "command": ["serve"] });
+    assert_eq!(injected(with_command), Ok(json!(["--host=127.0.0.1"])));
+    let odd = injected(json!({ "name": "a", "args": "serve", "command": ["serve"] })).unwrap_err();
+    assert_eq!(odd.to_string(), "Pod p, container a: `args` is not a list");
+}
+
+#[test]
+fn what_listens_everywhere_is_not_taken_for_loopback() {
+    let lock = |env: Option<&str>, argument: Option<&str>| {
+        Settings::try_from(Choices {
+            app_ports: vec![8080],
+            lock: Some(LockKind::Loopback),
+            bind_env: env.map(str::to_owned),
+            bind_arg: argument.map(str::to_owned),
+            ..Choices::default()
+        })
+    };
+    let everywhere = [
+        "0.0.0.0",
+        "::",
+        "[::]",
+        "*",
+        "0.0.0.0:8080",
+        "[::]:8080",
+        ":::8080",
+        "*:8080",
+        ":8080",
+        "0:0:0:0:0:0:0:0",
+        "::ffff:0.0.0.0",
+        "http://0.0.0.0:8080",
+        "http://+:8080",
+        "http://*:80/",
+        "tcp://[::]:8080",
+        "127.0.0.1,::",
+    ];
+    for value in everywhere {
+        let refused = lock(Some(&format!("HOST={value}")), None).unwrap_err();
+        assert!(refused.contains("listen on every address") && refused.contains(value), "{refused}");
+        for argument in [format!("--host={value}"), value.to_owned(), format!("--bind {value}")] {
+            assert!(lock(None, Some(&argument)).is_err(), "{argument}");
+        }
+    }
+    assert!(lock(None, Some("-b0.0.0.0:8080")).is_err());
+    for empty in ["HOST=", "=127.0.0.1", "HOST"] {
+        assert!(lock(Some(empty), None).unwrap_err().ends_with("is not NAME=VALUE"), "{empty}");
+    }
+    let loopback = [
+        "127.0.0.1",
+        "::1",
+        "[::1]:8080",
+        "localhost:8080",
+        "http://127.0.0.1:8080/",
+        "false",
+        "0",
+        "unix:/run/a",
+    ];
+    for value in loopback {
+        assert!(lock(Some(&format!("HOST={value}")), None).is_ok(), "{value}");
+        assert!(lock(None, Some(&format!("--host={value}"))).is_ok(), "{value}");
+    }
+}
+
+#[test]
+fn a_lock_never_closes_the_gateway_itself() {
+    let deployment = || documents(DEPLOYMENT);
+    let refused = |documents, settings: &Settings| inject(documents, settings).unwrap_err().to_string();
+    let nftables = settings(Lock::Nftables { image: "nft".to_owned() });
+    for port in [8443, 8081] {
+        let mistake = refused(deployment(), &Settings { app_ports: vec![8080, port], ..nftables.clone() });
+        assert!(mistake.starts_with(&format!("Deployment orders: port {port} cannot be both")), "{mistake}");
+    }
+    let mistake = refused(deployment(), &Settings { health_port: 8443, ..nftables.clone() });
+    assert!(mistake.contains("clients and probes at the same port 8443"), "{mistake}");
+
+    let with_sidecar = |protocol: &str| {
+        let mut documents = deployment();
+        let ports = json!([{ "containerPort": 8443, "protocol": protocol }]);
+        let mesh = json!([{ "name": "mesh", "restartPolicy": "Always", "ports": ports }]);
+        documents[0]["spec"]["template"]["spec"]["initContainers"] = mesh;
+        documents
+    };
+    let mistake = refused(with_sidecar("TCP"), &nftables);
+    assert!(mistake.starts_with("Deployment orders: container mesh has port 8443 already"), "{mistake}");
+    assert!(inject(with_sidecar("UDP"), &nftables).is_ok());
+    // The sidecar of an earlier injection is no other.
+    let once = inject(deployment(), &nftables).unwrap().documents;
+    assert!(inject(once, &nftables).is_ok());
+}
+
+#[test]
+fn probes_of_ports_that_nobody_guards_stay_as_they_are() {
+    let container = json!({
+        "name": "a",
+        "ports": [{ "containerPort": 8080 }, { "name": "rpc", "containerPort": 9090 }],
+        "startupProbe": { "grpc": { "port": 9090, "service": "a" } },
+        "readinessProbe": { "httpGet": { "port": "rpc", "scheme": "HTTPS" } },
+        "livenessProbe": { "httpGet": { "port": "unheard-of", "scheme": "HTTPS" } },
+    });
+    let pod = json!({ "kind": "Pod", "metadata": { "name": "a" }, "spec": { "containers": [container] } });
+    let injected = inject(vec![pod], &loopback()).unwrap();
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        assert_eq!(injected.documents[0]["spec"]["containers"][0][probe], container[probe], "{probe}");
+    }
+}
+
+#[test]
+fn the_application_serves_on_until_the_cluster_has_heard_of_the_end() {
+    let serves_on = json!({ "preStop": { "sleep": { "seconds": 5 } } });
+    let injected = |spec: Value, app_ports: Vec<u16>| {
+        let pod = json!({ "kind": "Pod", "metadata": { "name": "p" }, "spec": spec });
+        let injected = inject(vec![pod], &Settings { app_ports, lock: Lock::Open, ..loopback() }).unwrap();
+        (injected.documents[0]["spec"].clone(), injected.notes.join("\n"))
+    };
+    let two = json!([
+        { "name": "a", "ports": [{ "containerPort": 8080 }], "lifecycle": null },
+        { "name": "b" },
+    ]);
+    let (spec, notes) = injected(json!({ "containers": two }), vec![8080]);
+    assert_eq!(spec["containers"][0]["lifecycle"], serves_on);
+    assert_eq!(spec["containers"][1].get("lifecycle"), None);
+    assert_eq!(spec["terminationGracePeriodSeconds"], 45);
+    assert!(!notes.contains("terminationGracePeriodSeconds"), "{notes}");
+
+    // What the application does already is its own affair; nobody can tell who else serves a port.
+    let own = json!({ "preStop": { "exec": { "command": ["drain"] } } });
+    let own =
+        json!([{ "name": "a", "ports": [{ "containerPort": 8080 }], "lifecycle": own }, { "name": "b" }]);
+    let spec = json!({ "containers": own, "terminationGracePeriodSeconds": 20 });
+    let (spec, notes) = injected(spec, vec![8080, 9000]);
+    assert_eq!(spec["containers"], own);
+    assert!(
+        notes.contains("no container declares port 9000; give the one that serves it a preStop"),
+        "{notes}"
+    );
+    assert!(notes.contains("terminationGracePeriodSeconds is 45 now, no longer 20"), "{notes}");
+
+    let spec = json!({ "containers": [{ "name": "a" }], "terminationGracePeriodSeconds": 90 });
+    assert_eq!(injected(spec, vec![8080]).0["terminationGracePeriodSeconds"], 90);
+
+    // As a Job makes it.
+    let (spec, _) =
+        injected(json!({ "containers": [{ "name": "a" }], "restartPolicy": "Never" }), vec![8080]);
+    assert_eq!(spec["containers"][0].get("lifecycle"), None);
+    assert_eq!(spec["terminationGracePeriodSeconds"], 45);
+}
+
+#[test]
 fn every_kind_of_workload_is_found() {
     let spec = json!({ "containers": [{ "name": "a", "image": "a" }] });
     let template = json!({ "metadata": { "labels": { "app": "a" } }, "spec": spec });
@@ -214,127 +419,6 @@ fn no_lock_no_sidecar() {
         choices.insecure_leave_open = true;
     });
     assert!(both.is_err());
-}
-
-/// The body that an API server sends, shortened by fields that nobody here reads.
-#[allow(clippy::needless_pass_by_value, reason = "so that a test can write `json!` in place")]
-fn asked(object: Value) -> Vec<u8> {
-    let review = json!({
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
-            "kind": { "group": "", "version": "v1", "kind": object["kind"] },
-            "resource": { "group": "", "version": "v1", "resource": "pods" },
-            "operation": "CREATE",
-            "namespace": "shop",
-            "object": object,
-            "oldObject": null,
-            "dryRun": false,
-        },
-    });
-    review.to_string().into_bytes()
-}
-
-fn patched(object: &Value, response: &Value) -> Value {
-    use base64::Engine as _;
-    let patch =
-        base64::engine::general_purpose::STANDARD.decode(response["patch"].as_str().unwrap()).unwrap();
-    let patch: Vec<Value> = serde_json::from_slice(&patch).unwrap();
-    let mut after = object.clone();
-    for change in patch {
-        assert_eq!(change["op"], "add");
-        let name = change["path"].as_str().unwrap().strip_prefix("/spec/").unwrap();
-        after["spec"][name] = change["value"].clone();
-    }
-    after
-}
-
-#[test]
-fn a_webhook_does_to_a_pod_what_the_command_does() {
-    let pod = json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "generateName": "orders-7d4b9c-",
-            "labels": { "app": "orders" },
-            "annotations": {
-                "valgate/inject": "true",
-                "valgate/app-port": "8080",
-                "valgate/lock": "loopback",
-                "valgate/bind-env": "HOST=127.0.0.1",
-                "valgate/image": "valgate:1",
-                "valgate/tls-secret": "tls",
-                "prometheus.io/scrape": "true",
-            },
-        },
-        "spec": documents(DEPLOYMENT)[0].pointer("/spec/template/spec").unwrap(),
-    });
-    let response = review(&asked(pod.clone())).unwrap()["response"].clone();
-    assert_eq!(response["uid"], "705ab4f5-6393-11e8-b7cc-42010a800002");
-    assert_eq!(response["allowed"], true);
-    let expected = inject(vec![pod.clone()], &loopback()).unwrap().documents;
-    assert_eq!([patched(&pod, &response)], expected.as_slice());
-    // The API server asks again after other webhooks have run.
-    let again = review(&asked(expected[0].clone())).unwrap()["response"].clone();
-    assert_eq!([patched(&expected[0], &again)], expected.as_slice());
-}
-
-#[test]
-fn a_webhook_points_services_and_lets_pass_what_does_not_ask() {
-    let service = |annotations: Value| {
-        json!({
-            "kind": "Service",
-            "metadata": { "name": "orders", "annotations": annotations },
-            "spec": { "ports": [{ "port": 80, "targetPort": 8080 }] },
-        })
-    };
-    let asks = service(json!({ "valgate/app-port": "8080" }));
-    let response = review(&asked(asks.clone())).unwrap()["response"].clone();
-    assert_eq!(patched(&asks, &response)["spec"]["ports"][0]["targetPort"], "valgate");
-
-    for other in
-        [service(json!({})), json!({ "kind": "Pod", "metadata": {} }), json!({ "kind": "Secret" }), json!(3)]
-    {
-        let response = review(&asked(other)).unwrap()["response"].clone();
-        assert_eq!(response["allowed"], true);
-        assert_eq!(response.get("patch"), None);
-    }
-}
-
-#[test]
-fn a_pod_that_asks_and_cannot_have_it_does_not_run() {
-    let cases = [
-        (json!({}), "app-port is missing"),
-        (json!({ "valgate/app-port": "8080" }), "a sidecar that can be walked around"),
-        (json!({ "valgate/app-port": "http" }), "is not a list of ports"),
-        (
-            json!({ "valgate/app-port": "8080", "valgate/lock": "network-policy" }),
-            "cannot make a NetworkPolicy",
-        ),
-        (json!({ "valgate/app-prot": "8080" }), "annotation valgate/app-prot is not known"),
-    ];
-    for (mut annotations, expected) in cases {
-        annotations["valgate/inject"] = json!("true");
-        let pod = json!({
-            "kind": "Pod",
-            "metadata": { "name": "a", "annotations": annotations },
-            "spec": { "containers": [{ "name": "a" }] },
-        });
-        let response = review(&asked(pod)).unwrap()["response"].clone();
-        assert_eq!(response["allowed"], false);
-        let message = response["status"]["message"].as_str().unwrap();
-        assert!(message.contains(expected), "{message}");
-    }
-}
-
-#[test]
-fn a_body_that_is_no_review_is_refused() {
-    for body in
-        ["", "{}", "[]", r#"{"apiVersion":"admission.k8s.io/v1beta1","request":{"uid":"1","object":{}}}"#]
-    {
-        assert_eq!(review(body.as_bytes()), Err(Malformed), "{body}");
-    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::settings::{Choices, LockKind, PREFIX, Settings};
@@ -16,22 +17,36 @@ use super::{inject, service};
 #[error("not an AdmissionReview of admission.k8s.io/v1 with a request")]
 pub struct Malformed;
 
+/// What is read of a review; the rest is not kept, since it is as large.
+#[derive(Deserialize)]
+struct Review {
+    #[serde(rename = "apiVersion")]
+    version: String,
+    request: Request,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    uid: String,
+    /// Null where something is deleted.
+    #[serde(default)]
+    object: Value,
+}
+
 /// Answers a review.
 pub fn review(body: &[u8]) -> Result<Value, Malformed> {
-    let review: Value = serde_json::from_slice(body).map_err(|_| Malformed)?;
-    if review.get("apiVersion").and_then(Value::as_str) != Some("admission.k8s.io/v1") {
+    let Review { version, request: Request { uid, object } } =
+        serde_json::from_slice(body).map_err(|_| Malformed)?;
+    if version != VERSION {
         return Err(Malformed);
     }
-    let request = review.get("request").ok_or(Malformed)?;
-    let uid = request.get("uid").and_then(Value::as_str).ok_or(Malformed)?;
-    let object = request.get("object").ok_or(Malformed)?;
-    let response = match changed(object) {
+    let response = match changed(&object) {
         Ok(None) => json!({ "uid": uid, "allowed": true }),
         Ok(Some((after, notes))) => json!({
             "uid": uid,
             "allowed": true,
             "patchType": "JSONPatch",
-            "patch": STANDARD.encode(patch(object, &after).to_string()),
+            "patch": STANDARD.encode(patch(&object, &after).to_string()),
             "warnings": notes,
         }),
         Err(why) => json!({
@@ -40,8 +55,10 @@ pub fn review(body: &[u8]) -> Result<Value, Malformed> {
             "status": { "code": 422, "reason": "Invalid", "message": format!("valgate: {why}") },
         }),
     };
-    Ok(json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response }))
+    Ok(json!({ "apiVersion": VERSION, "kind": "AdmissionReview", "response": response }))
 }
+
+const VERSION: &str = "admission.k8s.io/v1";
 
 /// The object as it should be, if it asks for a change, and what to tell who made it.
 fn changed(object: &Value) -> Result<Option<(Value, Vec<String>)>, String> {
@@ -91,3 +108,6 @@ fn patch(before: &Value, after: &Value) -> Value {
     });
     changes.collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -173,10 +173,11 @@ impl KeySource {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long ago the keys were last fetched or confirmed; `None` before the first time.
+    /// How long ago the keys were last fetched or confirmed, a copy from before a restart included; `None` before the
+    /// first time.
     pub fn age(&self, now: Monotonic) -> Option<Duration> {
-        let left = now.until(self.current().expires()?);
-        Some(self.settings.max_stale.saturating_sub(left))
+        let fresh_until = self.current().expires()?;
+        Some(now.0.saturating_add(self.settings.max_stale).saturating_sub(fresh_until.0))
     }
 
     /// How often a refresh was asked for, granted or not.

@@ -20,6 +20,7 @@ use super::table::{Put, Table};
 /// See the module.
 pub struct Index {
     binding: Arc<Binding>,
+    issuers: ArcSwap<Vec<String>>,
     shards: ArcSwap<Shards>,
     generation: AtomicU64,
     writer: Mutex<()>,
@@ -52,9 +53,20 @@ impl Index {
         leeway: Duration,
         max_entries: usize,
     ) -> Self {
-        let binding = Binding { hasher, issuers: issuers.into_iter().collect(), leeway, max_entries };
+        let binding = Binding { hasher, leeway, max_entries };
+        Self::bound(Arc::new(binding), issuers.into_iter().collect::<Vec<_>>().into())
+    }
+
+    /// An empty index that is read in the same way, to judge or gather what is not to be in force yet.
+    #[must_use]
+    pub fn empty_like(&self) -> Self {
+        Self::bound(Arc::clone(&self.binding), self.issuers())
+    }
+
+    fn bound(binding: Arc<Binding>, issuers: Arc<Vec<String>>) -> Self {
         Self {
-            binding: Arc::new(binding),
+            binding,
+            issuers: ArcSwap::new(issuers),
             shards: ArcSwap::from_pointee(Shards::with_room_for(&[0; SHARDS])),
             generation: AtomicU64::new(0),
             writer: Mutex::new(()),
@@ -65,10 +77,18 @@ impl Index {
     pub fn check(&self, keys: &FactKeys, iat: Option<UnixSeconds>, now: UnixSeconds) -> Option<Hit> {
         let shards = self.shards.load();
         let kinds = shards.kinds.load(Ordering::Acquire);
-        keys.each().into_iter().filter(|(kind, _)| kinds & kind.bit() != 0).find_map(|(kind, key)| {
-            let key = key?;
-            let term = shards.of(key)?.load().strictest(key, now)?;
-            term.revokes(iat).then(|| Hit { kind, before: term.before() })
+        // In an index of many gigabytes each look-up waits for memory. The processor waits for all of them at once as long
+        // as they stand side by side: first the tables, whose guards are barriers, then where each search begins.
+        let tables = keys.each().map(|(kind, key)| {
+            let key = key.filter(|_| kinds & kind.bit() != 0)?;
+            Some((kind, key, shards.of(key)?.load()))
+        });
+        let may_be_there =
+            tables.each_ref().map(|found| found.as_ref().is_some_and(|(_, key, table)| table.may_have(*key)));
+        tables.iter().zip(may_be_there).filter(|(_, may_be_there)| *may_be_there).find_map(|(found, _)| {
+            let (kind, key, table) = found.as_ref()?;
+            let term = table.strictest(*key, now)?;
+            term.revokes(iat).then(|| Hit { kind: *kind, before: term.before() })
         })
     }
 
@@ -96,7 +116,7 @@ impl Index {
 
     /// An empty list of changes for this index.
     pub fn stage(&self) -> Staged {
-        Staged::new(Arc::clone(&self.binding))
+        Staged::new(Arc::clone(&self.binding), self.issuers())
     }
 
     /// Puts one change in force.
@@ -145,6 +165,12 @@ impl Index {
     /// Puts the changes in force as all there is: what they do not say is lifted. Readers see all of the old or all
     /// of the new.
     pub fn replace(&self, staged: &Staged) {
+        self.replace_with(staged, Vec::new);
+    }
+
+    /// The same, with what `late` gives on top, in its order. That is asked for when nobody else writes any more until
+    /// all is in force: what was merged before can be in it, and what is merged after stays.
+    pub fn replace_with(&self, staged: &Staged, late: impl FnOnce() -> Vec<Arc<Staged>>) {
         let mut sizes = [0; SHARDS];
         for record in staged.records() {
             if let Some(size) = sizes.get_mut(shard(record.key)) {
@@ -158,6 +184,12 @@ impl Index {
         }
         let old = {
             let _writer = self.write();
+            for late in late() {
+                shards.kinds.fetch_or(late.kinds(), Ordering::Release);
+                for record in late.records() {
+                    shards.write(*record);
+                }
+            }
             let old = self.shards.swap(Arc::new(shards));
             self.generation.fetch_add(1, Ordering::Release);
             old
@@ -208,8 +240,16 @@ impl Index {
     }
 
     /// The issuers that the feed speaks for.
-    pub fn issuers(&self) -> &[String] {
-        &self.binding.issuers
+    pub fn issuers(&self) -> Arc<Vec<String>> {
+        self.issuers.load_full()
+    }
+
+    /// From now on the feed speaks for these issuers too. What is in force says nothing of them yet.
+    pub fn also_speak_for(&self, issuers: &[String]) {
+        self.issuers.rcu(|known| {
+            let new = issuers.iter().filter(|issuer| !known.contains(issuer));
+            known.iter().chain(new).cloned().collect::<Vec<_>>()
+        });
     }
 
     /// How long entries stay in force after their end.
@@ -231,7 +271,7 @@ impl Index {
 impl std::fmt::Debug for Index {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Index")
-            .field("issuers", &self.binding.issuers)
+            .field("issuers", &self.issuers())
             .field("len", &self.len())
             .field("generation", &self.generation())
             .finish_non_exhaustive()

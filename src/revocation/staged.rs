@@ -15,6 +15,7 @@ use super::term::Term;
 #[derive(Debug)]
 pub struct Staged {
     binding: Arc<Binding>,
+    issuers: Arc<Vec<String>>,
     records: Vec<Record>,
     kinds: u8,
     revocations: usize,
@@ -24,7 +25,6 @@ pub struct Staged {
 #[derive(Debug)]
 pub(super) struct Binding {
     pub(super) hasher: FactHasher,
-    pub(super) issuers: Box<[String]>,
     pub(super) leeway: Duration,
     pub(super) max_entries: usize,
 }
@@ -56,8 +56,8 @@ pub struct Record {
 }
 
 impl Staged {
-    pub(super) fn new(binding: Arc<Binding>) -> Self {
-        Self { binding, records: Vec::new(), kinds: 0, revocations: 0 }
+    pub(super) fn new(binding: Arc<Binding>, issuers: Arc<Vec<String>>) -> Self {
+        Self { binding, issuers, records: Vec::new(), kinds: 0, revocations: 0 }
     }
 
     /// Adds a change. An entry without issuer counts once for each issuer bound to the feed.
@@ -65,10 +65,10 @@ impl Staged {
     /// # Errors
     /// [`Full`]: the changes alone are more than the index may hold.
     pub fn push(&mut self, change: &Change) -> Result<Pushed, Full> {
-        let binding = Arc::clone(&self.binding);
+        let issuers = Arc::clone(&self.issuers);
         let (target, issuer, term) = match change {
             Change::Revoke(entry) => {
-                let term = Term::new(entry.before, entry.expires, binding.leeway);
+                let term = Term::new(entry.before, entry.expires, self.binding.leeway);
                 if term.is_lifted() {
                     return Ok(Pushed::Staged);
                 }
@@ -77,9 +77,7 @@ impl Staged {
             Change::Lift { target, issuer } => (target, issuer.as_deref(), Term::LIFTED),
         };
         let mut pushed = Pushed::ForeignIssuer;
-        for bound in
-            binding.issuers.iter().filter(|bound| issuer.is_none_or(|issuer| issuer == bound.as_str()))
-        {
+        for bound in issuers.iter().filter(|bound| issuer.is_none_or(|issuer| issuer == bound.as_str())) {
             self.push_for(bound, target, term)?;
             pushed = Pushed::Staged;
         }
@@ -99,6 +97,14 @@ impl Staged {
         self.revocations += usize::from(!record.term.is_lifted());
         self.records.push(record);
         Ok(())
+    }
+
+    /// Adds the changes of another list after these.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn append(&mut self, other: &Self) -> Result<(), Full> {
+        other.records.iter().try_for_each(|record| self.push_record(*record, other.kinds))
     }
 
     /// The changes, in order.

@@ -50,6 +50,11 @@ impl Table {
         }
     }
 
+    /// Whether there can be entries for the fact: false if the first place to look at is free.
+    pub(super) fn may_have(&self, key: FactKey) -> bool {
+        self.chain(key).next().is_some_and(|slot| slot.low.load(Ordering::Acquire) != 0)
+    }
+
     /// The strictest entry for the fact that holds at `now`.
     pub(super) fn strictest(&self, key: FactKey, now: UnixSeconds) -> Option<Term> {
         self.slots_of(key).map(Slot::term).filter(|term| term.holds_at(now)).reduce(Term::stricter)

@@ -2,6 +2,7 @@
 //! the issuer must confirm besides. The rules on claims are those of every token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,9 +13,10 @@ use super::checks::{Check, Examiner, Run};
 use super::claims::Claims;
 use super::introspection::{ActiveToken, Answer, Introspection};
 use super::issuer::Issuer;
-use super::verified::{Confirmation, Evidence, VerifiedToken};
+use super::verified::{Confirmation, Evidence, Times, VerifiedToken};
 use super::verify::{Inputs, Need, Verdict, audience, go_on, required, times, wrong_type};
 use crate::catalogue::Reason;
+use crate::clock::Monotonic;
 use crate::rejection::Rejection;
 
 /// Whether the token is for its issuer alone to read: anything that has not the three parts of a signed JWT with a
@@ -55,17 +57,24 @@ pub(super) fn examine<E: Examiner>(
     if let Some(failure) = run.first_failure() {
         return Err(failure);
     }
-    let evidence = Evidence {
-        signed_by: None,
-        confirmed: Some(Confirmation { until: active.good_until, token: token.into() }),
-    };
+    let times = times?;
+    let confirmed = Confirmation { until: good_until(active, &times, inputs), token: token.into() };
+    let evidence = Evidence { signed_by: None, confirmed: Some(confirmed) };
     Ok(Verdict::Verified(VerifiedToken::new(
         Arc::clone(issuer),
         claims,
-        &times?,
+        &times,
         evidence,
         token.fingerprint(),
     )))
+}
+
+/// How long the issuer's word holds: never past the token's end. A leeway may let it pass after that, but then its issuer
+/// is asked each time.
+pub(super) fn good_until(active: &ActiveToken, times: &Times, inputs: Inputs<'_>) -> Monotonic {
+    let left = u64::try_from(times.expires.0.saturating_sub(inputs.now.0)).unwrap_or(0);
+    let end = inputs.monotonic.0.saturating_add(Duration::from_secs(left));
+    active.good_until.min(Monotonic(end))
 }
 
 /// Whether the issuer stands behind a JWT of which it was asked: it calls it active, and speaks of this very token.

@@ -72,7 +72,8 @@ pub async fn verify_statement(
 }
 
 /// The payload of a statement that the owner of these keys signed, whatever is in it. Asks for the keys once more,
-/// together with all others who do, if the one that the statement names is not known.
+/// together with all others who do, if the one that the statement names is not known; or if it names none and the one
+/// that fits did not sign it, as after a rotation.
 ///
 /// # Errors
 /// [`StatementFault`]
@@ -83,10 +84,12 @@ pub async fn verify_payload(
     clock: &Clock,
 ) -> Result<Vec<u8>, StatementFault> {
     let first = judge(text, rules, &keys.current(), clock.monotonic());
-    if !matches!(first, Err(StatementFault::UnknownKey | StatementFault::KeysUnavailable)) {
-        return first;
-    }
     let kid = Compact::parse(text).ok().and_then(|compact| compact.header.key_id);
+    match first {
+        Err(StatementFault::UnknownKey | StatementFault::KeysUnavailable) => {}
+        Err(StatementFault::SignatureMismatch) if kid.is_none() => {}
+        judged => return judged,
+    }
     match keys.look_again(kid.as_deref()).await {
         LookAgain::Refreshed => judge(text, rules, &keys.current(), clock.monotonic()),
         LookAgain::Failed | LookAgain::TimedOut => Err(StatementFault::KeysUnavailable),

@@ -29,6 +29,10 @@ struct Bench {
 
 impl Bench {
     fn new(change: impl FnOnce(&mut Expectations)) -> Self {
+        Self::asking(change, None)
+    }
+
+    fn asking(change: impl FnOnce(&mut Expectations), introspection: Option<Introspection>) -> Self {
         let (clock, _) = Clock::manual(UnixSeconds(NOW));
         let (keys, feed) = KeySource::new(clock, KeySourceSettings::default());
         let signer = Signer::p256();
@@ -49,7 +53,7 @@ impl Bench {
             url: URL.into(),
             expectations,
             keys,
-            introspection: None,
+            introspection,
         };
         let verifier = Verifier::new(Issuers::new(vec![Arc::new(issuer)]));
         Self { signer, verifier, feed, trusted: [IssuerId(0)].into_iter().collect() }
@@ -239,6 +243,74 @@ fn a_key_that_is_not_there_is_looked_for_once_and_then_blamed_on_whom_it_concern
     assert_eq!(reason(ask(LookedAgain::Failed)), Reason::KeysUnreachable);
     let much_later = Inputs { monotonic: Monotonic(Duration::from_secs(25 * 3600)), ..bench.inputs() };
     assert_eq!(reason(bench.verifier.verify(token, much_later, &mut FailFast)), Reason::KeysExpired);
+}
+
+/// A provider that names no keys rotates all the same: to another key, or to one of another type.
+#[test]
+fn without_a_kid_a_key_that_does_not_fit_is_looked_for_once_and_then_blamed_on_whom_it_concerns() {
+    let bench = Bench::new(|_| {});
+    let token = bench.token(&with(header(), &json!({ "kid": null })), &claims());
+    let token = BearerToken::new(&token).unwrap();
+    let reason = |looked_again| match bench.verifier.verify(
+        token,
+        Inputs { looked_again, ..bench.inputs() },
+        &mut FailFast,
+    ) {
+        Verdict::Refused(rejection) => Some(rejection.reason()),
+        Verdict::Needs(Need::Keys(_, None)) => None,
+        other => panic!("{other:?}"),
+    };
+    let other = Signer::p256();
+    let sets = [
+        (key_set(&[other.jwk("k2")]), Reason::SignatureMismatch),
+        (key_set(&[Signer::rsa().jwk("k2")]), Reason::UnknownKey),
+        (key_set(&[other.jwk("k2"), bench.signer.jwk("k1")]), Reason::UnknownKey),
+    ];
+    for (set, blamed) in sets {
+        bench.feed.publish(set);
+        assert_eq!(reason(LookedAgain::NotYet), None, "{blamed:?}");
+        assert_eq!(reason(LookedAgain::Refreshed), Some(blamed));
+        assert_eq!(reason(LookedAgain::Failed), Some(Reason::KeysUnreachable), "{blamed:?}");
+    }
+    bench.feed.publish(key_set(&[other.jwk("k1")]));
+    let named = bench.token(&header(), &claims());
+    for looked_again in [LookedAgain::NotYet, LookedAgain::Failed] {
+        let inputs = Inputs { looked_again, ..bench.inputs() };
+        let verdict = bench.verifier.verify(BearerToken::new(&named).unwrap(), inputs, &mut FailFast);
+        let Verdict::Refused(rejection) = verdict else { panic!("{verdict:?}") };
+        assert_eq!(rejection.reason(), Reason::SignatureMismatch, "the key that it names is at hand");
+    }
+}
+
+#[test]
+fn the_issuers_word_on_a_token_holds_no_longer_than_the_token() {
+    let (port, _asks) = Introspector::new(1, Duration::from_secs(1));
+    let bench = Bench::asking(
+        |_| {},
+        Some(Introspection { port, tokens: IntrospectedTokens::All, insecure_any_kind: true }),
+    );
+    let jwt = bench.token(&header(), &claims());
+    let good_until = |seconds| Monotonic(Duration::from_secs(seconds));
+    // The clocks: NOW is 1000 seconds after the process began.
+    for (token, left, cache, expected) in [
+        (jwt.as_str(), 300, 60, 1060),
+        (jwt.as_str(), 300, 3600, 1300),
+        (jwt.as_str(), -5, 3600, 1000),
+        ("opaque", 300, 60, 1060),
+        ("opaque", 300, 3600, 1300),
+        ("opaque", -5, 3600, 1000),
+    ] {
+        let now = UnixSeconds(NOW + 300 - left);
+        let claims = json!({ "active": true, "aud": "orders-api", "exp": NOW + 300, "sub": "u1" });
+        let claims = claims.as_object().unwrap().clone();
+        let answer = Answer::Active(Arc::new(ActiveToken { claims, good_until: good_until(1000 + cache) }));
+        let inputs =
+            Inputs { now, monotonic: good_until(1000), introspected: Some(&answer), ..bench.inputs() };
+        let verdict = bench.verifier.verify(BearerToken::new(token).unwrap(), inputs, &mut FailFast);
+        let Verdict::Verified(verified) = verdict else { panic!("{verdict:?}") };
+        assert_eq!(verified.confirmed_until(), Some(good_until(expected)), "{token} {left} {cache}");
+        assert_eq!(bench.verifier.still_good(&verified, inputs), expected > 1000, "{token} {left} {cache}");
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::bearer::Fingerprint;
 use super::claims::Claims;
-use super::introspection::{ActiveToken, Answer, TokenText};
-use super::issuer::Issuer;
+use super::introspection::{ActiveToken, Answer, IntrospectedTokens, TokenText, unavailable};
+use super::issuer::{Issuer, Issuers};
 use super::opaque;
 use crate::clock::{Monotonic, UnixSeconds};
 use crate::keys::{Algorithm, VerificationKey};
@@ -100,14 +100,24 @@ impl VerifiedToken {
         self.0.evidence.confirmed.as_ref().map(|confirmed| confirmed.until)
     }
 
-    /// Asks the issuer again: how long its word holds now, or `None` if it no longer stands behind the token.
+    /// Asks the issuer again, which may be configured otherwise today: how long its word holds now, or `None` if nobody
+    /// stands behind the token any more.
     ///
     /// # Errors
-    /// It cannot be asked.
-    pub async fn confirm(&self) -> Result<Option<Monotonic>, Rejection> {
+    /// It cannot be asked, or is not asked any more about tokens that it signs.
+    pub async fn confirm(&self, issuers: &Issuers) -> Result<Option<Monotonic>, Rejection> {
         let Some(confirmed) = &self.0.evidence.confirmed else { return Ok(None) };
-        let answer = self.0.issuer.introspect(confirmed.token.clone()).await?;
-        let active = opaque::confirmed(&answer, &self.0.claims, &self.0.issuer).ok();
+        let Some(issuer) = issuers.find(&self.0.issuer.url) else { return Ok(None) };
+        let tokens = issuer.introspection.as_ref().map(|introspection| introspection.tokens);
+        match (&self.0.evidence.signed_by, tokens) {
+            (None, None | Some(IntrospectedTokens::Jwt)) => return Ok(None),
+            (Some(_), None | Some(IntrospectedTokens::Opaque)) => {
+                return Err(unavailable("the issuer is no longer asked about the tokens that it signs"));
+            }
+            _ => {}
+        }
+        let answer = issuer.introspect(confirmed.token.clone()).await?;
+        let active = opaque::confirmed(&answer, &self.0.claims, issuer).ok();
         Ok(active.map(|active| active.good_until))
     }
 

@@ -128,13 +128,21 @@ impl Verifier {
             }
         };
         let signed = key.verify(algorithm, compact.signing_input, &compact.signature);
-        // Without a kid, a rotated key shows as a signature that does not match: look once more before saying so.
-        if !signed && compact.header.key_id.is_none() && inputs.looked_again == LookedAgain::NotYet {
-            return Ok(Verdict::Needs(Need::Keys(Arc::clone(issuer), compact.header.key_id)));
-        }
-        go_on(
-            run.check(Check::Signature, if signed { Ok(()) } else { Err(Reason::SignatureMismatch.into()) }),
-        )?;
+        let signature = match (signed, compact.header.key_id.is_some(), inputs.looked_again) {
+            (true, _, _) => Ok(()),
+            (false, true, _) | (false, false, LookedAgain::Refreshed) => {
+                Err(Reason::SignatureMismatch.into())
+            }
+            // Without a kid, a rotated key shows as a signature that does not match: look once more before saying so.
+            (false, false, LookedAgain::NotYet) => {
+                return Ok(Verdict::Needs(Need::Keys(Arc::clone(issuer), compact.header.key_id)));
+            }
+            // As with an unknown kid: the key may be one that only the provider knows. A forger gains nothing by the
+            // other answer, which an invented kid got always; and who is sent away for good for a fault of the
+            // provider loses a session.
+            (false, false, LookedAgain::Failed) => Err(unavailable(Reason::KeysUnreachable)),
+        };
+        go_on(run.check(Check::Signature, signature))?;
 
         let asks = |issuer: &Issuer| {
             issuer.introspection.as_ref().is_some_and(|how| how.tokens != IntrospectedTokens::Opaque)
@@ -150,12 +158,16 @@ impl Verifier {
         if let Some(failure) = run.first_failure() {
             return Err(failure);
         }
+        let times = times?;
         let generation = state.generation(inputs.monotonic);
         let signed_by = SignedBy { key, algorithm, key_id: compact.header.key_id, generation };
-        let confirmed = active.map(|active| Confirmation { until: active.good_until, token: token.into() });
+        let confirmed = active.map(|active| Confirmation {
+            until: opaque::good_until(active, &times, inputs),
+            token: token.into(),
+        });
         let evidence = Evidence { signed_by: Some(signed_by), confirmed };
         let issuer = Arc::clone(issuer);
-        Ok(Verdict::Verified(VerifiedToken::new(issuer, claims, &times?, evidence, token.fingerprint())))
+        Ok(Verdict::Verified(VerifiedToken::new(issuer, claims, &times, evidence, token.fingerprint())))
     }
 
     /// Whether a token verified before would be verified now: the route trusts the issuer, the times still hold, and
@@ -284,7 +296,6 @@ enum KeyAnswer {
 /// The key that the token names, of this issuer and no other. A key that is not there is looked for once more; if
 /// the provider cannot be asked, that is the provider's fault and not the token's.
 fn find_key(state: &KeyState, header: &Header, algorithm: Algorithm, inputs: Inputs<'_>) -> KeyAnswer {
-    let unavailable = |reason| KeyAnswer::Refused(Rejection::new(reason).retry_after(KEYS_RETRY));
     let not_found =
         match state.keys(inputs.monotonic).map(|keys| keys.select(header.key_id.as_deref(), algorithm)) {
             Some(Ok(key)) => return KeyAnswer::Found(Arc::clone(key)),
@@ -294,21 +305,27 @@ fn find_key(state: &KeyState, header: &Header, algorithm: Algorithm, inputs: Inp
                         .hint("The token's algorithm (alg) does not fit the key that it names."),
                 );
             }
-            Some(Err(KeyMiss::NoKid)) => {
-                return KeyAnswer::Refused(Rejection::new(Reason::UnknownKey).hint(
-                    "The token names no signing key (kid), and not exactly one of the issuer's keys fits it.",
-                ));
-            }
-            Some(Err(KeyMiss::UnknownKid)) => Reason::UnknownKey,
+            // A provider without kids may have changed to a key of another type.
+            Some(Err(KeyMiss::NoKid | KeyMiss::UnknownKid)) => Reason::UnknownKey,
             None if state.expires().is_some() => Reason::KeysExpired,
             None => Reason::KeysNotLoaded,
         };
     match (inputs.looked_again, not_found) {
         (LookedAgain::NotYet, _) => KeyAnswer::LookAgain,
+        (LookedAgain::Refreshed, Reason::UnknownKey) if header.key_id.is_none() => {
+            KeyAnswer::Refused(Rejection::new(Reason::UnknownKey).hint(
+                "The token names no signing key (kid), and not exactly one of the issuer's keys fits it.",
+            ))
+        }
         (LookedAgain::Refreshed, Reason::UnknownKey) => KeyAnswer::Refused(Reason::UnknownKey.into()),
-        (LookedAgain::Failed, Reason::UnknownKey) => unavailable(Reason::KeysUnreachable),
-        (_, reason) => unavailable(reason),
+        (LookedAgain::Failed, Reason::UnknownKey) => KeyAnswer::Refused(unavailable(Reason::KeysUnreachable)),
+        (_, reason) => KeyAnswer::Refused(unavailable(reason)),
     }
+}
+
+/// The provider is at fault, not the token.
+fn unavailable(reason: Reason) -> Rejection {
+    Rejection::new(reason).retry_after(KEYS_RETRY)
 }
 
 /// The generation answers for most; after a change of keys, whether the token would select the very same key.

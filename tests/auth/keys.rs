@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, eventually, refused, verdict,
+    Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, eventually, get, refused, verdict,
 };
 
 const GONE: &str = "401 VAL-020 unknown_key";
@@ -49,6 +49,41 @@ async fn a_rotated_key_is_accepted_at_first_sight() {
     assert_eq!(try_key(&gateway, &new).await, "200");
     assert_eq!(try_key(&gateway, &old).await, "200");
     assert_eq!(provider.hits("/jwks"), 2);
+}
+
+/// RFC 7515 section 4.1.4: a `kid` is optional, and a provider with one key may do without.
+#[tokio::test]
+async fn a_key_without_a_name_is_rotated_at_first_sight_to_one_of_any_type() {
+    let nameless = |signer: &Signer| {
+        let mut jwk = signer.jwk();
+        jwk.as_object_mut().unwrap().remove("kid");
+        json!({ "keys": [jwk] })
+    };
+    let token = |signer: &Signer| Token::new().header("kid", Value::Null).sign(signer);
+    let signers = ["ES256", "EdDSA", "ES384"].map(|algorithm| Signer::new(algorithm, "k"));
+    let next = Signer::new("ES384", "k");
+    let provider = provider(&nameless(&signers[0])).await;
+    let keys = format!("jwks_url: \"{}\", refresh_interval: 1h, cooldown: 100ms", provider.url("/jwks"));
+    let yaml = yaml(&keys).replace("audiences:", "algorithms: [ES256, ES384, EdDSA], audiences:");
+    let gateway = TestGateway::start(&yaml).await;
+    let ask = async |signer: &Signer| verdict(&gateway.get("/orders/1", &token(signer), &[]).await);
+    for signer in signers.iter().chain([&next]) {
+        provider.set("/jwks", Answer::json(&nameless(signer)));
+        eventually("past the cooldown", || async { ask(signer).await == "200" }).await;
+    }
+    eventually("past the cooldown", || async { ask(&signers[0]).await == GONE }).await;
+    let mismatch = "401 VAL-020 signature_mismatch";
+    eventually("past the cooldown", || async { ask(&signers[2]).await == mismatch }).await;
+
+    // Whether the provider has another key by now, nobody can tell.
+    provider.set("/jwks", Answer::error(500));
+    for signer in [&signers[0], &signers[2]] {
+        eventually("past the cooldown", || async { ask(signer).await == UNREACHABLE }).await;
+    }
+    assert_eq!(ask(&next).await, "200");
+    let received = gateway.received("/orders/1").len();
+    assert_eq!(ask(&signers[2]).await, UNREACHABLE);
+    assert_eq!(gateway.received("/orders/1").len(), received);
 }
 
 #[tokio::test]
@@ -297,6 +332,10 @@ async fn a_restart_with_the_provider_down_starts_from_the_stored_keys() {
     restarted.wait_until_ready().await;
     assert_eq!(try_key(&restarted, &signer).await, "200");
     assert_eq!(try_key(&restarted, &Signer::es256("unknown")).await, UNREACHABLE);
+    let page = get(restarted.health, "/metrics", &[]).await.text();
+    let aged = |line: &&str| line.starts_with("valgate_keys_age_seconds{issuer=\"main\"} ");
+    let age = page.lines().find(aged).and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    assert!(age.is_some_and(|age| age >= 0.0), "a restored copy has its age: {age:?}");
     restarted.stop().await;
 
     // A copy is of one origin: keys of another must not be taken for this one's.

@@ -6,6 +6,7 @@
 import http.server
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -39,8 +40,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-server = http.server.ThreadingHTTPServer((os.environ["HOST"], 8080), Handler)
-server.daemon_threads = True
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    # "::" is every address, of IPv4 too.
+    address_family = socket.AF_INET6 if ":" in os.environ["HOST"] else socket.AF_INET
+
+
+server = Server((os.environ["HOST"], 8080), Handler)
 
 
 def end(*_):

@@ -114,7 +114,7 @@ def unpacked(package: Path, folder: Path, revision: str) -> Path:
 
 def lint(package: Path) -> None:
     if not shutil.which("lintian"):
-        print("skipped   lintian: not here")
+        print("SKIPPED   lintian: not here")
         return
     options = ["--fail-on", "error,warning", "--tag-display-limit", "0", "--allow-root"]
     linted = subprocess.run(["lintian", *options, package], capture_output=True, text=True)
@@ -448,7 +448,7 @@ def report(what: str, holds: bool, output: str = "") -> None:
 
 
 def skip(why: str) -> None:
-    print(f"skipped   Debian package on a host: {why}")
+    print(f"SKIPPED   Debian package on a host: {why}")
 
 
 if __name__ == "__main__":

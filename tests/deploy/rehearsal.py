@@ -5,8 +5,9 @@
 
 For each way of closing the application's port: init containers in order, the sidecar's start-up probe before the
 application starts, probes carried to the application, requests with and without a token, a connection around the
-gateway, a certificate rotated by the swap of a symbolic link, and an orderly end with a request in flight. What a
-container would run is taken from the injected manifest; only images and mounted paths are replaced.
+gateway, by IPv4 and by IPv6, a certificate rotated by the swap of a symbolic link, and an orderly end under load and
+with a request in flight. What a container would run is taken from the injected manifest; only images and mounted paths
+are replaced. A NetworkPolicy is put in force as network plug-ins do it, by the packet filter.
 """
 
 import base64
@@ -27,10 +28,14 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-POD_ADDRESS = "10.213.0.2"
-NODE_ADDRESS = "10.213.0.1"
+POD_ADDRESS, NODE_ADDRESS = "10.213.0.2", "10.213.0.1"
+# Every address; of both families where the kernel has both.
+ANY, ANY_IN_URL = ("::", "[::]") if Path("/proc/net/if_inet6").exists() else ("0.0.0.0", "0.0.0.0")
+POD_ADDRESS_6, NODE_ADDRESS_6 = "fd13:213::2", "fd13:213::1"
 NAMESPACE = "valgate-rehearsal"
 APPLICATION = Path(__file__).with_name("application.py")
+# How long Kubernetes takes to tell everyone that a pod goes; in seconds, and slowly.
+TELLING = 2
 
 MANIFEST = f"""
 apiVersion: apps/v1
@@ -46,7 +51,7 @@ spec:
         - name: orders
           image: orders
           command: [{sys.executable}, {APPLICATION}]
-          env: [{{ name: HOST, value: 0.0.0.0 }}]
+          env: [{{ name: HOST, value: "{ANY}" }}]
           ports: [{{ name: http, containerPort: 8080 }}]
           readinessProbe: {{ httpGet: {{ path: /ready, port: http }} }}
 ---
@@ -58,31 +63,32 @@ spec:
   ports: [{{ port: 443, targetPort: http }}]
 """
 
-CONFIGURATION = """
+CONFIGURATION = f"""
 version: 1
 listeners:
-  - address: 0.0.0.0:8443
-    tls: { certificates: [{ certificate: tls/tls.crt, private_key: tls/tls.key }] }
-health: { address: 0.0.0.0:8081 }
-reload: { interval: 1s }
-timeouts: { drain_idle: 100ms }
+  - address: "{ANY_IN_URL}:8443"
+    tls: {{ certificates: [{{ certificate: tls/tls.crt, private_key: tls/tls.key }}] }}
+health: {{ address: 0.0.0.0:8081 }}
+reload: {{ interval: 1s }}
+timeouts: {{ drain_idle: 100ms }}
 access_log: off
 issuers:
   - name: main
     issuer: https://id.example.com/
-    keys: { file: keys/jwks.json }
+    keys: {{ file: keys/jwks.json }}
     audiences: [orders-api]
 upstreams:
-  - { name: orders, endpoints: ["http://127.0.0.1:8080"] }
+  - {{ name: orders, endpoints: ["http://127.0.0.1:8080"] }}
 routes:
-  - match: { path: /orders/** }
-    require: { issuers: [main] }
+  - match: {{ path: /orders/** }}
+    require: {{ issuers: [main] }}
     upstream: orders
 """
 
 LOCKS = {
     "loopback": ["--lock", "loopback", "--bind-env", "HOST=127.0.0.1"],
     "nftables": ["--lock", "nftables", "--nft-image", "nft"],
+    "network-policy": ["--lock", "network-policy"],
     "none": ["--insecure-leave-open"],
 }
 
@@ -95,31 +101,33 @@ def main() -> int:
         print("rehearsal: needs root, ip and nft")
         return 1
     for lock, options in LOCKS.items():
-        with tempfile.TemporaryDirectory() as scratch, Network():
-            rehearse(lock, options, valgate, Path(scratch))
+        with tempfile.TemporaryDirectory() as scratch, Network() as network:
+            rehearse(lock, options, valgate, Path(scratch), network.addresses)
     if failures:
         print(f"\n{len(failures)} deviations")
     return 1 if failures else 0
 
 
-def rehearse(lock: str, options: list[str], valgate: Path, scratch: Path) -> None:
+def rehearse(lock: str, options: list[str], valgate: Path, scratch: Path, addresses: list[str]) -> None:
     signer = Signer(scratch / "signer")
     volume = Volume(scratch / "etc-valgate", signer.jwks())
     injected = subprocess.run(
         [valgate, "inject", "--file", "-", "--app-port", "8080", "--tls-secret", "orders-tls", *options],
         input=MANIFEST, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    deployment, service = yaml.safe_load_all(injected)
+    deployment, service, *policies = yaml.safe_load_all(injected)
     pod = deployment["spec"]["template"]["spec"]
     paths = {"/etc/valgate": str(volume.root), "/var/lib/valgate": str(scratch / "state")}
     processes = {}
 
     def check(what: str, holds: bool, seen: object = "") -> None:
-        print(f"{'ok' if holds else 'FAILED':7} {lock:9} {what}{f': {seen}' if seen != '' else ''}", flush=True)
+        print(f"{'ok' if holds else 'FAILED':7} {lock:14} {what}{f': {seen}' if seen != '' else ''}", flush=True)
         if not holds:
             failures.append((lock, what))
 
     try:
+        for policy in policies:
+            enforce(policy, deployment["spec"]["template"]["metadata"]["labels"])
         for container in pod["initContainers"]:
             if container.get("restartPolicy") == "Always":
                 processes[container["name"]] = start(container, [str(valgate)], paths)
@@ -136,11 +144,12 @@ def rehearse(lock: str, options: list[str], valgate: Path, scratch: Path) -> Non
         check("the Service leads to the gateway", service["spec"]["ports"][0]["targetPort"] == "valgate")
 
         token = signer.token()
-        check("a request with a token reaches the application", ask("/orders/1", token), "200")
-        check("a request without one does not", ask("/orders/1", None, expected=401), "401")
-        reached = connects(POD_ADDRESS, 8080)
-        wanted = lock == "none"
-        check("a connection around the gateway " + ("succeeds, as told loudly" if wanted else "fails"), reached == wanted)
+        for address in addresses:
+            check("a request with a token reaches the application", ask("/orders/1", token, address=address), address)
+            check("a request without one does not", ask("/orders/1", None, expected=401, address=address), address)
+            wanted = lock == "none"
+            around = "succeeds, as told loudly" if wanted else "fails"
+            check(f"a connection around the gateway {around}", connects(address, 8080) == wanted, address)
 
         before, failed = certificate(), Load(token)
         volume.rotate()
@@ -149,8 +158,16 @@ def rehearse(lock: str, options: list[str], valgate: Path, scratch: Path) -> Non
         check("the rotated certificate is served", after)
         check("no request failed meanwhile", refused == 0 and served > 0, f"{served} served, {refused} failed")
 
+        # The pod's end is decided: hooks run, the application after its own hook, the sidecar after the application.
+        hook = application.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        check("the application goes on until everyone has heard of the pod's end", hook > TELLING, f"{hook} s")
+        load = Load(token)
+        time.sleep(min(hook, TELLING))
         slow = Background(lambda: ask("/orders/slow", token))
         wait_until(lambda: in_flight(token))
+        refused, served = load.stop()
+        check("until then no request fails", refused == 0 and served > 0, f"{served} served, {refused} failed")
+        # The rest of the hook passes without a client, and is left out.
         ended = stop(processes, "orders", pod)
         check("the application ends in time", ended == 0, ended)
         ended = stop(processes, "valgate", pod)
@@ -171,6 +188,20 @@ def start(container: dict, image: list[str], paths: dict[str, str]) -> subproces
         words = [word.replace(inside, outside) for word in words]
     environment = {variable["name"]: variable["value"] for variable in container.get("env", [])}
     return subprocess.Popen(["ip", "netns", "exec", NAMESPACE, *words], env={**os.environ, **environment})
+
+
+def enforce(policy: dict, labels: dict[str, str]) -> None:
+    """A pod that a policy selects takes the connections that a rule admits, and answers to its own."""
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items(), "it selects other pods"
+    assert policy["spec"]["policyTypes"] == ["Ingress"], "it closes something else"
+    admitted = [rule for rule in policy["spec"]["ingress"] if rule.keys() == {"ports"}]
+    ports = ", ".join(str(port["port"]) for rule in admitted for port in rule["ports"] if port["protocol"] == "TCP")
+    chain = (
+        "type filter hook input priority filter; policy drop; iif lo accept; meta l4proto icmpv6 accept; "
+        f"tcp flags & (syn | ack) != syn accept; tcp dport {{ {ports} }} accept;"
+    )
+    rules = f"table inet plugin {{ chain input {{ {chain} }}; }};"
+    subprocess.run(["ip", "netns", "exec", NAMESPACE, "nft", rules], check=True)
 
 
 def stop(processes: dict[str, subprocess.Popen], name: str, pod: dict) -> int | None:
@@ -209,9 +240,9 @@ def wait_until(holds) -> bool:
 # --- clients outside of the pod ---
 
 
-def ask(path: str, token: str | None, expected: int = 200) -> bool:
+def ask(path: str, token: str | None, expected: int = 200, address: str = POD_ADDRESS) -> bool:
     context = ssl._create_unverified_context()
-    connection = http.client.HTTPSConnection(POD_ADDRESS, 8443, context=context, timeout=20)
+    connection = http.client.HTTPSConnection(address, 8443, context=context, timeout=20)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
         return connection.getresponse().status == expected
@@ -274,6 +305,8 @@ class Load(Background):
 
 
 class Network:
+    """A node and a pod. `addresses` are the pod's: of IPv6 too, where the kernel has it."""
+
     def __enter__(self):
         self.__exit__()
         for command in [
@@ -286,6 +319,16 @@ class Network:
             f"ip -n {NAMESPACE} link set lo up",
         ]:
             subprocess.run(command.split(), check=True)
+        self.addresses = [POD_ADDRESS]
+        second = [
+            f"ip -6 addr add {NODE_ADDRESS_6}/64 dev vg-node nodad",
+            f"ip -6 -n {NAMESPACE} addr add {POD_ADDRESS_6}/64 dev vg-pod nodad",
+        ]
+        if all(subprocess.run(command.split(), capture_output=True).returncode == 0 for command in second):
+            self.addresses.append(POD_ADDRESS_6)
+        else:
+            print("SKIPPED rehearsal over IPv6: this kernel gives no such address")
+        return self
 
     def __exit__(self, *_):
         # The kernel takes a deleted namespace down later, and the link with it: by itself, the link goes at once.

@@ -276,6 +276,127 @@ async fn a_stream_is_polled_and_each_event_acknowledged_or_refused() {
     eventually("revoked", || async { ask(&gateway, &alice).await == REVOKED }).await;
     assert_eq!(ask(&gateway, &bob).await, "200", "an event for somebody else");
     eventually("acknowledged", || async { transmitter.hits("/poll") > 1 }).await;
+    let polls = polls(&transmitter);
+    assert_eq!(polls[0], json!({ "maxEvents": 100, "returnImmediately": false, "ack": [], "setErrs": {} }));
+    let mut taken: Vec<&str> =
+        polls[1]["ack"].as_array().unwrap().iter().map(|jti| jti.as_str().unwrap()).collect();
+    taken.sort_unstable();
+    let mut good = [good.text("jti"), check.text("jti")];
+    good.sort_unstable();
+    assert_eq!(taken, good);
+    let refused = polls[1]["setErrs"].as_object().unwrap();
+    assert_eq!(refused.keys().collect::<Vec<_>>(), [&bad.text("jti")]);
+    assert_eq!(refused[&bad.text("jti")]["err"], "invalid_audience");
+}
+
+fn polls(transmitter: &Stub) -> Vec<Value> {
+    let polls = transmitter.asked("/poll");
+    polls.iter().map(|poll| serde_json::from_str(&poll.body).unwrap()).collect()
+}
+
+/// RFC 8936 section 2.4: what is not acknowledged comes again.
+#[tokio::test]
+async fn what_cannot_be_kept_is_not_acknowledged_and_the_feed_not_heard_until_it_is() {
+    let signer = Signer::es256("k1");
+    let transmitter = Stub::start().await;
+    let event = event(&format!("{CAEP}session-revoked"), json!({ "format": "opaque", "id": "alice" }));
+    let (jti, set) = (event.text("jti"), event.sign(&signer));
+    let answer = |more: bool| Answer::json(&json!({ "sets": { jti.clone(): set }, "moreAvailable": more }));
+    transmitter.set("/poll", answer(false));
+    let told = format!(
+        "set_poll: {{ url: \"{}\", signed_by: main, audiences: [gateway], interval: 100ms, long_poll: 1s, \
+         write_to: shared }}",
+        transmitter.url("/poll")
+    );
+    let yaml = yaml(&signer, &told, false)
+        .replace("[told, shared]", "[told]")
+        .replace("revokes: token, feed: shared", "revokes: token, feed: told");
+    let dir = Arc::new(TempDir::new().unwrap());
+    // Nothing can be written there.
+    std::fs::create_dir(dir.path().join("shared.json")).unwrap();
+    let gateway = TestGateway::start_in(Arc::clone(&dir), &yaml).await;
+    let (alice, bob) = (Token::new().sign(&signer), Token::new().claim("sub", "bob").sign(&signer));
+    eventually("asked again", || async { transmitter.hits("/poll") > 2 }).await;
+    assert_eq!(ask(&gateway, &alice).await, REVOKED, "it counts here all the same");
+    assert_eq!(ask(&gateway, &bob).await, "503 VAL-051 feed_not_loaded");
+    for poll in polls(&transmitter) {
+        assert_eq!((&poll["ack"], &poll["setErrs"]), (&json!([]), &json!({})));
+    }
+    assert!(gateway.metric("valgate_feed_failures_total{feed=\"told\"}").await > 1);
+
+    transmitter.set("/poll", answer(true));
+    std::fs::remove_dir(dir.path().join("shared.json")).unwrap();
+    empty_list(&dir);
+    eventually("acknowledged", || async {
+        polls(&transmitter).iter().any(|poll| poll["ack"] == json!([jti]))
+    })
+    .await;
+    assert_eq!(
+        ask(&gateway, &bob).await,
+        "503 VAL-051 feed_not_loaded",
+        "there is more, which may concern him"
+    );
+    transmitter.set("/poll", answer(false));
+    eventually("heard", || async { ask(&gateway, &bob).await == "200" }).await;
+    assert_eq!(ask(&gateway, &alice).await, REVOKED);
+}
+
+/// What nobody could be asked for again outlives what is configured otherwise.
+#[tokio::test]
+async fn what_was_told_outlives_a_change_of_configuration() {
+    let signer = Signer::es256("k1");
+    let rules = [
+        push(""),
+        push(", heartbeat: true"),
+        "backchannel_logout: { signed_by: main, audiences: [gateway] }".to_owned(),
+    ];
+    for (told, is_kept) in rules.iter().flat_map(|told| [(told, true), (told, false)]) {
+        let kept = |yaml: String| if is_kept { yaml } else { yaml.replace("state_dir: $DIR/state\n", "") };
+        let before = kept(yaml(&signer, told, true));
+        let other = format!(
+            "issuers:\n  - {{ name: other, issuer: https://other.example.com, keys: {{ inline: {} }}, \
+             audiences: [orders-api], revocation: {{ feeds: [told], max_staleness: 10m, when_stale: reject }} }}\n",
+            signer.jwks()
+        );
+        let after = before.replace("issuers:\n", &other).replace("leeway: 0s", "leeway: 20s");
+        assert!(after.contains("other.example.com") && after.contains("leeway: 20s"));
+        let dir = Arc::new(TempDir::new().unwrap());
+        empty_list(&dir);
+        let mut gateway = TestGateway::start_in(Arc::clone(&dir), &before).await;
+        let alice = Token::new().claim("sid", "s1").sign(&signer);
+        if told.starts_with("set_push") {
+            let subject = json!({ "format": "opaque", "id": "alice" });
+            let set = event(&format!("{CAEP}session-revoked"), subject).sign(&signer);
+            assert_eq!(tell(&gateway, &set).await.status, 202);
+        } else {
+            let logout = logout(Some("s1")).claim("aud", "gateway").sign(&signer);
+            assert_eq!(tell_logout(&gateway, &logout).await.status, 200);
+        }
+        gateway.wait_until_ready().await;
+        assert_eq!(ask(&gateway, &alice).await, REVOKED, "{told}");
+        gateway.reload(&after).await.unwrap();
+        assert_eq!(ask(&gateway, &alice).await, REVOKED, "{told} {is_kept}");
+        let elsewhere = Token::new().claim("iss", "https://other.example.com").sign(&signer);
+        assert_eq!(ask(&gateway, &elsewhere).await, "401 VAL-020 issuer_not_trusted", "{told}");
+        // And what it is told from now on is in the same place.
+        let bob = Token::new().claim("sub", "bob").claim("sid", "s2").sign(&signer);
+        if told.starts_with("set_push") {
+            let subject = json!({ "format": "opaque", "id": "bob" });
+            let set = event(&format!("{CAEP}session-revoked"), subject).sign(&signer);
+            assert_eq!(tell(&gateway, &set).await.status, 202);
+        } else {
+            let logout = logout(Some("s2")).claim("aud", "gateway").sign(&signer);
+            assert_eq!(tell_logout(&gateway, &logout).await.status, 200);
+        }
+        gateway.reload(&before).await.unwrap();
+        assert_eq!([ask(&gateway, &alice).await, ask(&gateway, &bob).await], [REVOKED, REVOKED], "{told}");
+        gateway.stop().await;
+        if is_kept {
+            let gateway = TestGateway::start_in(dir, &after).await;
+            let both = [ask(&gateway, &alice).await, ask(&gateway, &bob).await];
+            assert_eq!(both, [REVOKED, REVOKED], "{told} after a restart");
+        }
+    }
 }
 
 #[tokio::test]

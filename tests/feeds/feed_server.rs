@@ -8,7 +8,7 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use url::Url;
-use valgate::clock::Clock;
+use valgate::clock::{Clock, UnixSeconds};
 use valgate::feed_server::{FeedServer, FeedSigner, Settings};
 use valgate::feeds::fetch::FetchSettings;
 use valgate::feeds::revocation::{FileEngine, HttpEngine};
@@ -109,6 +109,83 @@ async fn what_was_acknowledged_survives_and_what_was_torn_is_cut_off() {
     std::fs::write(&log, damaged).unwrap();
     let refused = format!("{:#}", try_server(data.path(), None, None).await.unwrap_err());
     assert!(refused.contains("is damaged"), "{refused}");
+}
+
+/// What a server has written, its successors read.
+#[tokio::test]
+async fn the_golden_log_is_read_and_one_of_a_later_version_is_refused_and_kept() {
+    const GOLDEN: &str = include_str!("../formats/feed-server-1.log");
+    let data = TempDir::new().unwrap();
+    let log = data.path().join("feed.log");
+    std::fs::write(&log, GOLDEN).unwrap();
+    let running = server(data.path(), None, None).await;
+    let mut listed = everything(&engine(&running)).await;
+    listed.sort_by_key(|one| one.revoked_at);
+    let facts: Vec<_> =
+        listed.iter().map(|one| (format!("{:?}", one.entry.target), one.reason.clone())).collect();
+    let lost = Some("lost laptop".to_owned());
+    assert_eq!(facts, [(r#"Jti("t1")"#.to_owned(), lost), (r#"Sub("bob")"#.to_owned(), None)]);
+    let known = "/revocations?cursor=1800000000-00000000000000aa.1887436800000004";
+    let reply = get(running.address(), known, &[]).await.json();
+    assert_eq!((&reply["kind"], &reply["entries"]), (&json!("delta"), &json!([])), "its history goes on");
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), GOLDEN);
+    running.stop().await;
+
+    // Whole, and torn at its end: it is not for this version to mend it.
+    let header = GOLDEN.lines().next().unwrap().split_once(' ').unwrap().1.replace(":1,", ":2,");
+    let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &[&[0; 8], header.as_bytes()].concat());
+    let sum = u64::from_be_bytes(*sum.as_ref().first_chunk().unwrap());
+    for end in ["", "torn"] {
+        let later = format!("{sum:016x} {header}\n{end}");
+        std::fs::write(&log, &later).unwrap();
+        let refused = format!("{:#}", try_server(data.path(), None, None).await.unwrap_err());
+        assert!(refused.contains("format 2, this one reads 1"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), later);
+    }
+}
+
+#[tokio::test]
+async fn a_full_feed_makes_room_and_takes_again_what_it_has() {
+    let data = TempDir::new().unwrap();
+    let (clock, hand) = Clock::manual(UnixSeconds(1_800_000_000));
+    let settings = Settings {
+        address: ([127, 0, 0, 1], 0).into(),
+        data: data.path().to_owned(),
+        write_authorization: HeaderValue::from_static(WRITE),
+        read_authorization: None,
+        tls: None,
+        signer: None,
+        max_entries: 3,
+    };
+    let server = FeedServer::start(settings, clock.clone()).await.unwrap();
+    let post = async |entries: Value| {
+        let body = json!({ "entries": entries }).to_string();
+        let head = format!(
+            "POST /revocations HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\
+             Authorization: {WRITE}\r\n\r\n",
+            body.len()
+        );
+        send(server.address(), head + &body).await.status
+    };
+    let until = |sub: &str, seconds: i64| json!({ "sub": sub, "exp": clock.wall().0 + seconds });
+    assert_eq!(post(json!([until("a", 60), until("b", 60), until("c", 86_400)])).await, 200);
+    assert_eq!(post(json!([until("d", 60)])).await, 507);
+    assert_eq!(
+        post(json!([until("a", 60), until("a", 120), until("c", 60)])).await,
+        200,
+        "nothing of it is more"
+    );
+    assert_eq!(post(json!([{ "sub": "a", "lift": true }])).await, 200);
+    assert_eq!(post(json!([until("d", 60), until("d", 60)])).await, 200, "the same twice is one");
+    assert_eq!(post(json!([until("e", 60), until("f", 60)])).await, 507, "all or none");
+    // Gateways may need an entry for an hour after its end, and nobody after that.
+    hand.advance(std::time::Duration::from_secs(2 * 3600));
+    assert_eq!(post(json!([until("e", 60), until("f", 60)])).await, 200);
+    assert_eq!(post(json!([until("g", 60)])).await, 507);
+    let listed = everything(&engine(&server)).await;
+    let mut subjects: Vec<String> = listed.iter().map(|one| format!("{:?}", one.entry.target)).collect();
+    subjects.sort();
+    assert_eq!(subjects, [r#"Sub("c")"#, r#"Sub("e")"#, r#"Sub("f")"#]);
 }
 
 #[tokio::test]

@@ -385,3 +385,34 @@ async fn a_refusal_is_readable_behind_an_unread_body() {
     }
     recorder.assert_untouched("the body");
 }
+
+/// A client that believes the connection persistent would lose its next request with it (RFC 9112 section 9.6).
+#[tokio::test]
+async fn a_connection_outlives_a_refused_body_or_says_that_it_does_not() {
+    let recorder = Recorder::start().await;
+    let routes = "routes: [{ match: { path: /a, methods: [GET] }, public: true, upstream: api }]\n";
+    let gateway = Gateway::start(&format!("{}{routes}", crate::setup::api(&recorder))).await;
+    let long = format!("Content-Length: {}\r\n", 4 * 1024 * 1024 + 1);
+    for (what, fields, body, goes_on) in [
+        ("short", "Content-Length: 100000\r\n", "x".repeat(100_000), true),
+        ("empty", "Content-Length: 0\r\n", String::new(), true),
+        ("long", &long, "x".repeat(100), false),
+        ("of unknown length", "Transfer-Encoding: chunked\r\n", "1\r\nx\r\n0\r\n\r\n".to_owned(), false),
+        ("not asked for", "Expect: 100-continue\r\nContent-Length: 1\r\n", String::new(), false),
+    ] {
+        let mut wire = gateway.wire().await;
+        wire.send(post(fields, "")).await;
+        wire.send(body).await;
+        let answer = wire.answer().await.unwrap();
+        refused(&answer, 405, "VAL-041", "method_not_allowed");
+        assert_eq!(answer.header("connection"), (!goes_on).then_some("close"), "{what}");
+        if goes_on {
+            wire.send("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+            assert_eq!(wire.answer().await.unwrap().status, 200, "{what}");
+        }
+    }
+    assert!(
+        recorder.requests().iter().all(|request| request.line.starts_with("GET")),
+        "a refused body passed"
+    );
+}

@@ -280,6 +280,7 @@ async fn an_early_response_to_an_unfinished_upload_arrives() {
     wire.send("POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\nhello").await;
     let answer = wire.answer().await.unwrap();
     assert_eq!((answer.status, &*answer.body), (413, &b"large"[..]));
+    assert_eq!(answer.header("connection"), Some("close"), "nobody reads the rest of the body");
 }
 
 /// A TLS server with the tests' certificate that answers one way, over HTTP/1.1 or HTTP/2.

@@ -100,3 +100,62 @@ routes: [{{ match: {{ path: /** }}, require: {{ issuers: [main] }}, upstream: st
         assert_eq!(line["outcome"], outcome, "{line}");
     }
 }
+
+/// Who is asked after a reload is the issuer as it is configured then; the one before asks nobody any more.
+#[tokio::test]
+async fn a_stream_from_before_a_reload_of_its_issuer_still_ends_with_the_issuers_word() {
+    let (signer, backend) = (Signer::es256("k1"), endless(SSE, "data: 1\n\n").await);
+    let stub = Stub::start().await;
+    let active = |sub: &str| {
+        Answer::json(&json!({
+            "active": true, "token_type": "Bearer", "sub": sub, "aud": "orders-api", "exp": now() + 3600,
+        }))
+    };
+    let jwt = Token::new().sign(&signer);
+    stub.set_to("/introspect", "token=opaque&", active("bob"));
+    stub.set_to("/introspect", &jwt, active("alice"));
+    let yaml = |leeway: &str, introspection: &str| {
+        format!(
+            "
+issuers:
+  - name: main
+    issuer: {ISSUER}
+    keys: {{ inline: {} }}
+    audiences: [orders-api]
+    leeway: {leeway}
+    {introspection}
+upstreams: [{{ name: stream, endpoints: [\"{}\"] }}]
+routes: [{{ match: {{ path: /** }}, require: {{ issuers: [main] }}, upstream: stream }}]
+",
+            signer.jwks(),
+            backend.url(),
+        )
+    };
+    let introspection = format!(
+        "introspection: {{ url: \"{}\", client: {{ id: gateway, client_secret_basic: secret }}, cache: 300ms, \
+         tokens: all }}",
+        stub.url("/introspect")
+    );
+    let mut gateway = TestGateway::start(&yaml("0s", &introspection)).await;
+    let mut streams = Vec::new();
+    for (path, token) in [("/opaque", "opaque"), ("/jwt", jwt.as_str())] {
+        let head = format!("Host: api.example.com\r\nAuthorization: Bearer {token}\r\n");
+        let mut stream = open(&gateway, path, &head).await;
+        read_until(&mut stream, b"data: 1").await;
+        streams.push(stream);
+    }
+    gateway.reload(&yaml("5s", &introspection)).await.unwrap();
+    let before = stub.hits("/introspect");
+    eventually("asked again, by the new one", || async { stub.hits("/introspect") > before + 2 }).await;
+    stub.set_to("/introspect", &jwt, Answer::json(&json!({ "active": false })));
+    let rest = read_to_end(&mut streams.remove(1)).await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "a cut stream must not look like a whole one");
+    // Of an opaque token nobody else could say anything.
+    gateway.reload(&yaml("5s", "")).await.unwrap();
+    read_to_end(&mut streams.remove(0)).await;
+    let log = gateway.stop().await;
+    for path in ["/opaque", "/jwt"] {
+        let line = log.iter().find(|line| line["path"] == path).unwrap();
+        assert_eq!(line["outcome"], "token_revoked", "{line}");
+    }
+}

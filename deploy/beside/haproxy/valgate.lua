@@ -1,6 +1,7 @@
 -- Asks valgate about each request. Whatever goes wrong on the way refuses it.
 local URL = "http://127.0.0.1:9180/"
-local TIMEOUT = 2000
+-- In milliseconds, of one attempt: HAProxy makes three more before it gives up.
+local TIMEOUT = 500
 -- Every identity header, in lower case.
 local IDENTITY = { "x-auth-subject" }
 -- Not about the request that is asked about, or said anew below.

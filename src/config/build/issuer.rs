@@ -23,7 +23,7 @@ impl Build<'_, '_> {
         let keys = self.keys(&raw.keys, &raw.issuer, &place.field("keys"));
         let audiences = self.audiences(raw, place);
         let algorithms = self.algorithms(&raw.algorithms, &place.field("algorithms"));
-        let leeway = self.duration(&raw.leeway, &place.field("leeway"), Duration::ZERO, 5 * MINUTE);
+        let leeway = self.duration(&raw.leeway, &place.field("leeway"), Duration::ZERO, Issuer::MOST_LEEWAY);
         let max_lifetime = self.optional(raw.max_lifetime.as_ref(), |build, text| {
             build.duration(text, &place.field("max_lifetime"), SECOND, 3650 * DAY)
         });

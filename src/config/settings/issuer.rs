@@ -9,6 +9,11 @@ use super::{FeedIndex, Introspection, Transport, Valkey};
 use crate::keys::Algorithm;
 use crate::token::Binding;
 
+impl Issuer {
+    /// The largest tolerance on times that can be configured.
+    pub const MOST_LEEWAY: Duration = Duration::from_secs(5 * 60);
+}
+
 /// Who may issue tokens, for whom, and how that is verified.
 #[derive(Clone, Debug)]
 pub struct Issuer {

@@ -4,7 +4,6 @@
 //! What was not acknowledged comes again, so a crash at any point loses nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +17,7 @@ use crate::clock::Clock;
 use crate::events::{Body, Delivery, Inbox, Receipt, Refusal};
 use crate::feeds::back_off::{Chance, after_failure};
 use crate::feeds::fetch::{FetchClient, FetchError, FetchRequest, FetchSettings, Fetched, Payload};
-use crate::revocation::FeedState;
+use crate::feeds::revocation::{RevocationFeedStats, Told};
 
 /// Where and how to ask.
 #[derive(Clone, Debug)]
@@ -41,7 +40,7 @@ pub struct PollClient {
     client: FetchClient,
     settings: PollSettings,
     inbox: Inbox,
-    state: Arc<FeedState>,
+    told: Told,
     clock: Clock,
     taken: Vec<String>,
     refused: BTreeMap<String, SetError>,
@@ -88,21 +87,16 @@ enum PollError {
 }
 
 impl PollClient {
-    /// A client that hands events to `inbox`, whose feed is `state`.
+    /// A client that hands events to `inbox`, whose feed knows what was `told`.
     ///
     /// # Errors
     /// A certificate that the settings name cannot be used.
-    pub fn new(
-        settings: PollSettings,
-        inbox: Inbox,
-        state: Arc<FeedState>,
-        clock: Clock,
-    ) -> Result<Self, FetchError> {
+    pub fn new(settings: PollSettings, inbox: Inbox, told: Told, clock: Clock) -> Result<Self, FetchError> {
         Ok(Self {
             client: FetchClient::new(&settings.fetch)?,
             settings,
             inbox,
-            state,
+            told,
             clock,
             taken: Vec::new(),
             refused: BTreeMap::new(),
@@ -147,16 +141,20 @@ impl PollClient {
         else {
             return Err(PollError::NotAnAnswer);
         };
+        let as_of = self.clock.monotonic();
         let answer: Option<Answer> = serde_json::from_slice(&body).ok().filter(|_| head.is_json());
         let Answer { sets, more_available } = answer.ok_or(PollError::NotAnAnswer)?;
         // What was acknowledged is the transmitter's no more.
         self.taken.clear();
         self.refused.clear();
-        self.state.heard(self.clock.monotonic());
         if sets.len() > MAX_EVENTS {
             return Err(PollError::TooMany);
         }
         self.hand_over(sets).await?;
+        // Before that, what the transmitter has to tell is not known here.
+        if !more_available {
+            self.told.heard(as_of);
+        }
         Ok(more_available || !self.taken.is_empty() || !self.refused.is_empty())
     }
 
@@ -189,16 +187,17 @@ impl PollClient {
     fn succeeded(&mut self) {
         self.failures = 0;
         if self.noted.take().is_some() {
-            let feed = self.state.name();
+            let feed = self.told.state().name();
             info!(feed, "the transmitter of the feed {feed} is heard again");
         }
     }
 
     fn failed(&mut self, error: &PollError) -> Duration {
         self.failures = self.failures.saturating_add(1);
+        RevocationFeedStats::add(&self.told.stats().failures, 1);
         let message = error.to_string();
         if self.noted.as_ref() != Some(&message) {
-            let feed = self.state.name();
+            let feed = self.told.state().name();
             warn!(
                 feed,
                 error = message,

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::discovery::{Discovery, DiscoveryError};
 use super::fetch::{FetchClient, FetchError, FetchSettings};
 use super::signed::SignedBy;
-use crate::clock::{Clock, Monotonic};
+use crate::clock::{Clock, Monotonic, UnixSeconds};
 use crate::keys::{Algorithm, KeySource};
 use crate::rejection::Rejection;
 use crate::token::{ActiveToken, Answer, Ask, Asks, TokenText, unavailable};
@@ -201,7 +201,7 @@ impl IntrospectionFeed {
             let _ = reply.send(Ok(Answer::Inactive));
             return;
         }
-        if let Some(active) = self.active.get(token.expose(), now) {
+        if let Some(active) = self.active.get(token.expose(), now).filter(|active| now < active.good_until) {
             self.stats.joined.fetch_add(1, Ordering::Relaxed);
             let _ = reply.send(Ok(Answer::Active(Arc::clone(active))));
             return;
@@ -261,7 +261,10 @@ impl IntrospectionFeed {
             return Answer::Inactive;
         };
         self.stats.active.fetch_add(1, Ordering::Relaxed);
-        let good_until = Monotonic(asked_at.0.saturating_add(self.cache));
+        // A leeway may let the token pass after its end, but then the issuer is asked each time.
+        let now = (self.clock.wall(), self.clock.monotonic());
+        let end = end_of(&claims, now).unwrap_or(Monotonic(Duration::MAX));
+        let good_until = Monotonic(asked_at.0.saturating_add(self.cache)).min(end);
         let active = Arc::new(ActiveToken { claims, good_until });
         self.active.insert(token.expose(), asked_at, Arc::clone(&active));
         Answer::Active(active)
@@ -283,6 +286,14 @@ impl IntrospectionFeed {
     }
 }
 
+/// When the token ends by its issuer's word; one that does not say is refused later, for that.
+fn end_of(claims: &Map<String, Value>, (wall, now): (UnixSeconds, Monotonic)) -> Option<Monotonic> {
+    let expires = claims.get("exp")?.as_f64()?;
+    #[allow(clippy::cast_precision_loss, reason = "seconds of this age are far below 2^52")]
+    let left = Duration::try_from_secs_f64((expires - wall.0 as f64).max(0.0)).ok()?;
+    Some(Monotonic(now.0.saturating_add(left)))
+}
+
 /// From the answer until it is in the cache of each core that waits for it, on the slowest of machines. At most as long
 /// as the answer may be kept at all.
 const HANDED_OVER: Duration = Duration::from_secs(5);
@@ -290,3 +301,27 @@ const HANDED_OVER: Duration = Duration::from_secs(5);
 const MOST_HANDED_OVER: usize = 5_000;
 /// A `Retry-After` of nothing would be an invitation to hammer.
 const LEAST_RETRY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_with_the_token_and_at_once_if_that_is_over() {
+        let now = (UnixSeconds(1_800_000_000), Monotonic(Duration::from_secs(7)));
+        let rows = [
+            (json!({ "exp": 1_800_000_005 }), Some(12)),
+            (json!({ "exp": 1_800_000_000 }), Some(7)),
+            (json!({ "exp": 1_799_999_990 }), Some(7)),
+            (json!({ "exp": "soon" }), None),
+            (json!({}), None),
+        ];
+        for (claims, expected) in rows {
+            let end = end_of(claims.as_object().unwrap(), now);
+            assert_eq!(end, expected.map(|seconds| Monotonic(Duration::from_secs(seconds))), "{claims}");
+        }
+        assert!(end_of(json!({ "exp": 1e300 }).as_object().unwrap(), now).is_none());
+    }
+}

@@ -38,6 +38,17 @@ pub(super) enum StoreError {
     Damaged { path: PathBuf },
     #[error("{} is dated in the future; it is ignored and will be replaced, but check the clock", path.display())]
     FromTheFuture { path: PathBuf },
+    #[error(
+        "{} was written by another version of valgate (format {version}, this one reads {VERSION}); it is put aside as \
+         {}", path.display(), aside.display()
+    )]
+    OtherVersion { path: PathBuf, aside: PathBuf, version: u32 },
+}
+
+/// What every version of the format has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,8 +77,18 @@ impl Store {
             Err(cause) => return Err(StoreError::Io { path: self.path.clone(), what: "read", cause }),
         };
         let damaged = || StoreError::Damaged { path: self.path.clone() };
+        let Versioned { version } = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+        if version != VERSION {
+            let (path, aside) = (self.path.clone(), self.path.with_extension("json.unreadable"));
+            fs::rename(&path, &aside).map_err(|cause| StoreError::Io {
+                path: path.clone(),
+                what: "put aside",
+                cause,
+            })?;
+            return Err(StoreError::OtherVersion { path, aside, version });
+        }
         let record: Record = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
-        if record.version != VERSION || record.sha256 != fingerprint(record.jwks.as_bytes()) {
+        if record.sha256 != fingerprint(record.jwks.as_bytes()) {
             return Err(damaged());
         }
         if record.origin != self.origin {
@@ -187,6 +208,26 @@ mod tests {
         let earlier = UnixSeconds(NOW.0 - 301);
         assert!(matches!(store.restore(earlier), Err(StoreError::FromTheFuture { .. })));
         assert_eq!(store.restore(UnixSeconds(NOW.0 - 300)).unwrap().unwrap().age, Duration::ZERO);
+    }
+
+    /// What a gateway has written, its successors read.
+    #[test]
+    fn the_golden_file_is_read_and_one_of_a_later_version_is_refused_and_kept() {
+        const GOLDEN: &str = include_str!("../../../tests/formats/keys-1.json");
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path());
+        fs::write(&store.path, GOLDEN).unwrap();
+        let restored = store.restore(NOW).unwrap().unwrap();
+        assert_eq!((restored.jwks.as_slice(), restored.age), (&br#"{"keys":[]}"#[..], Duration::ZERO));
+        store.save(&restored.jwks, NOW).unwrap();
+        assert_eq!(fs::read_to_string(&store.path).unwrap(), GOLDEN);
+
+        let later = GOLDEN.replace("\"version\":1", "\"version\":2,\"more\":true");
+        fs::write(&store.path, &later).unwrap();
+        let why = store.restore(NOW).unwrap_err().to_string();
+        assert!(why.contains("format 2, this one reads 1") && why.contains("put aside"), "{why}");
+        store.save(&restored.jwks, NOW).unwrap();
+        assert_eq!(fs::read_to_string(store.path.with_extension("json.unreadable")).unwrap(), later);
     }
 
     #[test]

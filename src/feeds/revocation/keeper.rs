@@ -35,6 +35,7 @@ struct Inner {
     /// How many of them a copy of the whole index has made up for since.
     made_up: AtomicU64,
     complained: AtomicBool,
+    is_durable: bool,
 }
 
 #[derive(Debug)]
@@ -78,12 +79,18 @@ impl Keeper {
             Arc::new(Inner {
                 state,
                 stats,
+                is_durable: store.is_durable(),
                 copy: Arc::new(Mutex::new(KeptCopy { store, stand: None })),
                 missed: AtomicU64::new(0),
                 made_up: AtomicU64::new(0),
                 complained: AtomicBool::new(false),
             })
         }))
+    }
+
+    /// Whether nobody else has what is kept.
+    pub(super) fn is_durable(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.is_durable)
     }
 
     /// Brings the index back. A journal that is torn is made whole, so that the next change can be added to it.

@@ -14,12 +14,14 @@ mod file_engine;
 mod http;
 mod http_engine;
 mod keeper;
+mod local;
 mod nats;
 mod pace;
 mod replica;
 mod signed;
 mod stats;
 mod store;
+mod told;
 mod valkey;
 mod writer;
 
@@ -53,9 +55,10 @@ pub use signed::SignedSettings;
 pub use stats::RevocationFeedStats;
 use store::Store;
 pub use store::load_fact_hasher;
+pub use told::{Told, ToldFeedSettings};
 pub use valkey::ValkeyEngine;
 use valkey::{Keys, ValkeySource};
-pub use writer::{Currency, FeedWriter, ToldFeedSettings};
+pub use writer::{Currency, FeedWriter};
 
 /// What one feed needs to be kept current.
 #[derive(Clone, Debug)]
@@ -275,6 +278,7 @@ impl RevocationFeed {
 
     async fn sync(&mut self) -> Result<Next, SyncError> {
         let replica = &mut self.replica;
+        replica.asks();
         match &mut self.source {
             Source::Http(http) => {
                 let (_, at_once) = http.sync(replica).await?;

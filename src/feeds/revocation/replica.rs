@@ -7,11 +7,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::document::{Document, Entries, Kind};
 use super::error::{Misfit, SyncError};
 use super::keeper::{Keeper, Stand, What};
+use super::local::LocalChanges;
 use super::stats::RevocationFeedStats as Stats;
 use super::store::{Restored, Store};
 use crate::clock::{Clock, Monotonic, UnixSeconds};
@@ -26,6 +27,10 @@ pub(super) struct Replica {
     /// The digest of the snapshot in force, if nothing came on top of it.
     snapshot_in_force: Option<[u8; 32]>,
     pub(super) keeper: Keeper,
+    /// What others put in force in the same index.
+    pub(super) local: LocalChanges,
+    /// When the source was asked for what is taken over next.
+    asked_at: Monotonic,
     /// What was brought back and is not relied on yet.
     restored: Option<RestoredCopy>,
     kept_at: Option<Monotonic>,
@@ -75,6 +80,7 @@ impl Replica {
     pub(super) fn new(state: Arc<FeedState>, clock: Clock, store: Option<Store>) -> Self {
         let stats = Arc::<Stats>::default();
         let keeper = Keeper::new(Arc::clone(&state), Arc::clone(&stats), store);
+        let asked_at = clock.monotonic();
         Self {
             state,
             stats,
@@ -82,6 +88,8 @@ impl Replica {
             position: None,
             snapshot_in_force: None,
             keeper,
+            local: LocalChanges::default(),
+            asked_at,
             restored: None,
             kept_at: None,
             noted: Noted::default(),
@@ -111,6 +119,12 @@ impl Replica {
         }
     }
 
+    /// The source is asked now. Who asks in several steps says so before the first: it is better to take a change for
+    /// unknown to the source that it knows than the other way round.
+    pub(super) fn asks(&mut self) {
+        self.asked_at = self.clock.monotonic();
+    }
+
     pub(super) fn stage(&self) -> Staged {
         self.state.index().stage()
     }
@@ -134,13 +148,26 @@ impl Replica {
                     age_seconds = age.map(|age| age.as_secs()),
                     "restored the revocation feed {feed}"
                 );
-                if torn {
+                if torn && self.keeper.is_durable() {
+                    error!(
+                        feed,
+                        "the journal of the feed {feed} is damaged: a last batch that was cut off was never \
+                         acknowledged and comes again, but what followed a damaged one is lost; the journal is put \
+                         aside in state_dir as .unreadable"
+                    );
+                } else if torn {
                     warn!(
                         feed,
                         "the last changes of the feed {feed} were not kept completely; they are fetched again"
                     );
                 }
             }
+            Err(error) if self.keeper.is_durable() => error!(
+                feed, %error,
+                "what the feed {feed} was told before this start cannot be read and is NOT in force: tokens that \
+                 were revoked then are accepted until they expire; restore state_dir with its revocation.key, or have \
+                 the provider tell it again"
+            ),
             Err(error) => warn!(
                 feed, %error,
                 "the kept copy of the revocation feed {feed} cannot be used; the feed is loaded anew"
@@ -178,21 +205,29 @@ impl Replica {
         if kind == Kind::Delta {
             self.state.index().check_room_for(&entries.staged).map_err(Misfit::Full)?;
         }
+        let (local, mark) = self.local.after(self.asked_at);
+        local.iter().try_for_each(|local| entries.staged.append(local)).map_err(Misfit::Full)?;
         let staged = Arc::new(std::mem::replace(&mut entries.staged, self.stage()));
         let what = match kind {
             Kind::Snapshot => What::Snapshot(Arc::clone(&staged)),
             Kind::Delta => What::Changes(Arc::clone(&staged)),
         };
         let kept = self.keeper.before(what, Some(self.stand(&position))).await;
-        let state = Arc::clone(&self.state);
+        let (state, late) = (Arc::clone(&self.state), self.local.clone());
         let applied = blocking(move || match kind {
             Kind::Snapshot => {
-                state.index().replace(&staged);
+                state.index().replace_with(&staged, || late.since(mark));
                 Ok(true)
             }
-            Kind::Delta => state.index().merge(&staged),
+            Kind::Delta => {
+                let changed = state.index().merge(&staged)?;
+                late.since(mark).iter().try_for_each(|late| state.index().merge(late).map(drop))?;
+                Ok(changed)
+            }
         });
         let changed = self.in_force(applied.await)?;
+        // What came meanwhile is on record before the document, if at all, and would be undone by it.
+        let kept = kept && self.local.since(mark).is_empty();
         self.position = Some(position.clone());
         self.heard(as_of);
         self.count(&entries, changed);
@@ -222,14 +257,8 @@ impl Replica {
         let what = What::Changes(Arc::clone(&staged));
         let kept = self.keeper.before(what, Some(self.stand(&position))).await;
         self.state.index().merge(&staged).inspect_err(|_| self.keeper.missed())?;
-        self.heard_now();
         Stats::add(&self.stats.applied, staged.records().len() as u64);
         Ok(self.kept(kept, &position).await)
-    }
-
-    /// The source was heard just now.
-    pub(super) fn heard_now(&self) {
-        self.heard(self.clock.monotonic());
     }
 
     /// The source says at `as_of` that the copy is current.

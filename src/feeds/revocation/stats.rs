@@ -41,7 +41,8 @@ impl RevocationFeedStats {
         self.last_success.store(now.0, Ordering::Relaxed);
     }
 
-    pub(super) fn add(counter: &AtomicU64, by: u64) {
+    /// Counts.
+    pub(in super::super) fn add(counter: &AtomicU64, by: u64) {
         counter.fetch_add(by, Ordering::Relaxed);
     }
 }

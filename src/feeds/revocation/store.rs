@@ -2,14 +2,21 @@
 //!
 //! Both hold the index's hashes, so no subject or token id is on disk in the clear. Everything is checksummed, the
 //! journal batch by batch, each chained to the one before: a torn tail costs its batches, which the source is asked
-//! for again, and anything else that is wrong costs the copy. Knows nothing of sources.
+//! for again, and anything else that is wrong costs the copy; one of what nobody could be asked for again is put aside
+//! then, never overwritten. Knows nothing of sources.
+//!
+//! Two may write for a while: two processes when one replaces the other, two tasks when a reload changes the feed. So
+//! each looks whether the files end where it left them, and begins anew if not. What only the files know is taken over
+//! first.
 
+mod aside;
 mod codec;
 mod key;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -26,10 +33,12 @@ pub use key::load_fact_hasher;
 pub(super) struct Store {
     snapshot: PathBuf,
     journal: PathBuf,
-    /// What the copy is only good for: this source, these issuers, this leeway, this hash key.
+    /// What the copy is only good for: see [`Self::new`] and [`Self::durable`].
     identity: Digest,
     tail: Option<Tail>,
     is_durable: bool,
+    /// Another feed keeps its copy under the same name by now.
+    is_replaced: bool,
 }
 
 /// The end of the journal, where the next batch goes.
@@ -38,6 +47,17 @@ struct Tail {
     chain: Digest,
     bytes: u64,
     snapshot_bytes: u64,
+}
+
+/// What the files are found to be.
+#[derive(Debug)]
+enum Found {
+    Nothing,
+    /// A copy of something else, or hashed with another key.
+    Foreign,
+    /// A copy that another version of this program made.
+    OtherVersion,
+    Copy(Restored),
 }
 
 /// What was restored besides the index.
@@ -49,42 +69,86 @@ pub(super) struct Restored {
 }
 
 impl Store {
-    /// The copy in `state_dir` of the feed called `name`, which is read from `source`.
+    /// The copy in `state_dir` of the feed called `name`, which is read from `source`. Good for these issuers and this
+    /// leeway only: a source that is asked for what is new says nothing of what was left out before.
     pub(super) fn new(state_dir: &Path, name: &str, source: &str, index: &Index) -> Self {
-        let mut identity = Summed::new(io::sink());
-        let parts = [source.as_bytes(), &index.hasher().key(), &index.leeway().as_secs().to_le_bytes()];
-        for part in parts.into_iter().chain(index.issuers().iter().map(String::as_bytes)) {
-            // Writing to a sink cannot fail.
-            let _ = identity.write_bytes(part);
-        }
+        let (key, leeway) = (index.hasher().key(), index.leeway().as_secs().to_le_bytes());
+        let issuers = index.issuers();
+        let parts = [source.as_bytes(), &key, &leeway].into_iter();
+        let identity = identity(parts.chain(issuers.iter().map(String::as_bytes)));
+        Self::at(state_dir, name, identity, false)
+    }
+
+    /// For what nobody could be asked for again: it is on the disk before it counts as kept, and good for as long as
+    /// it can be read, which takes the hash key.
+    pub(super) fn durable(state_dir: &Path, name: &str, source: &str, index: &Index) -> Self {
+        let key = index.hasher().key();
+        Self::at(state_dir, name, identity([source.as_bytes(), &key].into_iter()), true)
+    }
+
+    fn at(state_dir: &Path, name: &str, identity: Digest, is_durable: bool) -> Self {
         let stem = file_stem(name);
-        Self {
-            snapshot: state_dir.join(format!("{stem}.snapshot")),
-            journal: state_dir.join(format!("{stem}.journal")),
-            identity: identity.sum(),
-            tail: None,
-            is_durable: false,
+        let [snapshot, journal] = ["snapshot", "journal"].map(|end| state_dir.join(format!("{stem}.{end}")));
+        Self { snapshot, journal, identity, tail: None, is_durable, is_replaced: false }
+    }
+
+    /// Whether nobody else has what is kept.
+    pub(super) fn is_durable(&self) -> bool {
+        self.is_durable
+    }
+
+    /// Brings the index back; `None` if there is no copy, or one of something else that its source has.
+    pub(super) fn load(&mut self, index: &Index) -> io::Result<Option<Restored>> {
+        aside::sweep(&self.snapshot);
+        match self.read(index) {
+            Ok(Found::Copy(restored)) => {
+                if restored.torn
+                    && self.is_durable
+                    && let Err(error) = aside::copy(&self.journal)
+                {
+                    tracing::warn!(%error, "a torn journal cannot be put aside before it is made whole");
+                }
+                Ok(Some(restored))
+            }
+            Ok(Found::Nothing) => Ok(None),
+            Ok(Found::Foreign) if !self.is_durable => Ok(None),
+            Ok(Found::Foreign) => Err(self.put_aside(&corrupt(FOREIGN))),
+            Ok(Found::OtherVersion) => Err(self.put_aside(&corrupt(OTHER_VERSION))),
+            Err(error) if self.is_durable => Err(self.put_aside(&error)),
+            Err(error) => Err(error),
         }
     }
 
-    /// For what nobody could be asked for again: it is on the disk before it counts as kept.
-    pub(super) fn durable(self) -> Self {
-        Self { is_durable: true, ..self }
+    /// Adds what the files have to the index.
+    fn read(&mut self, index: &Index) -> io::Result<Found> {
+        if index.is_empty() {
+            return self.read_into(index);
+        }
+        // A journal also lifts, which is not to reach what this index knows of its own.
+        let apart = index.empty_like();
+        let found = self.read_into(&apart)?;
+        let (mut staged, kinds) = (index.stage(), apart.kinds());
+        apart.for_each_record(|record| staged.push_record(record, kinds)).map_err(io::Error::other)?;
+        index.merge(&staged).map_err(io::Error::other)?;
+        Ok(found)
     }
 
-    /// Brings the index back; `None` if there is no copy, or one of something else.
-    pub(super) fn load(&mut self, index: &Index) -> io::Result<Option<Restored>> {
+    fn read_into(&mut self, index: &Index) -> io::Result<Found> {
         let file = match File::open(&self.snapshot) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
             file => file?,
         };
         let snapshot_bytes = file.metadata()?.len();
         let mut reader = Checked::new(BufReader::new(file));
-        if reader.read_array()? != *MAGIC {
-            return Err(corrupt("it is not a copy of a revocation feed, or one of another version"));
+        let magic = reader.read_array()?;
+        if magic != *MAGIC && magic.starts_with(MAGIC_OF_ALL) {
+            return Ok(Found::OtherVersion);
+        }
+        if magic != *MAGIC {
+            return Err(corrupt("it is not a copy of a revocation feed"));
         }
         if reader.read_array()? != self.identity {
-            return Ok(None);
+            return Ok(Found::Foreign);
         }
         let epoch = reader.read_text()?.ok_or_else(|| corrupt("it names no epoch"))?;
         let mut staged = index.stage();
@@ -92,9 +156,10 @@ impl Store {
         let mut chain = reader.finish()?;
         let mut torn = false;
         let mut bytes = 0;
-        let mut journal = match File::open(&self.journal) {
+        let mut journal = match std::fs::metadata(&self.journal) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            file => Some(BufReader::new(file?)),
+            Ok(metadata) if !metadata.is_file() => None,
+            _ => Some(BufReader::new(File::open(&self.journal)?)),
         };
         index.replace(&staged);
         while let Some(journal) = &mut journal {
@@ -115,16 +180,21 @@ impl Store {
         // After a torn batch nothing can follow, so the next write begins anew.
         self.tail = (!torn).then_some(Tail { chain, bytes, snapshot_bytes });
         let stand = Stand { position: Position { epoch, cursor }, heard_at };
-        Ok(Some(Restored { stand, torn }))
+        Ok(Found::Copy(Restored { stand, torn }))
     }
 
     /// Keeps the changes, which are not in the index yet, on top of the copy if that has
     /// all before them, else together with the index; without changes, the index.
     pub(super) fn keep(&mut self, index: &Index, changes: Option<&Staged>, stand: &Stand) -> io::Result<()> {
         // Taken, so that a failure half-way leads to a new beginning.
-        if let (Some(tail), Some(changes)) = (self.tail.take(), changes) {
-            return self.append(&tail, changes, stand);
+        let tail = self.tail.take();
+        let wrote_before = tail.is_some();
+        match (tail.filter(|tail| self.ends_at(tail)), changes) {
+            (Some(tail), Some(changes)) => return self.append(&tail, changes, stand),
+            (None, _) if self.is_durable => self.catch_up(index, wrote_before)?,
+            _ => {}
         }
+        self.tail = None;
         let mut records = Vec::with_capacity(index.len());
         index.for_each_record(|record: Record| {
             records.push(record);
@@ -144,6 +214,48 @@ impl Store {
     /// Whether the journal is so long that the whole is better written anew.
     pub(super) fn is_long(&self) -> bool {
         self.tail.as_ref().is_some_and(|tail| tail.bytes > tail.snapshot_bytes.max(MIN_JOURNAL))
+    }
+
+    /// Whether nobody has written since this store has.
+    fn ends_at(&self, tail: &Tail) -> bool {
+        let journal = match std::fs::metadata(&self.journal) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(_) => return false,
+        };
+        let last = if tail.bytes == 0 { &self.snapshot } else { &self.journal };
+        journal == tail.bytes && last_sum(last).is_ok_and(|sum| sum == tail.chain)
+    }
+
+    /// Takes over what somebody else has written, who may be the only one that knows it.
+    fn catch_up(&mut self, index: &Index, wrote_before: bool) -> io::Result<()> {
+        let unusable = match self.read(index) {
+            Ok(Found::Nothing | Found::Copy(_)) => return Ok(()),
+            // Whoever came later and put this store's copy aside is the one that will still be there.
+            Ok(_) if wrote_before || self.is_replaced => {
+                self.is_replaced = true;
+                return Err(corrupt("another feed of this name keeps its copy there now"));
+            }
+            Ok(Found::Foreign) => corrupt(FOREIGN),
+            Ok(Found::OtherVersion) => corrupt(OTHER_VERSION),
+            Err(error) => error,
+        };
+        tracing::warn!(error = %self.put_aside(&unusable), "the copy of a revocation feed is begun anew");
+        Ok(())
+    }
+
+    /// Moves files out of the way that cannot be used, and says where they are.
+    fn put_aside(&self, why: &io::Error) -> io::Error {
+        let moved = aside::rename(&self.snapshot).and_then(|snapshot| {
+            aside::rename(&self.journal)?;
+            Ok(snapshot)
+        });
+        let what = match moved {
+            Ok(Some(place)) => format!("{why}; it is put aside as {}", place.display()),
+            Ok(None) => format!("{why}; it is gone"),
+            Err(error) => format!("{why}; and it cannot be put aside: {error}"),
+        };
+        io::Error::new(why.kind(), what)
     }
 
     fn append(&mut self, tail: &Tail, changes: &Staged, stand: &Stand) -> io::Result<()> {
@@ -211,12 +323,37 @@ fn read_journal_batch(
 
 /// Puts a whole new file in the place of another, or leaves the other.
 pub(super) fn replace_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let temporary = path.with_extension("new");
+    // A name of its own: two writers must not write into one file.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let temporary = path.with_extension(format!("{process}-{count}.{}", aside::UNFINISHED));
     let mut file = private().write(true).create(true).truncate(true).open(&temporary)?;
-    write(&mut file)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
+    let written = write(&mut file).and_then(|()| file.sync_all());
+    let replaced = written.and_then(|()| std::fs::rename(&temporary, path));
+    if replaced.is_err() {
+        // Best effort: the error that matters is the one below.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    replaced?;
     sync_directory(path)
+}
+
+fn identity<'p>(parts: impl Iterator<Item = &'p [u8]>) -> Digest {
+    let mut identity = Summed::new(io::sink());
+    for part in parts {
+        // Writing to a sink cannot fail.
+        let _ = identity.write_bytes(part);
+    }
+    identity.sum()
+}
+
+/// The sum that ends a file.
+fn last_sum(path: &Path) -> io::Result<Digest> {
+    let (mut file, mut sum) = (File::open(path)?, Digest::default());
+    let length = i64::try_from(sum.len()).map_err(io::Error::other)?;
+    file.seek(io::SeekFrom::End(-length))?;
+    file.read_exact(&mut sum)?;
+    Ok(sum)
 }
 
 /// A name counts after a loss of power only once its directory is on the disk.
@@ -247,7 +384,12 @@ fn corrupt(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
+/// The last two digits are the version of the format.
 const MAGIC: &[u8; 8] = b"VALREV01";
+const MAGIC_OF_ALL: &[u8] = b"VALREV";
+const OTHER_VERSION: &str =
+    "it was written by another version of valgate, in a format that this one does not read";
+const FOREIGN: &str = "it is of another source, or was kept with another hash key (revocation.key)";
 /// Below this, a journal is not worth folding into a new snapshot.
 const MIN_JOURNAL: u64 = 1 << 20;
 const MAX_PLAIN_NAME: usize = 40;

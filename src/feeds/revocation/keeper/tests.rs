@@ -38,7 +38,7 @@ impl Case {
 
     fn replica(&self) -> Replica {
         let index = Index::new(self.hasher.clone(), [ISSUER.to_owned()], Duration::ZERO, 10 * MANY);
-        let store = Store::new(self.dir.path(), "logout", "told", &index).durable();
+        let store = Store::durable(self.dir.path(), "logout", "told", &index);
         Replica::new(Arc::new(FeedState::new("logout", index)), Clock::manual(NOW).0, Some(store))
     }
 

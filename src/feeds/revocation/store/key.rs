@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::revocation::FactHasher;
 
-use super::{corrupt, replace_file};
+use super::{aside, corrupt, replace_file};
 
 /// The process's one hasher: with the key in `state_dir`, or a new one, which is kept there if possible. Without a
 /// directory, or when that fails (which is logged), the copies of feeds on disk end with the process.
@@ -19,10 +19,14 @@ pub fn load_fact_hasher(state_dir: Option<&Path>) -> FactHasher {
     match read(&path) {
         Ok(hasher) => return hasher,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(
-            path = %path.display(), %error,
-            "the key of the revocation state cannot be read; the feeds are loaded anew"
-        ),
+        Err(error) => {
+            let aside = aside::rename(&path).ok().flatten().unwrap_or_else(|| path.clone());
+            tracing::error!(
+                path = %aside.display(), %error,
+                "the key of the revocation state cannot be read, so neither can the copies of feeds: those that have \
+                 a source are loaded anew, and what others were told is put aside"
+            );
+        }
     }
     let hasher = FactHasher::random();
     let key = hasher.key();

@@ -5,6 +5,7 @@ use crate::revocation::{Change, Entry, FactHasher, Target, TokenFacts};
 use super::*;
 
 const ISSUER: &str = "https://id.example.com/";
+const PLACE: &str = "https://id.example.com/revocations";
 
 struct Case {
     dir: tempfile::TempDir,
@@ -21,7 +22,17 @@ impl Case {
     }
 
     fn store(&self, index: &Index) -> Store {
-        Store::new(self.dir.path(), "logout", "https://id.example.com/revocations", index)
+        Store::new(self.dir.path(), "logout", PLACE, index)
+    }
+
+    fn durable(&self, index: &Index) -> Store {
+        Store::durable(self.dir.path(), "logout", PLACE, index)
+    }
+
+    fn writer(&self, is_durable: bool) -> Writer {
+        let index = self.index();
+        let store = if is_durable { self.durable(&index) } else { self.store(&index) };
+        Writer { index, store }
     }
 
     fn file(&self, extension: &str) -> PathBuf {
@@ -47,11 +58,31 @@ impl Case {
     }
 
     fn loaded(&self) -> (io::Result<Option<Restored>>, String) {
-        let index = self.index();
-        let restored = self.store(&index).load(&index);
-        let known = ["a", "b", "c"].into_iter().filter(|jti| revoked(&index, jti)).collect();
-        (restored, known)
+        self.writer(false).load()
     }
+}
+
+/// One who has an index, and writes down what changes in it.
+struct Writer {
+    index: Index,
+    store: Store,
+}
+
+impl Writer {
+    fn load(&mut self) -> (io::Result<Option<Restored>>, String) {
+        let restored = self.store.load(&self.index);
+        (restored, known(&self.index))
+    }
+
+    fn write(&mut self, jti: &str, cursor: &str) {
+        let changes = staged(&self.index, jti);
+        self.store.keep(&self.index, Some(&changes), &stand(cursor, 1)).unwrap();
+        self.index.merge(&changes).unwrap();
+    }
+}
+
+fn known(index: &Index) -> String {
+    ["a", "b", "c", "d", "e"].into_iter().filter(|jti| revoked(index, jti)).collect()
 }
 
 fn staged(index: &Index, jti: &str) -> Staged {
@@ -156,6 +187,101 @@ fn a_copy_for_another_source_or_key_or_issuer_is_not_used() {
     }
 }
 
+/// As when one process replaces another, or a reload one task by another.
+#[test]
+fn two_who_write_never_fork_the_journal_and_what_nobody_else_knows_is_not_lost() {
+    // What a source has it tells again, from the position that is kept with it.
+    for (is_durable, expected) in
+        [(false, ["ab", "ac", "abd", "ace"]), (true, ["ab", "abc", "abcd", "abcde"])]
+    {
+        let case = Case::new();
+        let mut old = case.writer(is_durable);
+        old.write("a", "1");
+        let mut new = case.writer(is_durable);
+        assert_eq!(new.load().1, "a");
+        let turns = [(true, "b", "2"), (false, "c", "2"), (true, "d", "3"), (false, "e", "3")];
+        for ((is_old, jti, cursor), expected) in turns.into_iter().zip(expected) {
+            let writer = if is_old { &mut old } else { &mut new };
+            writer.write(jti, cursor);
+            let (restored, known) = case.writer(is_durable).load();
+            let restored = restored.unwrap().unwrap();
+            assert_eq!((known.as_str(), restored.torn), (expected, false), "{is_durable} {jti}");
+            assert_eq!(restored.stand.position, position(cursor));
+        }
+        new.write("a", "4");
+        assert!(case.file("journal").exists(), "one who writes alone goes on in the journal");
+        assert!(!case.writer(is_durable).load().0.unwrap().unwrap().torn);
+    }
+}
+
+/// The copy of one feed must not be taken over by another of its name while that still runs.
+#[test]
+fn what_another_keeps_there_is_not_overwritten_by_one_that_is_replaced() {
+    let case = Case::new();
+    let mut old = case.writer(true);
+    old.write("a", "1");
+    let index = case.index();
+    let mut new = Store::durable(case.dir.path(), "logout", "another", &index);
+    assert!(new.load(&index).is_err());
+    new.keep(&index, Some(&staged(&index, "b")), &stand("1", 1)).unwrap();
+    let changes = staged(&old.index, "c");
+    for _ in 0..2 {
+        assert!(old.store.keep(&old.index, Some(&changes), &stand("2", 1)).is_err());
+    }
+    let index = case.index();
+    assert!(Store::durable(case.dir.path(), "logout", "another", &index).load(&index).unwrap().is_some());
+    assert_eq!(known(&index), "b");
+}
+
+#[test]
+fn what_was_told_outlives_a_change_of_issuers_and_leeway() {
+    let case = Case::new();
+    case.writer(true).write("a", "1");
+    let issuers = [ISSUER.to_owned(), "https://b".to_owned()];
+    let index = Index::new(case.hasher.clone(), issuers, Duration::from_secs(9), 1000);
+    assert!(case.durable(&index).load(&index).unwrap().is_some());
+    assert_eq!(known(&index), "a");
+}
+
+#[test]
+fn what_was_told_and_cannot_be_read_is_put_aside_and_never_overwritten() {
+    type Spoil = fn(&Case) -> (String, String);
+
+    let with_another_key = |case: &Case| {
+        let index = Index::new(FactHasher::random(), [ISSUER.to_owned()], Duration::ZERO, 1000);
+        (case.durable(&index).load(&index).unwrap_err().to_string(), known(&index))
+    };
+    let damaged = |case: &Case| {
+        let path = case.file("snapshot");
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(path, bytes).unwrap();
+        let (restored, known) = case.writer(true).load();
+        (restored.unwrap_err().to_string(), known)
+    };
+    let rows: [Spoil; 2] = [with_another_key, damaged];
+    for spoil in rows {
+        let case = Case::new();
+        let mut writer = case.writer(true);
+        writer.write("a", "1");
+        writer.write("b", "2");
+        let journal = std::fs::read(case.file("journal")).unwrap();
+        for number in 1..=2 {
+            let (why, known) = spoil(&case);
+            assert!(why.contains("put aside as") && why.contains(".unreadable"), "{why}");
+            assert_eq!(known, "");
+            let aside = std::fs::read_dir(case.dir.path()).unwrap();
+            let names = aside.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let aside: Vec<_> = names.filter(|name| name.contains(".unreadable")).collect();
+            assert_eq!(aside.len(), number + 1, "{aside:?}");
+            assert!(case.writer(true).load().0.unwrap().is_none(), "and it begins anew");
+            case.writer(true).write("c", "1");
+        }
+        let kept = case.dir.path().join(format!("{}.journal.unreadable", file_stem("logout")));
+        assert_eq!(std::fs::read(kept).unwrap(), journal);
+    }
+}
+
 #[test]
 fn the_journal_is_folded_into_a_snapshot_before_it_grows_large() {
     let case = Case::new();
@@ -185,5 +311,84 @@ fn only_the_gateway_can_read_it() {
     for extension in ["snapshot", "journal"] {
         let mode = std::fs::metadata(case.file(extension)).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{extension}");
+    }
+}
+
+/// What a gateway has written, its successors read: an index with a fixed key, of which `a` was lifted, `b` is revoked
+/// for good, and `c` for what was issued before 50 and until 100.
+mod golden {
+    use super::*;
+
+    const SNAPSHOT: &[u8] = include_bytes!("../../../../tests/formats/revocation-1.snapshot");
+    const JOURNAL: &[u8] = include_bytes!("../../../../tests/formats/revocation-1.journal");
+
+    fn index() -> Index {
+        Index::new(FactHasher::with_key([7; 16]), [ISSUER.to_owned()], Duration::ZERO, 1000)
+    }
+
+    fn store(dir: &Path, index: &Index) -> Store {
+        Store::durable(dir, "golden", "set_push by https://id.example.com/", index)
+    }
+
+    fn write(store: &mut Store, index: &Index) {
+        store.keep(index, Some(&staged(index, "a")), &stand("1", 10)).unwrap();
+        index.merge(&staged(index, "a")).unwrap();
+        let mut changes = staged(index, "b");
+        changes.push(&Change::Lift { target: Target::Jti("a".into()), issuer: None }).unwrap();
+        let (before, expires) = (Some(UnixSeconds(50)), Some(UnixSeconds(100)));
+        let target = Target::Jti("c".to_owned());
+        changes.push(&Change::Revoke(Entry { target, issuer: None, before, expires })).unwrap();
+        store.keep(index, Some(&changes), &stand("2", 20)).unwrap();
+    }
+
+    #[test]
+    #[ignore = "writes the files anew: for a new version of the format, beside those of the old"]
+    fn write_files() {
+        let (dir, index) = (tempfile::tempdir().unwrap(), index());
+        let mut store = store(dir.path(), &index);
+        write(&mut store, &index);
+        std::fs::copy(&store.snapshot, "tests/formats/revocation-1.snapshot").unwrap();
+        std::fs::copy(&store.journal, "tests/formats/revocation-1.journal").unwrap();
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_written_the_same() {
+        let (dir, index) = (tempfile::tempdir().unwrap(), index());
+        let mut store = store(dir.path(), &index);
+        std::fs::write(&store.snapshot, SNAPSHOT).unwrap();
+        std::fs::write(&store.journal, JOURNAL).unwrap();
+        let Restored { stand, torn } = store.load(&index).unwrap().unwrap();
+        assert_eq!((stand.position, stand.heard_at, torn), (position("2"), UnixSeconds(20), false));
+        let hit = |jti, iat, now| {
+            let facts = TokenFacts { issuer: ISSUER, jti: Some(jti), ..TokenFacts::default() };
+            index.check(&index.hasher().keys(&facts), Some(UnixSeconds(iat)), UnixSeconds(now)).is_some()
+        };
+        assert_eq!([hit("a", 0, 0), hit("b", 0, i64::MAX), hit("c", 49, 99)], [false, true, true]);
+        assert_eq!([hit("c", 50, 99), hit("c", 49, 100)], [false, false]);
+
+        let (dir, index) = (tempfile::tempdir().unwrap(), super::golden::index());
+        let mut store = self::store(dir.path(), &index);
+        write(&mut store, &index);
+        assert_eq!(std::fs::read(&store.snapshot).unwrap(), SNAPSHOT);
+        assert_eq!(std::fs::read(&store.journal).unwrap(), JOURNAL);
+    }
+
+    #[test]
+    fn a_later_version_is_refused_and_kept() {
+        for is_durable in [true, false] {
+            let (dir, index) = (tempfile::tempdir().unwrap(), index());
+            let mut store = if is_durable {
+                store(dir.path(), &index)
+            } else {
+                Store::new(dir.path(), "golden", "https://id.example.com/feed", &index)
+            };
+            let later = [b"VALREV02".as_slice(), SNAPSHOT.strip_prefix(MAGIC).unwrap(), b"and more"].concat();
+            std::fs::write(&store.snapshot, &later).unwrap();
+            let why = store.load(&index).unwrap_err().to_string();
+            assert!(why.contains("another version of valgate") && why.contains("put aside as"), "{why}");
+            write(&mut store, &index);
+            let aside = format!("{}.unreadable", store.snapshot.display());
+            assert_eq!(std::fs::read(aside).unwrap(), later);
+        }
     }
 }

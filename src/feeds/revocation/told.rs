@@ -1,0 +1,109 @@
+//! What a feed knows that is told: nobody could be asked for it again, so it outlives every configuration that has a feed
+//! of this name and origin, and, with a state directory, the process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::replica::Replica;
+use super::stats::RevocationFeedStats;
+use super::store::Store;
+use crate::clock::{Clock, Monotonic};
+use crate::revocation::{FactHasher, FeedState, Full, Index, Staged};
+
+/// See the module. Clones lead to the same.
+#[derive(Clone, Debug)]
+pub struct Told {
+    state: Arc<FeedState>,
+    stats: Arc<RevocationFeedStats>,
+    clock: Clock,
+    origin: String,
+    is_kept: bool,
+    /// Whoever tells it something waits for the disk in here, one after the other.
+    own: Arc<Mutex<Own>>,
+}
+
+#[derive(Debug)]
+struct Own {
+    replica: Replica,
+    forgot_at: Monotonic,
+}
+
+/// What a feed needs that is told.
+#[derive(Clone, Debug)]
+pub struct ToldFeedSettings {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it is only good for: where its revocations come from.
+    pub origin: String,
+    /// The issuers that it speaks for.
+    pub issuers: Vec<String>,
+    /// The largest leeway that these issuers can ever have: what is told now is in force for so long after its end.
+    pub leeway: Duration,
+    /// The most entries to hold.
+    pub max_entries: usize,
+    /// Where they are kept; without it a restart forgets them, unless an engine has them.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl Told {
+    /// What was told before a restart, if that was kept.
+    pub async fn restore(settings: ToldFeedSettings, hasher: FactHasher, clock: Clock) -> Self {
+        let ToldFeedSettings { name, origin, issuers, leeway, max_entries, state_dir } = settings;
+        let index = Index::new(hasher, issuers, leeway, max_entries);
+        let store = state_dir.map(|directory| Store::durable(&directory, &name, &origin, &index));
+        let is_kept = store.is_some();
+        let state = Arc::new(FeedState::new(name, index));
+        let mut replica = Replica::new(Arc::clone(&state), clock.clone(), store);
+        replica.restore().await;
+        replica.rely_on_copy();
+        let (stats, forgot_at) = (Arc::clone(&replica.stats), clock.monotonic());
+        let own = Arc::new(Mutex::new(Own { replica, forgot_at }));
+        Self { state, stats, clock, origin, is_kept, own }
+    }
+
+    /// Where it comes from.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Whether a restart brings it back.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// The readers' side.
+    pub fn state(&self) -> &Arc<FeedState> {
+        &self.state
+    }
+
+    /// The numbers for metrics.
+    pub fn stats(&self) -> &Arc<RevocationFeedStats> {
+        &self.stats
+    }
+
+    /// Whoever tells was heard at `as_of`, whether or not there was something to tell.
+    pub fn heard(&self, as_of: Monotonic) {
+        self.state.heard(as_of);
+        self.stats.succeeded(self.clock.wall());
+    }
+
+    /// Puts changes in force. Whether they are kept for a restart, where there is a place for it.
+    pub(super) async fn put(&self, staged: Staged) -> Result<bool, Full> {
+        self.own.lock().await.replica.put(staged).await
+    }
+
+    /// To be called every now and then.
+    pub(super) async fn forget_expired(&self) {
+        let mut own = self.own.lock().await;
+        let now = self.clock.monotonic();
+        if own.forgot_at.until(now) >= FORGET_EVERY {
+            own.forgot_at = now;
+            own.replica.forget_expired().await;
+        }
+    }
+}
+
+const FORGET_EVERY: Duration = Duration::from_secs(60);
