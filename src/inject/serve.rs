@@ -110,18 +110,30 @@ async fn mutate(body: Incoming, memory: Arc<Semaphore>) -> Result<Bytes, (Status
     let Ok(Ok(room)) = timeout(ROOM_TIMEOUT, memory.acquire_many_owned(size)).await else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "Too many reviews at once; try again.\n");
     };
-    let body = match timeout(BODY_TIMEOUT, Limited::new(body, size as usize).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE),
+    let body = match timeout(BODY_TIMEOUT, read(body, size as usize)).await {
+        Ok(Some(body)) => body,
+        Ok(None) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE),
         Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "The review did not arrive in time.\n"),
     };
     if memchr::memchr3_iter(b',', b'{', b'[', &body).count() > MAX_PARTS {
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "The review has too many parts.\n");
     }
     match review(&body) {
-        Ok(review) => Ok(Bytes::from_owner(Answer { text: review.to_string(), _room: room })),
+        Ok(text) => Ok(Bytes::from_owner(Answer { text, _room: room })),
         Err(error) => refuse(StatusCode::BAD_REQUEST, &format!("{error}\n")),
     }
+}
+
+/// In one piece, and never in two; `None` if it is too large or broken off.
+async fn read(body: Incoming, size: usize) -> Option<Vec<u8>> {
+    let mut body = Limited::new(body, size);
+    let mut whole = Vec::with_capacity(size);
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            whole.extend_from_slice(&data);
+        }
+    }
+    Some(whole)
 }
 
 /// Is about as large as the review that it answers, and keeps that one's room until it has been sent.
@@ -147,13 +159,13 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 const TOO_LARGE: &str = "The review is too large.\n";
 
-/// The API server's own limit of a request is 3 MiB, and etcd's of an object 1.5 MiB.
-const MAX_REVIEW: u32 = 3 * 1024 * 1024;
+/// No object is larger than 1.5 MiB, by etcd's limit; a Service, which comes with its former self, is far from it.
+const MAX_REVIEW: u32 = 2 * 1024 * 1024;
 
 /// The bytes of all reviews that are being read, and of answers that are being sent.
 const MAX_IN_FLIGHT: usize = 2 * MAX_REVIEW as usize;
 
-/// The values in a review: as a tree, each may take some 300 bytes, three times over.
+/// The values in a review: as a tree, each may take some 300 bytes.
 const MAX_PARTS: usize = 32 * 1024;
 
 /// What a connection holds of requests that nobody reads yet.
@@ -162,8 +174,9 @@ const MAX_BUFFER: usize = 32 * 1024;
 /// The API server reuses a handful of connections.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Long enough for the API server to reuse a connection, short enough that nobody holds one for ever.
-const MAX_AGE: Duration = Duration::from_secs(300);
+/// Long enough for the API server to reuse a connection, short enough that nobody holds one, or an answer that is not
+/// read, for ever.
+const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// For a handshake, for the head of a request, and between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -174,7 +187,7 @@ const ROOM_TIMEOUT: Duration = Duration::from_secs(3);
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For the last answer of a connection that is too old.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

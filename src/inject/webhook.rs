@@ -6,7 +6,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::settings::{Choices, LockKind, PREFIX, Settings};
@@ -33,35 +33,80 @@ struct Request {
     object: Value,
 }
 
-/// Answers a review.
-pub fn review(body: &[u8]) -> Result<Value, Malformed> {
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response,
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response {
+    uid: String,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    /// In base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Value>,
+}
+
+/// RFC 6902.
+#[derive(Serialize)]
+struct Operation {
+    op: &'static str,
+    path: String,
+    value: Value,
+}
+
+/// Answers a review, in JSON.
+pub fn review(body: &[u8]) -> Result<String, Malformed> {
     let Review { version, request: Request { uid, object } } =
         serde_json::from_slice(body).map_err(|_| Malformed)?;
     if version != VERSION {
         return Err(Malformed);
     }
-    let response = match changed(&object) {
-        Ok(None) => json!({ "uid": uid, "allowed": true }),
-        Ok(Some((after, notes))) => json!({
-            "uid": uid,
-            "allowed": true,
-            "patchType": "JSONPatch",
-            "patch": STANDARD.encode(patch(&object, &after).to_string()),
-            "warnings": notes,
-        }),
-        Err(why) => json!({
-            "uid": uid,
-            "allowed": false,
-            "status": { "code": 422, "reason": "Invalid", "message": format!("valgate: {why}") },
-        }),
+    let response = match changed(object) {
+        Ok(None) => Response { uid, allowed: true, ..Response::default() },
+        Ok(Some(Change { operations, warnings })) => {
+            let patch = serde_json::to_vec(&operations).map_err(|_| Malformed)?;
+            // Each of them is as large as the review.
+            drop(operations);
+            Response {
+                uid,
+                allowed: true,
+                patch_type: Some("JSONPatch"),
+                patch: Some(STANDARD.encode(patch)),
+                warnings,
+                status: None,
+            }
+        }
+        Err(why) => {
+            let status = json!({ "code": 422, "reason": "Invalid", "message": format!("valgate: {why}") });
+            Response { uid, status: Some(status), ..Response::default() }
+        }
     };
-    Ok(json!({ "apiVersion": VERSION, "kind": "AdmissionReview", "response": response }))
+    let answer = Answer { api_version: VERSION, kind: "AdmissionReview", response };
+    serde_json::to_string(&answer).map_err(|_| Malformed)
 }
 
 const VERSION: &str = "admission.k8s.io/v1";
 
-/// The object as it should be, if it asks for a change, and what to tell who made it.
-fn changed(object: &Value) -> Result<Option<(Value, Vec<String>)>, String> {
+/// What makes of an object what it asks for.
+struct Change {
+    operations: Vec<Operation>,
+    /// For who made the object.
+    warnings: Vec<String>,
+}
+
+/// What is to be changed, if the object asks for it.
+fn changed(mut object: Value) -> Result<Option<Change>, String> {
     let Some(annotations) = object.pointer("/metadata/annotations").and_then(Value::as_object) else {
         return Ok(None);
     };
@@ -75,11 +120,12 @@ fn changed(object: &Value) -> Result<Option<(Value, Vec<String>)>, String> {
                     .to_owned());
             }
             let settings = Settings::try_from(choices)?;
-            let mut injected =
-                inject(vec![object.clone()], &settings).map_err(|mistake| mistake.to_string())?;
+            let mut injected = inject(vec![object], &settings).map_err(|mistake| mistake.to_string())?;
             // Services are other objects, and have annotations of their own.
             injected.notes.retain(|note| note.contains("WARNING"));
-            Ok(injected.documents.pop().map(|after| (after, injected.notes)))
+            let operations =
+                injected.documents.pop().map(|pod| replacing(pod, &INJECTED)).unwrap_or_default();
+            Ok(Some(Change { operations, warnings: injected.notes }))
         }
         Some("Service") if annotation("app-port").is_some() => {
             let mut choices = Choices::of_annotations(annotations)?;
@@ -87,26 +133,28 @@ fn changed(object: &Value) -> Result<Option<(Value, Vec<String>)>, String> {
             choices.insecure_leave_open = choices.lock.is_none();
             let settings = Settings::try_from(choices)?;
             let guarded: Vec<_> = settings.app_ports.iter().map(|port| json!(port)).collect();
-            let mut after = object.clone();
-            let ports = after.pointer_mut("/spec/ports").and_then(Value::as_array_mut);
+            let ports = object.pointer_mut("/spec/ports").and_then(Value::as_array_mut);
             let mut any = false;
             for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
                 any |= service::point_port(port, &guarded, &settings);
             }
-            Ok(any.then_some((after, Vec::new())))
+            Ok(any.then(|| Change { operations: replacing(object, &["ports"]), warnings: Vec::new() }))
         }
         _ => Ok(None),
     }
 }
 
-/// RFC 6902: one `add`, which replaces what is there, for each field of the specification that changed.
-fn patch(before: &Value, after: &Value) -> Value {
-    let spec = after.get("spec").and_then(Value::as_object);
-    let changes = spec.into_iter().flatten().filter_map(|(name, value)| {
-        let path = format!("/spec/{name}");
-        (before.pointer(&path) != Some(value)).then(|| json!({ "op": "add", "path": path, "value": value }))
+/// The fields of a pod's specification that an injection touches.
+const INJECTED: [&str; 4] = ["containers", "initContainers", "terminationGracePeriodSeconds", "volumes"];
+
+/// Puts these fields of the specification in place of what is there, which is what `add` does.
+fn replacing(mut object: Value, fields: &[&str]) -> Vec<Operation> {
+    let mut spec = object.get_mut("spec").and_then(Value::as_object_mut);
+    let operations = fields.iter().filter_map(|field| {
+        let value = spec.as_mut()?.remove(*field)?;
+        Some(Operation { op: "add", path: format!("/spec/{field}"), value })
     });
-    changes.collect()
+    operations.collect()
 }
 
 #[cfg(test)]
