@@ -28,6 +28,7 @@ fn revocable(signer: &Signer) -> String {
         "audiences: [orders-api]",
         "audiences: [orders-api], revocation: { feeds: [logout], max_staleness: 10m, when_stale: reject }",
     )
+    .replace("lines_per_second: 2", "lines_per_second: 100")
 }
 
 /// Stops the gateway and gives the lines of its audit log.
