@@ -225,7 +225,7 @@ fn first_core(equipment: Equipment, generation: &Generation) -> Core {
         reserved: Arc::clone(&generation.reserved),
         trusted_proxies: Arc::clone(&generation.trusted_proxies),
         limits: generation.limits,
-        overload: Rc::new(Overload::new(generation.overload)),
+        overload: Overload::new(generation.overload),
         failed_attempts,
         failed_attempts_limits: generation.failed_attempts,
         error_detail: generation.error_detail,

@@ -156,7 +156,7 @@ async fn judge(
     decisions: &Decisions,
     exchange: &mut Exchange,
 ) -> Result<Allowed, Rejection> {
-    let _admitted = core.overload.admit(&core.metrics)?;
+    let _admitted = core.overload.admit(&core.clock, &core.metrics).await?;
     let request = CleanRequest::sanitize(Box::new(request), core.limits)?;
     let route = core.routes.find(&request)?;
     if !matches!(route.service, Service::Upstream(_) | Service::Decision) {

@@ -187,7 +187,7 @@ async fn serve(
     inbound: &Inbound,
     exchange: &mut Exchange,
 ) -> Result<Served, Rejection> {
-    let _admitted = core.overload.admit(&core.metrics)?;
+    let _admitted = core.overload.admit(&core.clock, &core.metrics).await?;
     let request = CleanRequest::sanitize(request, core.limits)?;
     check_direction(core, peer, &request)?;
     if let Some((preflight, route, cors)) = preflight(core, &request) {

@@ -1,17 +1,26 @@
-//! Overload: a core that has more to do than it can refuses some requests at once, so that the others are answered in
+//! Overload: a core that has more to do than it can takes on fewer requests at a time, so that those are answered in
 //! time, rather than let all of them wait for longer and longer.
 //!
-//! Two signals, both of this core alone. The number of requests that wait for the head of their response bounds memory
-//! when upstreams are slow. The delay with which ready work gets its turn tells that the core itself is too slow. It is
-//! judged as by `CoDel` (RFC 8289): a delay that goes down to the target again is a burst that is being worked off;
-//! one that does not for a whole window is a standing queue. Then a share of the requests is shed, and the share moves
-//! until the delay is at the target.
+//! How many it takes on has a fixed bound, of the memory that they cost when upstreams are slow. The bound goes down
+//! while ready work waits too long for its turn, which tells that the core itself is too slow. That is judged as by
+//! `CoDel` (RFC 8289): a delay that is short again is a burst that is being worked off; one that is long for a whole
+//! window is a standing queue.
+//!
+//! Requests beyond the bound stand in line, and are refused if they stood there for too long. A refusal costs a good
+//! part of what an answer costs, and clients come back at once: a core that refused all that it cannot do would do
+//! nothing else. So where it is late, it refuses only as many as leave time for the answers, and takes on who came last
+//! first: nearly all of those are answered as fast as ever, and what is known of them is still in the processor's cache.
+//! In order, all would wait, and be answered when their clients have given up (Maurer, Fail at Scale, ACM Queue 2015).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::catalogue::Reason;
-use crate::clock::Clock;
+use crate::clock::{Clock, Monotonic};
 use crate::rejection::Rejection;
 use crate::telemetry::metrics::{CoreMetrics, Shed};
 
@@ -21,11 +30,17 @@ const TICK: Duration = Duration::from_millis(20);
 /// How many measurements make a window.
 const WINDOW: u32 = 5;
 
-/// Shares are in thousandths.
-const WHOLE: u32 = 1_000;
+/// For which ready work may wait for its turn. A request needs a handful of turns.
+const TURN: Duration = Duration::from_millis(10);
 
-/// Some requests always pass, or it would never be known that the overload is over.
-const MOST_SHED: u32 = 950;
+/// As many requests are taken on however late the core is, or it would never be known that the overload is over.
+const LEAST: u32 = 16;
+
+/// Refusals of a core that is late, between two measurements: less than a tenth of its time.
+const REFUSALS_IF_LATE: u32 = 100;
+
+/// How much longer the line may be than there are requests that wait for their answers at the most.
+const LINE: usize = 4;
 
 /// How long a refused client is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -35,7 +50,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct OverloadLimits {
     /// Requests that wait for the head of their response.
     pub requests: u32,
-    /// For which ready work may wait for its turn.
+    /// For which a request may stand in line.
     pub delay: Duration,
 }
 
@@ -43,94 +58,170 @@ pub struct OverloadLimits {
 #[derive(Debug)]
 pub struct Overload {
     limits: Cell<OverloadLimits>,
-    waiting: Cell<u32>,
-    /// The share of requests that is shed.
-    share: Cell<u32>,
-    /// Sums shares up; whenever a whole is reached, a request is shed.
-    sum: Cell<u32>,
+    /// Requests that may wait for the head of their response just now: `limits.requests`, or fewer if the core is late.
+    places: Cell<u32>,
+    taken: Cell<u32>,
+    line: RefCell<VecDeque<Waiting>>,
     least_delay: Cell<Duration>,
     measured: Cell<u32>,
 }
 
+/// A request that stands in line.
+#[derive(Debug)]
+struct Waiting {
+    since: Monotonic,
+    turn: oneshot::Sender<Turn>,
+}
+
+/// What becomes of a request that stood in line.
+#[derive(Debug)]
+enum Turn {
+    Admitted(Admitted),
+    Refused,
+}
+
 /// A request that waits for the head of its response, until this is dropped.
 #[derive(Debug)]
-pub struct Admitted<'a>(&'a Overload);
+pub struct Admitted(Rc<Overload>);
 
 impl Overload {
     /// A core with nothing to do.
-    pub fn new(limits: OverloadLimits) -> Self {
-        let (waiting, share, sum, measured) = Default::default();
-        let limits = Cell::new(limits);
-        Self { limits, waiting, share, sum, measured, least_delay: Cell::new(Duration::MAX) }
+    pub fn new(limits: OverloadLimits) -> Rc<Self> {
+        Rc::new(Self {
+            limits: Cell::new(limits),
+            places: Cell::new(limits.requests),
+            taken: Cell::new(0),
+            line: RefCell::default(),
+            least_delay: Cell::new(Duration::MAX),
+            measured: Cell::new(0),
+        })
     }
 
     /// Goes by other limits from now on.
     pub fn limit(&self, limits: OverloadLimits) {
         self.limits.set(limits);
+        self.places.set(limits.requests);
     }
 
-    /// Takes a request on, or refuses it.
-    pub fn admit(&self, metrics: &CoreMetrics) -> Result<Admitted<'_>, Rejection> {
-        let waiting = self.waiting.get();
-        if waiting >= self.limits.get().requests {
+    /// Takes a request on, at once if there is a place, or refuses it.
+    pub async fn admit(self: &Rc<Self>, clock: &Clock, metrics: &CoreMetrics) -> Result<Admitted, Rejection> {
+        // Nobody overtakes those who stand in line.
+        if self.line.borrow().is_empty()
+            && let Some(admitted) = self.place()
+        {
+            return Ok(admitted);
+        }
+        if self.line.borrow().len() >= LINE * self.limits.get().requests as usize {
             metrics.shed(Shed::Requests);
-            return Err(overloaded("as many requests as overload.requests allows wait for their answers"));
+            return Err(overloaded("more requests stand in line than overload.requests allows"));
         }
-        if self.is_next_shed() {
-            metrics.shed(Shed::Delay);
-            return Err(overloaded("work waits for the worker for longer than overload.delay allows"));
-        }
-        self.waiting.set(waiting + 1);
-        Ok(Admitted(self))
-    }
-
-    /// Measures the delay of this core. Never ends.
-    pub async fn watch(&self, clock: &Clock, metrics: &CoreMetrics) {
-        loop {
-            let before = clock.monotonic();
-            tokio::time::sleep(TICK).await;
-            let delay = before.until(clock.monotonic()).saturating_sub(TICK);
-            metrics.worker_delay(delay);
-            self.measured(delay);
-        }
-    }
-
-    fn measured(&self, delay: Duration) {
-        self.least_delay.set(self.least_delay.get().min(delay));
-        self.measured.set(self.measured.get() + 1);
-        if self.measured.get() < WINDOW {
-            return;
-        }
-        self.measured.set(0);
-        let least = self.least_delay.replace(Duration::MAX);
-        let share = self.share.get();
-        let share = if least > self.limits.get().delay {
-            (share + (WHOLE - share) / 8).min(MOST_SHED)
-        } else {
-            share.saturating_sub(share / 8 + 10)
-        };
-        let was = self.share.replace(share);
-        if (was == 0) != (share == 0) {
-            let delay = least;
-            if share == 0 {
-                tracing::info!(?delay, "no longer overloaded: no requests are shed");
-            } else {
-                tracing::warn!(?delay, "overloaded: requests are shed");
+        let (turn, told) = oneshot::channel();
+        self.line.borrow_mut().push_back(Waiting { since: clock.monotonic(), turn });
+        match told.await {
+            Ok(Turn::Admitted(admitted)) => Ok(admitted),
+            Ok(Turn::Refused) | Err(_) => {
+                metrics.shed(Shed::Delay);
+                Err(overloaded("the request stood in line for longer than overload.delay"))
             }
         }
     }
 
-    /// Spreads the shed requests evenly over all.
-    fn is_next_shed(&self) -> bool {
-        let sum = self.sum.get() + self.share.get();
-        self.sum.set(sum % WHOLE);
-        sum >= WHOLE
+    fn place(self: &Rc<Self>) -> Option<Admitted> {
+        let taken = self.taken.get();
+        (taken < self.places.get()).then(|| {
+            self.taken.set(taken + 1);
+            Admitted(Rc::clone(self))
+        })
+    }
+
+    /// Gives free places to those in line.
+    fn seat(self: &Rc<Self>) {
+        while !self.line.borrow().is_empty()
+            && let Some(admitted) = self.place()
+        {
+            let next =
+                if self.is_late() { self.leave(VecDeque::pop_back) } else { self.leave(VecDeque::pop_front) };
+            if let Some(next) = next {
+                next.turn.send(Turn::Admitted(admitted)).ok();
+            }
+        }
+    }
+
+    /// The next in line from this end whose client is still there.
+    fn leave(&self, end: impl Fn(&mut VecDeque<Waiting>) -> Option<Waiting>) -> Option<Waiting> {
+        let mut line = self.line.borrow_mut();
+        std::iter::from_fn(|| end(&mut line)).find(|waiting| !waiting.turn.is_closed())
+    }
+
+    /// Refuses some of those who stood in line for too long.
+    fn refuse_late(&self, now: Monotonic) {
+        let delay = self.limits.get().delay;
+        let most = if self.is_late() { REFUSALS_IF_LATE } else { u32::MAX };
+        for _ in 0..most {
+            let is_due = self.line.borrow().front().is_some_and(|first| first.since.until(now) > delay);
+            if !is_due {
+                return;
+            }
+            if let Some(first) = self.leave(VecDeque::pop_front) {
+                first.turn.send(Turn::Refused).ok();
+            }
+        }
+    }
+
+    /// Whether less is taken on than is allowed.
+    fn is_late(&self) -> bool {
+        self.places.get() < self.limits.get().requests
+    }
+
+    /// Measures the delay of this core. Never ends.
+    pub async fn watch(self: &Rc<Self>, clock: &Clock, metrics: &CoreMetrics) {
+        loop {
+            let before = clock.monotonic();
+            tokio::time::sleep(TICK).await;
+            let now = clock.monotonic();
+            let delay = before.until(now).saturating_sub(TICK);
+            metrics.worker_delay(delay);
+            self.measured(delay, now);
+        }
+    }
+
+    fn measured(self: &Rc<Self>, delay: Duration, now: Monotonic) {
+        self.least_delay.set(self.least_delay.get().min(delay));
+        self.measured.set(self.measured.get() + 1);
+        if self.measured.get() >= WINDOW {
+            self.measured.set(0);
+            self.judge(self.least_delay.replace(Duration::MAX));
+        }
+        self.seat();
+        self.refuse_late(now);
+    }
+
+    /// The least delay of a window has it that there are fewer places from now on, or more.
+    fn judge(&self, delay: Duration) {
+        let (most, taken) = (self.limits.get().requests, self.taken.get());
+        let was_late = self.is_late();
+        let places = if delay > TURN {
+            // As the delay is to the one that is wanted, but no more than by half at a time.
+            let wanted = u64::from(taken) * TURN.as_micros() as u64 / delay.as_micros() as u64;
+            u32::try_from(wanted).unwrap_or(taken).clamp(taken / 2, taken / 8 * 7).max(LEAST)
+        } else {
+            // Those that wait for slow upstreams keep their places, and must not keep all of them.
+            let places = self.places.get().max(taken);
+            places.saturating_add(places / 8)
+        };
+        self.places.set(places.min(most));
+        match (was_late, self.is_late()) {
+            (false, true) => tracing::warn!(?delay, "overloaded: fewer requests are taken on"),
+            (true, false) => tracing::info!("no longer overloaded"),
+            _ => {}
+        }
     }
 }
 
-impl Drop for Admitted<'_> {
+impl Drop for Admitted {
     fn drop(&mut self) {
-        self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
+        self.0.taken.set(self.0.taken.get().saturating_sub(1));
+        self.0.seat();
     }
 }
 
@@ -140,63 +231,190 @@ fn overloaded(why: &'static str) -> Rejection {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::rc::Rc;
     use std::time::Duration;
 
-    use super::{Overload, OverloadLimits, WINDOW};
+    use futures_util::FutureExt as _;
+
+    use super::{Admitted, LEAST, LINE, Overload, OverloadLimits, REFUSALS_IF_LATE, TURN, WINDOW};
     use crate::catalogue::Reason;
+    use crate::clock::{Clock, ClockHand, UnixSeconds};
+    use crate::rejection::Rejection;
     use crate::telemetry::metrics::{CoreMetrics, Metrics};
 
-    const TARGET: Duration = Duration::from_millis(100);
+    const DELAY: Duration = Duration::from_millis(100);
 
-    fn overload() -> (Overload, CoreMetrics) {
-        (Overload::new(OverloadLimits { requests: 3, delay: TARGET }), Metrics::new().core())
+    struct Worker {
+        overload: Rc<Overload>,
+        clock: Clock,
+        hand: ClockHand,
+        metrics: CoreMetrics,
     }
 
-    fn window(overload: &Overload, delays: impl IntoIterator<Item = Duration>) {
-        delays.into_iter().for_each(|delay| overload.measured(delay));
+    type Asked<'a> = Pin<Box<dyn Future<Output = Result<Admitted, Rejection>> + 'a>>;
+
+    impl Worker {
+        fn new(requests: u32) -> Self {
+            let (clock, hand) = Clock::manual(UnixSeconds(0));
+            let overload = Overload::new(OverloadLimits { requests, delay: DELAY });
+            Self { overload, clock, hand, metrics: Metrics::new().core() }
+        }
+
+        fn window(&self, delays: impl IntoIterator<Item = Duration>) {
+            delays.into_iter().for_each(|delay| self.overload.measured(delay, self.clock.monotonic()));
+        }
+
+        fn late(&self) {
+            self.window((0..WINDOW).map(|_| TURN * 8));
+        }
+
+        fn in_time(&self) {
+            self.window((0..WINDOW).map(|_| TURN));
+        }
+
+        fn is_very_late(&self) {
+            (0..100).for_each(|_| self.late());
+        }
+
+        fn ask(&self) -> Asked<'_> {
+            Box::pin(self.overload.admit(&self.clock, &self.metrics))
+        }
+
+        /// What becomes of a request at once; `None`: it stands in line.
+        fn now(&self) -> Option<Result<Admitted, Rejection>> {
+            self.ask().now_or_never()
+        }
+
+        fn takes_on(&self) -> Vec<Admitted> {
+            std::iter::from_fn(|| self.has_places().then(|| self.now()?.ok())?).collect()
+        }
+
+        fn has_places(&self) -> bool {
+            self.overload.taken.get() < self.overload.places.get()
+        }
+
+        fn in_line(&self) -> usize {
+            self.overload.line.borrow().len()
+        }
     }
 
-    fn shed_of(overload: &Overload, metrics: &CoreMetrics, requests: usize) -> usize {
-        (0..requests).filter(|_| overload.admit(metrics).is_err()).count()
+    /// Those that are decided on, and no longer in line.
+    fn decided(line: &mut Vec<Asked<'_>>) -> Vec<Result<Admitted, Rejection>> {
+        let mut decided = Vec::new();
+        line.retain_mut(|asked| asked.now_or_never().map(|told| decided.push(told)).is_none());
+        decided
+    }
+
+    fn refused(told: &[Result<Admitted, Rejection>]) -> usize {
+        told.iter().filter(|told| told.is_err()).count()
     }
 
     #[test]
-    fn as_many_requests_wait_as_may_and_no_more() {
-        let (overload, metrics) = overload();
-        let admitted: Vec<_> = (0..3).map(|_| overload.admit(&metrics).unwrap()).collect();
-        let refused = overload.admit(&metrics).unwrap_err();
+    fn as_many_requests_wait_as_may_and_the_others_for_a_place_or_their_refusal() {
+        let worker = Worker::new(300);
+        let mut admitted = worker.takes_on();
+        assert_eq!(admitted.len(), 300);
+        let mut line: Vec<_> = (0..1_000).map(|_| worker.ask()).collect();
+        assert!(decided(&mut line).is_empty());
+        admitted.pop();
+        let seated = decided(&mut line);
+        assert!(matches!(seated[..], [Ok(_)]));
+        worker.hand.advance(DELAY * 2);
+        worker.window([Duration::ZERO]);
+        let refused = decided(&mut line);
+        assert_eq!(refused.len(), 999);
+        let refused = refused[0].as_ref().unwrap_err();
         assert_eq!((refused.reason(), refused.wait()), (Reason::Overloaded, Some(Duration::from_secs(1))));
-        drop(admitted);
-        assert!(overload.admit(&metrics).is_ok());
     }
 
     #[test]
-    fn bursts_and_pauses_of_the_whole_process_shed_nothing() {
-        let (overload, metrics) = overload();
+    fn bursts_and_pauses_of_the_whole_process_change_nothing() {
+        let worker = Worker::new(1_000);
         for _ in 0..100 {
-            let delays = (1..WINDOW).map(|_| TARGET * 10).chain([TARGET]);
-            window(&overload, delays);
+            worker.window((1..WINDOW).map(|_| TURN * 100).chain([TURN]));
         }
-        assert_eq!(shed_of(&overload, &metrics, 1_000), 0);
+        assert_eq!(worker.takes_on().len(), 1_000);
     }
 
     #[test]
-    fn a_standing_queue_sheds_more_and_more_but_never_all_and_its_end_sheds_none() {
-        let (overload, metrics) = overload();
-        let mut before = 0;
+    fn a_late_worker_takes_on_less_and_less_but_always_some_and_all_again_when_it_has_caught_up() {
+        let worker = Worker::new(1_000);
+        let mut before = 1_000;
         for _ in 0..5 {
-            window(&overload, (0..WINDOW).map(|_| TARGET * 2));
-            let shed = shed_of(&overload, &metrics, 1_000);
-            assert!(shed > before, "{shed} after {before}");
-            before = shed;
+            let admitted = worker.takes_on();
+            worker.late();
+            drop(admitted);
+            let taken = worker.takes_on().len();
+            assert!(taken < before && taken >= before / 2, "{taken} after {before}");
+            before = taken;
         }
-        for _ in 0..100 {
-            window(&overload, (0..WINDOW).map(|_| TARGET * 2));
-        }
-        assert_eq!(shed_of(&overload, &metrics, 1_000), 950);
-        for _ in 0..30 {
-            window(&overload, (0..WINDOW).map(|_| TARGET));
-        }
-        assert_eq!(shed_of(&overload, &metrics, 1_000), 0);
+        worker.is_very_late();
+        assert_eq!(worker.takes_on().len(), LEAST as usize);
+        (0..100).for_each(|_| worker.in_time());
+        assert_eq!(worker.takes_on().len(), 1_000);
+    }
+
+    #[test]
+    fn requests_of_slow_upstreams_do_not_keep_the_only_places() {
+        let worker = Worker::new(10_000);
+        let mut slow = worker.takes_on();
+        slow.truncate(1_000);
+        worker.is_very_late();
+        assert!(worker.now().is_none());
+        worker.in_time();
+        assert!(worker.takes_on().len() > 100);
+    }
+
+    #[test]
+    fn a_late_worker_seats_the_last_first_and_refuses_who_stood_there_for_too_long_a_few_at_a_time() {
+        let worker = Worker::new(1_000);
+        worker.is_very_late();
+        let mut admitted = worker.takes_on();
+        let many = REFUSALS_IF_LATE as usize + 50;
+        let mut line: Vec<_> = (0..many).map(|_| worker.ask()).collect();
+        assert!(decided(&mut line).is_empty());
+        assert_eq!(worker.in_line(), many);
+
+        admitted.truncate(LEAST as usize - 4);
+        let last: Vec<_> = line.drain(many - 4..).map(|asked| asked.now_or_never()).collect();
+        assert!(last.iter().all(|told| matches!(told, Some(Ok(_)))), "{last:?}");
+        worker.window([TURN * 8]);
+        assert!(decided(&mut line).is_empty(), "before its time");
+
+        worker.hand.advance(DELAY * 2);
+        worker.window([TURN * 8]);
+        assert_eq!(refused(&decided(&mut line)), REFUSALS_IF_LATE as usize);
+        worker.window([TURN * 8]);
+        assert_eq!(refused(&decided(&mut line)), 46);
+        drop((last, admitted));
+        assert_eq!((worker.in_line(), worker.overload.taken.get()), (0, 0));
+    }
+
+    #[test]
+    fn the_line_has_an_end() {
+        let worker = Worker::new(20);
+        worker.is_very_late();
+        let _admitted = worker.takes_on();
+        let mut line: Vec<_> = (0..20 * LINE).map(|_| worker.ask()).collect();
+        assert!(decided(&mut line).is_empty());
+        assert!(matches!(worker.now(), Some(Err(_))));
+    }
+
+    #[test]
+    fn who_leaves_the_line_takes_nobody_s_turn_along() {
+        let worker = Worker::new(1_000);
+        worker.is_very_late();
+        let mut admitted = worker.takes_on();
+        let mut line: Vec<_> = (0..4).map(|_| worker.ask()).collect();
+        assert!(decided(&mut line).is_empty());
+        // One leaves before it is told, one after.
+        drop(line.remove(0));
+        admitted.pop();
+        drop(line.remove(0));
+        assert!(matches!(decided(&mut line)[..], [Ok(_)]));
+        drop(line);
+        drop(admitted);
+        assert_eq!((worker.in_line(), worker.overload.taken.get()), (0, 0));
     }
 }

@@ -55,15 +55,16 @@ pub struct Timeouts {
     pub drain_idle: DurationText,
 }
 
-/// When requests are refused at once (VAL-064), so that the others are answered in time.
+/// When requests are refused (VAL-064), so that the others are answered in time. A worker that is late takes on fewer
+/// requests at a time; those beyond stand in line.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Overload {
     /// Requests that wait for the head of their answer, of all clients together; each worker has an even share. Room for
-    /// slow APIs, and a bound on the memory that they cost.
+    /// slow APIs, and a bound on the memory that they cost. Four times as many may stand in line.
     pub requests: u64,
-    /// For how long work that is ready may wait for its worker, not only in bursts. Beyond it a share of the requests is
-    /// refused, as large as is needed to get back. Far more than a busy worker needs, far less than clients wait.
+    /// For how long a request stands in line before it is refused. A worker that is late refuses only as many as leave
+    /// time for answers, a few thousand a second. Longer than bursts last, far less than clients wait.
     pub delay: DurationText,
 }
 

@@ -94,9 +94,9 @@ label! {
 label! {
     /// Why a request was shed.
     Shed {
-        /// As many as may wait for their answers.
+        /// No more may stand in line.
         Requests = "requests",
-        /// Work waits too long for the worker.
+        /// It stood in line for too long.
         Delay = "delay",
     }
 }
