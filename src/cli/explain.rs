@@ -1,4 +1,4 @@
-//! `valgate explain`: a page of the error catalogue.
+//! `valgate explain`: a page of the error catalogue, or what it says of one reason.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use crate::catalogue::{self, Code};
 /// The command line of `valgate explain`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// The code, such as VAL-020
+    /// The code, such as VAL-020, or the reason, such as expired
     #[arg(required_unless_present = "all")]
     code: Option<String>,
     /// All codes, as the Markdown of docs/errors.md
@@ -20,7 +20,7 @@ pub struct Options {
 /// Prints the page.
 pub fn explain(options: &Options, out: &mut dyn Write) -> ExitCode {
     let page = match (&options.code, options.all) {
-        (Some(code), _) => Code::find(code).map(catalogue::explain),
+        (Some(asked), _) => catalogue::explain(asked),
         (None, _) => Some(catalogue::markdown()),
     };
     if let Some(page) = page {
@@ -30,7 +30,7 @@ pub fn explain(options: &Options, out: &mut dyn Write) -> ExitCode {
     let asked = options.code.as_deref().unwrap_or_default();
     let _ = writeln!(
         std::io::stderr(),
-        "valgate: there is no code '{asked}'. Known codes:\n  {}",
+        "valgate: there is no code or reason '{asked}'. Known codes:\n  {}",
         known.join("\n  ")
     );
     ExitCode::from(WRONG)

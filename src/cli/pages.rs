@@ -35,9 +35,10 @@ severe as --fail-on, or more.";
 pub const EXPLAIN: &str = "\
 Examples:
   valgate explain VAL-020
+  valgate explain audience_mismatch
   valgate explain --all > errors.md
 
-Exit codes: 0 success; 1 failure; 2 wrong usage, or there is no such code.";
+Exit codes: 0 success; 1 failure; 2 wrong usage, or there is no such code or reason.";
 
 pub const TEST: &str = "\
 Examples:

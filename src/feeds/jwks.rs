@@ -299,7 +299,7 @@ impl KeyFeed {
         for key in set.without(&before) {
             info!(
                 issuer = self.name,
-                kid = ?key.kid(),
+                kid = key.kid(),
                 thumbprint = key.thumbprint().prefix(),
                 algorithms = ?key.algorithms(),
                 "{} signs with a new key",
@@ -309,7 +309,7 @@ impl KeyFeed {
         for key in before.without(&set) {
             info!(
                 issuer = self.name,
-                kid = ?key.kid(),
+                kid = key.kid(),
                 thumbprint = key.thumbprint().prefix(),
                 "{} has withdrawn a key: its tokens are refused from now on",
                 self.name
@@ -331,7 +331,7 @@ impl KeyFeed {
             for kid in &set.leaked {
                 error!(
                     issuer = self.name,
-                    ?kid,
+                    kid,
                     "{} publishes a PRIVATE key: whoever fetches it can sign tokens; have it replaced",
                     self.name
                 );
