@@ -1,8 +1,10 @@
 //! A register of issued tokens in a real Valkey: who is not on it does not pass.
 
+use serde_json::{Value, json};
+
 use crate::fleet::Node;
 use crate::support::engines::Engine;
-use crate::support::{ISSUER, Signer, Token, eventually, now, refused};
+use crate::support::{ISSUER, Signer, Token, eventually, get, now, refused};
 
 const NOT_RECOGNIZED: &str = "401 VAL-020 not_recognized";
 
@@ -58,6 +60,44 @@ async fn only_tokens_on_the_register_pass() {
     assert_eq!(node.ask(&unknown.sign(&signer)).await, "200", "issued meanwhile");
     let _: usize = server.ask(&["DEL", &format!("{{valgate:issued}}:{}", known.text("jti"))]).await;
     node.until(&known.sign(&signer), NOT_RECOGNIZED, "taken off the register").await;
+}
+
+/// The check by what the register said, of what `/refusals` keeps of the request that this token is refused for, and the refusal's reason.
+async fn explained(node: &Node, token: &str) -> (Value, Value) {
+    let reply = node.gateway().get("/orders/1", token, &[]).await;
+    let path = format!("/refusals?request_id={}", reply.header("x-request-id").unwrap());
+    let kept = async || get(node.gateway().admin(), &path, &[]).await.json()["refusals"][0].clone();
+    eventually("kept", || async { !kept().await.is_null() }).await;
+    let kept = kept().await;
+    let check =
+        kept["checks"].as_array().unwrap().iter().find(|check| check["check"] == "introspection").cloned();
+    (check.unwrap_or_default()["outcome"].clone(), kept["refusal"]["reason"].clone())
+}
+
+#[tokio::test]
+async fn a_refusal_is_explained_by_what_the_register_said() {
+    let signer = Signer::es256("k1");
+    let mut server = Engine::valkey(&[]).await;
+    let admin = "admin: { address: 127.0.0.1:0, refusals: {} }".to_owned();
+    let node = Node::start(admin + &yaml(&signer, &server, "cache: 1h")).await;
+    let (issued, expired) = (Token::new(), Token::new().claim("exp", now() - 3_600));
+    issue(&server, &issued).await;
+    let foreign = issued.claim("aud", "billing").sign(&signer);
+    assert_eq!(
+        explained(&node, &Token::new().sign(&signer)).await,
+        (json!("failed"), json!("not_recognized"))
+    );
+    // What is refused before is not looked up, neither for the client nor for the explanation.
+    for (token, reason) in [(foreign, "audience_mismatch"), (expired.sign(&signer), "expired")] {
+        let (outcome, kept) = explained(&node, &token).await;
+        assert_eq!((outcome == "failed", kept), (false, json!(reason)));
+    }
+    assert_eq!((registry(&node, "recognized").await, registry(&node, "unrecognized").await), (0, 1));
+    server.kill();
+    assert_eq!(
+        explained(&node, &Token::new().sign(&signer)).await,
+        (json!("failed"), json!("introspection_failed"))
+    );
 }
 
 #[tokio::test]
