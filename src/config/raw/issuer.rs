@@ -118,7 +118,7 @@ pub struct Keys {
     /// How long the provider is not asked again for a key id that it was just found not to have.
     #[serde(default = "default_unknown_kid_ttl")]
     pub unknown_kid_ttl: DurationText,
-    /// How long a request waits for keys that are being fetched for its sake.
+    /// How long requests wait for keys that are being fetched for their sake, from the begin of that fetch.
     #[serde(default = "default_wait")]
     pub wait: DurationText,
     /// Longest time that one fetch may take.
