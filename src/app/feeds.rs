@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
-use super::sources::Ground;
+use super::sources::{Ground, fetch_settings};
 use super::{engines, events};
 use crate::clock::Clock;
 use crate::config::settings::{self, FeedIndex, FeedSource, HttpFeed};
@@ -180,7 +180,7 @@ fn http_source(http: &HttpFeed, config: &Config, keys: &[Arc<KeySource>]) -> Res
         long_poll: http.long_poll,
         authorization: http.authorization.clone(),
         signed,
-        fetch: Box::new(engines::fetch_settings(http)),
+        fetch: Box::new(fetch_settings(&http.transport)),
     })
 }
 

@@ -129,6 +129,14 @@ impl KeySource {
         (Arc::clone(&source), KeyFeedHandle(source))
     }
 
+    /// Of an issuer that signs nothing: every key is unknown, and nobody is asked for it.
+    pub fn of_none(clock: Clock) -> Arc<Self> {
+        let settings = KeySourceSettings { max_stale: Duration::MAX, ..KeySourceSettings::default() };
+        let (source, handle) = Self::new(clock, settings);
+        handle.publish(KeySet::default());
+        source
+    }
+
     /// The keys at this moment; lock-free. Not to be held across an await.
     pub fn current(&self) -> Guard<Arc<KeyState>> {
         self.state.load()

@@ -18,8 +18,9 @@ pub struct Issuer {
     pub name: String,
     /// The `iss` claim of its tokens, compared exactly, to the last slash (RFC 7519 section 4.1.1).
     pub issuer: String,
-    /// Where its signature keys come from.
-    pub keys: Keys,
+    /// Where its signature keys come from. To be left out only by an issuer that signs nothing: whose tokens are all
+    /// opaque, see `introspection`.
+    pub keys: Option<Keys>,
     /// Names of this API: a token must carry at least one of them in `aud`.
     pub audiences: Option<Vec<String>>,
     /// Accept tokens that were issued for other APIs too. Whoever runs one of those can then call this one with
