@@ -53,10 +53,20 @@ impl KeyState {
         self.set.as_ref().filter(|_| now < self.expires)
     }
 
+    /// The keys, however long ago they were last confirmed.
+    pub fn latest(&self) -> Option<&Arc<KeySet>> {
+        self.set.as_ref()
+    }
+
     /// The number of these keys: another one means other keys. A verdict that was reached with keys of this
     /// generation holds only while this answers the same, and `None` (see [`Self::keys`]) never holds.
     pub fn generation(&self, now: Monotonic) -> Option<u64> {
         self.keys(now).map(|_| self.generation)
+    }
+
+    /// Whether these are the keys of that generation, usable or not.
+    pub fn is_of(&self, generation: Option<u64>) -> bool {
+        self.set.is_some() && generation == Some(self.generation)
     }
 
     /// When the keys stop being used if no refresh succeeds.
