@@ -17,9 +17,10 @@ use url::Url;
 use super::back_off::{Chance, after_failure};
 use super::fetch::{FetchClient, FetchError, FetchRequest, FetchSettings, Fetched};
 use super::signed::SignedBy;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixSeconds};
 use crate::keys::{Algorithm, KeySource};
-use crate::revocation::{StatusListCopy, StatusLists, TrackedList, WantedLists};
+use crate::revocation::{StatusList, StatusListCopy, StatusLists, TrackedList, WantedLists};
+use crate::token::json_object;
 use document::{Document, DocumentError, Expected};
 
 /// What is needed to follow the lists of one issuer.
@@ -86,6 +87,21 @@ const AT_A_TIME: usize = 4;
 /// However short-lived a list calls itself.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 const MEDIA_TYPE: &str = "application/statuslist+jwt";
+
+/// The list in claims whose signature was found good; `size` bounds it, inflated.
+///
+/// # Errors
+/// Why it is none.
+pub fn parse_status_list(
+    claims: &[u8],
+    uri: &str,
+    size: u64,
+    now: UnixSeconds,
+) -> Result<StatusList, String> {
+    let expected = Expected { uri, issuer: None, max_size: size, now };
+    let read = document::read(json_object(claims)?, &expected);
+    read.map(|document| document.list).map_err(|error| error.to_string())
+}
 
 impl StatusListFeed {
     /// The task that fetches `wanted` lists into `lists`, signed by one of `keys`.
