@@ -14,6 +14,7 @@ mod fleet;
 mod nats;
 mod nats_accounts;
 mod registry;
+mod revoking_page;
 mod transport;
 mod valkey;
 mod valkey_topology;
