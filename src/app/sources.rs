@@ -138,7 +138,7 @@ impl Sources {
             });
         }
         for ((place, settings), keys) in config.issuers.iter().enumerate().zip(&keys) {
-            next.issuers.push(self.issuer(config, place, settings, keys, &next.feeds, &ground.clock)?);
+            next.issuers.push(self.issuer(config, place, settings, keys, &next.feeds)?);
         }
         Ok(next)
     }
@@ -220,15 +220,14 @@ impl Sources {
         settings: &settings::Issuer,
         keys: &Arc<KeySource>,
         feeds: &[Arc<FeedTask>],
-        clock: &Clock,
     ) -> Result<TrustedIssuer> {
         let identity = config.document.identity("issuers", place, &[]);
         let same = |old: &&TrustedIssuer| old.identity == identity && Arc::ptr_eq(&old.issuer.keys, keys);
         let (issuer, lookups) = if let Some(old) = self.issuers.get(place).filter(same) {
             (Arc::clone(&old.issuer), Arc::clone(&old.lookups))
         } else {
-            let (introspection, lookups) =
-                Lookups::start(settings, keys, clock).with_context(|| format!("issuer {}", settings.name))?;
+            let (introspection, lookups) = Lookups::start(settings, keys, &self.ground)
+                .with_context(|| format!("issuer {}", settings.name))?;
             (Arc::new(issuer(place, settings, Arc::clone(keys), introspection)?), Arc::new(lookups))
         };
         let policy = revocation_policy(settings, feeds, lookups.status_lists());
