@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 
 use crate::clock::Clock;
-use crate::config::settings::{Feed, FeedSource, HttpFeed};
+use crate::config::settings::{Feed, FeedSource};
 use crate::feeds::revocation::{DEFAULT_MAX_BYTES, FileEngine, HttpEngine, NatsEngine, ValkeyEngine};
 use crate::revocation::RevocationEngine;
 
@@ -44,7 +44,8 @@ pub fn engine(feed: &Feed, clock: &Clock) -> Result<Arc<dyn RevocationEngine>> {
 /// As [`engine`].
 pub fn writable(feed: &Feed, clock: &Clock) -> Result<Option<Arc<dyn RevocationEngine>>> {
     match &feed.source {
-        FeedSource::Events(_) | FeedSource::Http(HttpFeed { write_authorization: None, .. }) => Ok(None),
+        FeedSource::Events(_) => Ok(None),
+        FeedSource::Http(http) if http.write_authorization.is_none() => Ok(None),
         _ => engine(feed, clock).map(Some),
     }
 }

@@ -226,6 +226,13 @@ fn register(
         #[allow(clippy::cast_precision_loss, reason = "a count of entries")]
         move || entries.index().len() as f64,
     ));
+    let lag = Arc::clone(counts);
+    registrations.push(metrics.register_histogram(
+        "feed_lag_seconds",
+        "Time from when a revocation was made, as its source says, until it was in force.",
+        &labels,
+        move || lag.lag.read(),
+    ));
     let (state, clock) = (Arc::clone(state), clock.clone());
     registrations.push(metrics.register_gauge(
         "feed_staleness_seconds",

@@ -152,6 +152,7 @@ async fn an_event_revokes_whom_it_names_and_nobody_else() {
         assert_eq!(ask(&gateway, &hit).await, REVOKED, "{kind} {subject}");
         assert_eq!(ask(&gateway, &other).await, "200", "{kind} {subject}");
     }
+    assert!(gateway.metric("valgate_feed_lag_seconds_count{feed=\"told\"}").await > 0, "how long they took");
     for (number, kind) in ["account-disabled", "account-purged", "sessions-revoked"].into_iter().enumerate() {
         let sub = format!("risc{number}");
         let hit = Token::new().claim("sub", sub.as_str()).sign(&signer);

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use valgate::clock::{Clock, UnixSeconds};
 use valgate::feed_server::{FeedServer, Settings};
-use valgate::revocation::RevocationEngine;
+use valgate::revocation::{Revocation, RevocationEngine};
 
-use crate::feed_server::{WRITE, engine};
+use crate::feed_server::{WRITE, engine, server};
 use crate::fleet::{Node, REVOKED, Subject, yaml};
 use crate::support::engines::Engine;
 use crate::support::{Connection, Reply, Signer, eventually, get, now, write_certificates};
@@ -185,4 +185,38 @@ async fn a_log_of_which_most_is_over_is_written_anew_and_latecomers_read_all() {
     let answer = get(server.address(), &format!("/revocations?cursor={newest}&wait=0"), &[]).await.json();
     assert_eq!((&answer["epoch"], &answer["cursor"]), (&epoch, &json!(newest)));
     assert_eq!(lines(), 1 + 2);
+}
+
+/// How long revocations take shows, by their own word of when they were made.
+#[tokio::test]
+async fn how_long_a_revocation_took_is_measured() {
+    let signer = Signer::es256("k1");
+    let data = TempDir::new().unwrap();
+    let server = server(data.path(), None, None).await;
+    let address = server.address();
+    let feed = format!("http: {{ url: \"http://{address}/revocations\", long_poll: 30s, interval: 100ms }}");
+    let [early, late, ahead, fresh] = [(); 4].map(|()| Subject::new(&signer));
+    let at = |subject: &Subject, at: i64| Revocation {
+        revoked_at: Some(UnixSeconds(now() + at)),
+        ..subject.revocation()
+    };
+    engine(&server).revoke(&[at(&early, -100)]).await.unwrap();
+    let node = Node::start(yaml(&signer, &feed)).await;
+    node.until(&early.token, REVOKED, "the list at the start").await;
+    assert_eq!(node.lagged("+Inf").await, 0, "when it came is not known");
+
+    engine(&server).revoke(&[at(&late, -100)]).await.unwrap();
+    node.until(&late.token, REVOKED, "late").await;
+    eventually("counted", || async { node.lagged("+Inf").await == 1 }).await;
+    assert_eq!((node.lagged("60.0").await, node.lagged("300.0").await), (0, 1));
+    engine(&server).revoke(&[at(&ahead, 50)]).await.unwrap();
+    node.until(&ahead.token, REVOKED, "by a clock that is ahead").await;
+    eventually("counted", || async { node.lagged("+Inf").await == 2 }).await;
+    assert_eq!(node.lagged("1.0").await, 1);
+
+    // What is lifted, and what is known already, is no revocation that came into force.
+    engine(&server).lift(std::slice::from_ref(&late.fact)).await.unwrap();
+    engine(&server).revoke(&[at(&fresh, 0)]).await.unwrap();
+    node.until(&fresh.token, REVOKED, "after the lift").await;
+    eventually("counted", || async { node.lagged("+Inf").await == 3 }).await;
 }

@@ -71,7 +71,7 @@ impl Build<'_, '_> {
         Some(EventFeed {
             signed_by,
             audiences,
-            arrival: Arrival::SetPoll(poll),
+            arrival: Arrival::SetPoll(Box::new(poll)),
             token_lifetime,
             subjects: subjects(&raw.subjects),
             write_to: write_to?,

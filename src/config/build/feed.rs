@@ -13,9 +13,17 @@ pub(super) struct References<'a> {
     pub(super) issuers: &'a Names,
     pub(super) feeds: &'a Names,
     /// Of each feed, whether its engine can be written to.
-    pub(super) writable: &'a [bool],
+    pub(super) writable: Vec<bool>,
     /// Of each issuer, whether it has keys.
-    pub(super) signing: &'a [bool],
+    pub(super) signing: Vec<bool>,
+}
+
+impl<'a> References<'a> {
+    pub(super) fn new(raw: &raw::Config, issuers: &'a Names, feeds: &'a Names) -> Self {
+        let writable = raw.feeds.iter().map(raw::Feed::is_writable).collect();
+        let signing = raw.issuers.iter().map(|issuer| issuer.keys.is_some()).collect();
+        Self { issuers, feeds, writable, signing }
+    }
 }
 
 impl Build<'_, '_> {
@@ -49,7 +57,7 @@ impl Build<'_, '_> {
         });
         one?;
         let events = push?.or(poll?).or(logout?).map(FeedSource::Events);
-        let source = http?.map(FeedSource::Http).or(file?).or(valkey?).or(nats?).or(events)?;
+        let source = http?.map(Box::new).map(FeedSource::Http).or(file?).or(valkey?).or(nats?).or(events)?;
         Some(Feed { name: raw.name.clone(), source })
     }
 

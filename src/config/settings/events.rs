@@ -36,7 +36,7 @@ pub enum Arrival {
         heartbeat: bool,
     },
     /// Security events by poll (RFC 8936).
-    SetPoll(SetPoll),
+    SetPoll(Box<SetPoll>),
     /// Logout tokens.
     BackchannelLogout {
         /// Whether those without type are accepted.

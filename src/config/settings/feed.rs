@@ -21,7 +21,7 @@ pub struct Feed {
 #[derive(Clone, Debug)]
 pub enum FeedSource {
     /// By HTTP.
-    Http(HttpFeed),
+    Http(Box<HttpFeed>),
     /// In a file that is looked at this often.
     File {
         /// The file.
