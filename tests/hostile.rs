@@ -61,6 +61,38 @@ fn lines_of_feeds() {
 }
 
 #[test]
+fn logs_of_feed_servers() {
+    hold("feed_log", 8_000, properties::feed_log);
+}
+
+#[test]
+fn stored_copies() {
+    hold("stored_copy", 8_000, properties::stored_copy);
+}
+
+#[test]
+fn status_lists() {
+    hold("status_list", 8_000, properties::status_list);
+}
+
+#[test]
+fn signed_feeds() {
+    hold("signed_feed", 8_000, properties::signed_feed);
+}
+
+#[test]
+fn the_signed_answer_is_opened_and_so_the_property_says_something() {
+    let seed = |name| {
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds/signed_feed").join(name))
+            .unwrap()
+    };
+    assert!(properties::is_opened(&seed("signed")));
+    for other in ["for_others", "unsigned", "of_another_type"] {
+        assert!(!properties::is_opened(&seed(other)), "{other}");
+    }
+}
+
+#[test]
 fn proxy_headers() {
     hold("proxy_header", 8_000, properties::proxy_header);
 }

@@ -123,7 +123,8 @@ impl Seen {
                 |key: &Arc<VerificationKey>| (key.kid().unwrap_or("(no kid)").to_owned(), key.thumbprint());
             let now: BTreeSet<_> = keys.iter().map(named).collect();
             let before = self.keys.get(&*issuer.name);
-            if before != Some(&now) {
+            // An issuer that signs nothing has no keys from the start, which is no change.
+            if before != Some(&now) && !(before.is_none() && now.is_empty()) {
                 let before = before.cloned().unwrap_or_default();
                 let added: Vec<String> = now.difference(&before).map(|(kid, _)| kid.clone()).collect();
                 let removed: Vec<String> = before.difference(&now).map(|(kid, _)| kid.clone()).collect();

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 
 use crate::clock::Clock;
-use crate::config::settings::{Feed, FeedSource, HttpFeed};
-use crate::feeds::fetch::{FetchSettings, TrustAnchors};
+use crate::config::settings::{Feed, FeedSource};
 use crate::feeds::revocation::{DEFAULT_MAX_BYTES, FileEngine, HttpEngine, NatsEngine, ValkeyEngine};
 use crate::revocation::RevocationEngine;
+
+use super::sources::fetch_settings;
 
 /// The engine of a feed, to be read and, if the feed has what is needed for it, written.
 ///
@@ -20,7 +21,7 @@ pub fn engine(feed: &Feed, clock: &Clock) -> Result<Arc<dyn RevocationEngine>> {
             http.url.clone(),
             http.authorization.clone(),
             http.write_authorization.clone(),
-            &fetch_settings(http),
+            &fetch_settings(&http.transport),
         )?),
         FeedSource::File { path, .. } => {
             Arc::new(FileEngine::new(path.clone(), DEFAULT_MAX_BYTES, clock.clone()))
@@ -43,18 +44,8 @@ pub fn engine(feed: &Feed, clock: &Clock) -> Result<Arc<dyn RevocationEngine>> {
 /// As [`engine`].
 pub fn writable(feed: &Feed, clock: &Clock) -> Result<Option<Arc<dyn RevocationEngine>>> {
     match &feed.source {
-        FeedSource::Events(_) | FeedSource::Http(HttpFeed { write_authorization: None, .. }) => Ok(None),
+        FeedSource::Events(_) => Ok(None),
+        FeedSource::Http(http) if http.write_authorization.is_none() => Ok(None),
         _ => engine(feed, clock).map(Some),
-    }
-}
-
-/// How the server of a feed is reached.
-pub fn fetch_settings(http: &HttpFeed) -> FetchSettings {
-    FetchSettings {
-        ca: http.ca.clone().map(TrustAnchors::File),
-        timeout: http.timeout,
-        max_bytes: DEFAULT_MAX_BYTES,
-        allow_http: http.insecure_allow_http,
-        ..FetchSettings::default()
     }
 }

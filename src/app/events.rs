@@ -8,13 +8,12 @@ use tokio::task::JoinSet;
 
 use super::engines;
 use super::feeds::{self, FeedTask};
-use super::sources::{Ground, Purpose};
+use super::sources::{Ground, Purpose, fetch_settings};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::settings::{self, Arrival, EventFeed, FeedIndex, SetPoll};
 use crate::events::{EventRules, Inbox};
 use crate::feeds::events::{EventReceiver, EventStats, PollClient, PollSettings, StatementKind, Statements};
-use crate::feeds::fetch::{FetchSettings, TrustAnchors};
 use crate::feeds::revocation::{
     Currency, DEFAULT_MAX_ENTRIES, FeedWriter, RevocationFeed, Told, ToldFeedSettings,
 };
@@ -152,12 +151,7 @@ fn poll_settings(poll: &SetPoll) -> PollSettings {
         authorization: poll.authorization.clone(),
         long_poll: poll.long_poll,
         interval: poll.interval,
-        fetch: FetchSettings {
-            ca: poll.ca.clone().map(TrustAnchors::File),
-            timeout: poll.timeout,
-            allow_http: poll.insecure_allow_http,
-            ..FetchSettings::default()
-        },
+        fetch: fetch_settings(&poll.transport),
     }
 }
 

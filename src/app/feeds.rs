@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
-use super::sources::Ground;
+use super::sources::{Ground, fetch_settings};
 use super::{engines, events};
 use crate::clock::Clock;
 use crate::config::settings::{self, FeedIndex, FeedSource, HttpFeed};
@@ -180,7 +180,7 @@ fn http_source(http: &HttpFeed, config: &Config, keys: &[Arc<KeySource>]) -> Res
         long_poll: http.long_poll,
         authorization: http.authorization.clone(),
         signed,
-        fetch: Box::new(engines::fetch_settings(http)),
+        fetch: Box::new(fetch_settings(&http.transport)),
     })
 }
 
@@ -225,6 +225,13 @@ fn register(
         &labels,
         #[allow(clippy::cast_precision_loss, reason = "a count of entries")]
         move || entries.index().len() as f64,
+    ));
+    let lag = Arc::clone(counts);
+    registrations.push(metrics.register_histogram(
+        "feed_lag_seconds",
+        "Time from when a revocation was made, as its source says, until it was in force.",
+        &labels,
+        move || lag.lag.read(),
     ));
     let (state, clock) = (Arc::clone(state), clock.clone());
     registrations.push(metrics.register_gauge(

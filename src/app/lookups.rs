@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
+use super::sources::Ground;
 use super::{introspection, registry, status_lists};
 use crate::clock::Clock;
 use crate::config::settings;
@@ -35,11 +36,12 @@ impl Lookups {
     pub fn start(
         issuer: &settings::Issuer,
         keys: &Arc<KeySource>,
-        clock: &Clock,
+        ground: &Ground,
     ) -> Result<(Option<Introspection>, Self)> {
+        let clock = &ground.clock;
         let mut tasks = JoinSet::new();
         let asked = introspection::start(issuer, keys, clock, &mut tasks).context("introspection")?;
-        let status_lists = status_lists::start(issuer, keys, clock, &mut tasks).context("status lists")?;
+        let status_lists = status_lists::start(issuer, keys, ground, &mut tasks).context("status lists")?;
         let (port, introspection) = asked.unzip();
         // The configuration has made sure that there is one of them at the most.
         let (registered, registry) = registry::start(issuer, clock, &mut tasks).unzip();

@@ -57,13 +57,14 @@ pub struct Sources {
     watch: JoinSet<()>,
 }
 
-/// The task that keeps one issuer's keys, until dropped.
+/// The task that keeps one issuer's keys, until dropped; there is nothing to keep of one that signs nothing.
 #[derive(Debug)]
 struct KeyTask {
     name: String,
     identity: Identity,
     source: Arc<KeySource>,
-    stats: Arc<KeyFeedStats>,
+    /// None of an issuer that signs nothing.
+    stats: Option<Arc<KeyFeedStats>>,
     registrations: OnceLock<Vec<Registration>>,
     _task: JoinSet<()>,
 }
@@ -85,7 +86,8 @@ const CLOSE_LOOK: Duration = Duration::from_millis(20);
 impl Sources {
     /// The names under which readiness shows the sources.
     pub fn names(config: &Config) -> Vec<String> {
-        let issuers = config.issuers.iter().map(|issuer| keys_name(&issuer.name));
+        let signing = config.issuers.iter().filter(|issuer| issuer.keys.is_some());
+        let issuers = signing.map(|issuer| keys_name(&issuer.name));
         let feeds = config.feeds.iter().map(|feed| feed_name(&feed.name));
         issuers.chain(feeds).collect()
     }
@@ -136,7 +138,7 @@ impl Sources {
             });
         }
         for ((place, settings), keys) in config.issuers.iter().enumerate().zip(&keys) {
-            next.issuers.push(self.issuer(config, place, settings, keys, &next.feeds, &ground.clock)?);
+            next.issuers.push(self.issuer(config, place, settings, keys, &next.feeds)?);
         }
         Ok(next)
     }
@@ -163,8 +165,8 @@ impl Sources {
     /// Has the sources shown by metrics and readiness from now on.
     pub fn show(&mut self, metrics: &Metrics, readiness: &Readiness) {
         let clock = &self.ground.clock;
-        for task in &self.keys {
-            task.registrations.get_or_init(|| register_keys(task, metrics, clock));
+        for (task, stats) in self.kept_keys() {
+            task.registrations.get_or_init(|| register_keys(task, stats, metrics, clock));
         }
         for task in &self.feeds {
             task.register(metrics, clock);
@@ -172,7 +174,7 @@ impl Sources {
         for trusted in &self.issuers {
             trusted.lookups.register(&trusted.issuer.name, metrics, clock);
         }
-        let keys = self.keys.iter().map(|task| (task.name.clone(), Arc::clone(&task.source))).collect();
+        let keys = self.kept_keys().map(|(task, _)| (task.name.clone(), Arc::clone(&task.source))).collect();
         let watching = watch(readiness.clone(), keys, self.feeds(), clock.clone());
         self.watch = JoinSet::new();
         self.watch.spawn(watching);
@@ -218,15 +220,14 @@ impl Sources {
         settings: &settings::Issuer,
         keys: &Arc<KeySource>,
         feeds: &[Arc<FeedTask>],
-        clock: &Clock,
     ) -> Result<TrustedIssuer> {
         let identity = config.document.identity("issuers", place, &[]);
         let same = |old: &&TrustedIssuer| old.identity == identity && Arc::ptr_eq(&old.issuer.keys, keys);
         let (issuer, lookups) = if let Some(old) = self.issuers.get(place).filter(same) {
             (Arc::clone(&old.issuer), Arc::clone(&old.lookups))
         } else {
-            let (introspection, lookups) =
-                Lookups::start(settings, keys, clock).with_context(|| format!("issuer {}", settings.name))?;
+            let (introspection, lookups) = Lookups::start(settings, keys, &self.ground)
+                .with_context(|| format!("issuer {}", settings.name))?;
             (Arc::new(issuer(place, settings, Arc::clone(keys), introspection)?), Arc::new(lookups))
         };
         let policy = revocation_policy(settings, feeds, lookups.status_lists());
@@ -243,16 +244,22 @@ impl Sources {
             return Ok(());
         }
         let Some(name) = missing() else { return Ok(()) };
-        let error = self.keys.iter().find(|task| keys_name(&task.name) == name);
-        let error = error.map(|task| task.source.current());
+        let error = self.kept_keys().find(|(task, _)| keys_name(&task.name) == name);
+        let error = error.map(|(task, _)| task.source.current());
         let why = error.as_ref().and_then(|state| state.last_error()).unwrap_or("no answer yet");
         bail!("{name} cannot be loaded: {why}")
     }
 
+    /// The tasks of the issuers that sign.
+    fn kept_keys(&self) -> impl Iterator<Item = (&KeyTask, &Arc<KeyFeedStats>)> {
+        self.keys.iter().filter_map(|task| Some((&**task, task.stats.as_ref()?)))
+    }
+
     fn names_that(&self, wanted: impl Fn(bool) -> bool) -> Vec<String> {
         let now = self.ground.clock.monotonic();
-        let keys =
-            self.keys.iter().map(|task| (keys_name(&task.name), task.source.current().keys(now).is_some()));
+        let keys = self
+            .kept_keys()
+            .map(|(task, _)| (keys_name(&task.name), task.source.current().keys(now).is_some()));
         let feeds = self.feeds.iter().map(|task| (feed_name(task.state.name()), task.state.is_loaded()));
         keys.chain(feeds).filter(|(_, loaded)| wanted(*loaded)).map(|(name, _)| name).collect()
     }
@@ -260,15 +267,19 @@ impl Sources {
 
 impl KeyTask {
     fn start(settings: &settings::Issuer, identity: Identity, ground: &Ground) -> Result<Self> {
+        let (name, registrations) = (settings.name.clone(), OnceLock::new());
+        let mut task = JoinSet::new();
+        let Some(keys) = &settings.keys else {
+            let source = KeySource::of_none(ground.clock.clone());
+            return Ok(Self { name, identity, source, stats: None, registrations, _task: task });
+        };
         let feed = KeyFeed::new(
-            key_feed_settings(settings.name.clone(), settings, &settings.keys, ground.state_dir.as_deref()),
+            key_feed_settings(name.clone(), settings, keys, ground.state_dir.as_deref()),
             ground.clock.clone(),
         )?;
-        let (source, stats) = (feed.source(), feed.stats());
-        let mut task = JoinSet::new();
+        let (source, stats) = (feed.source(), Some(feed.stats()));
         task.spawn(feed.run());
-        let registrations = OnceLock::new();
-        Ok(Self { name: settings.name.clone(), identity, source, stats, registrations, _task: task })
+        Ok(Self { name, identity, source, stats, registrations, _task: task })
     }
 }
 
@@ -426,14 +437,18 @@ async fn watch(
     }
 }
 
-fn register_keys(task: &KeyTask, metrics: &Metrics, clock: &Clock) -> Vec<Registration> {
+fn register_keys(
+    task: &KeyTask,
+    stats: &Arc<KeyFeedStats>,
+    metrics: &Metrics,
+    clock: &Clock,
+) -> Vec<Registration> {
     let labels = [("issuer", task.name.as_str())];
-    let stats = Arc::clone(&task.stats);
     let count = |name, help, read: fn(&KeyFeedStats) -> u64| {
-        let stats = Arc::clone(&task.stats);
+        let stats = Arc::clone(stats);
         metrics.register_counter(name, help, &labels, move || read(&stats))
     };
-    let (source, due) = (Arc::clone(&task.source), Arc::clone(&task.stats));
+    let (source, due) = (Arc::clone(&task.source), Arc::clone(stats));
     let (aged, clock, due_clock) = (Arc::clone(&task.source), clock.clone(), clock.clone());
     let mut registrations = vec![
         count("keys_refreshes", "Refreshes of an issuer's keys that succeeded.", |stats| {
@@ -449,7 +464,7 @@ fn register_keys(task: &KeyTask, metrics: &Metrics, clock: &Clock) -> Vec<Regist
             move || source.asks(),
         ),
         metrics.register_gauge("keys", "Keys in use of an issuer.", &labels, {
-            let stats = Arc::clone(&stats);
+            let stats = Arc::clone(stats);
             #[allow(clippy::cast_precision_loss, reason = "a count of keys")]
             move || stats.keys.load(Ordering::Relaxed) as f64
         }),
@@ -469,7 +484,7 @@ fn register_keys(task: &KeyTask, metrics: &Metrics, clock: &Clock) -> Vec<Regist
         ),
     ];
     registrations.extend(Unusable::NAMES.iter().enumerate().map(|(place, reason)| {
-        let stats = Arc::clone(&task.stats);
+        let stats = Arc::clone(stats);
         metrics.register_gauge(
             "keys_skipped",
             "Published keys that cannot be used.",

@@ -14,14 +14,14 @@ use crate::keys::KeySource;
 use crate::revocation::{StatusListSettings, StatusLists};
 use crate::telemetry::metrics::{Metrics, Registration};
 
-use super::sources::{fetch_settings, key_feed_settings};
+use super::sources::{Ground, fetch_settings, key_feed_settings};
 
 /// The lists of this issuer's tokens, verified by `keys` unless they have keys of their own, and the numbers for metrics;
 /// `None` if its tokens' references are not looked at.
 pub fn start(
     issuer: &settings::Issuer,
     keys: &Arc<KeySource>,
-    clock: &Clock,
+    ground: &Ground,
     tasks: &mut JoinSet<()>,
 ) -> Result<Option<(Arc<StatusLists>, Arc<StatusListStats>)>> {
     let revocation = issuer.revocation.as_ref();
@@ -32,7 +32,8 @@ pub fn start(
         None => Arc::clone(keys),
         Some(keys) => {
             let name = format!("{}.status_list", issuer.name);
-            let feed = KeyFeed::new(key_feed_settings(name, issuer, keys, None), clock.clone())?;
+            let state_dir = ground.state_dir.as_deref();
+            let feed = KeyFeed::new(key_feed_settings(name, issuer, keys, state_dir), ground.clock.clone())?;
             let source = feed.source();
             tasks.spawn(feed.run());
             source
@@ -51,8 +52,9 @@ pub fn start(
         refresh_interval: settings.refresh_interval,
         max_size: settings.transport.max_size,
         algorithms: issuer.algorithms.clone(),
+        state_dir: ground.state_dir.clone(),
     };
-    let feed = StatusListFeed::new(feed_settings, port, keys, clock.clone())?;
+    let feed = StatusListFeed::new(feed_settings, port, keys, ground.clock.clone())?;
     let numbers = (feed.lists(), feed.stats());
     tasks.spawn(feed.run());
     Ok(Some(numbers))
@@ -95,8 +97,8 @@ pub fn register(
             "Time since the least recently confirmed of the followed status lists was confirmed; absent without any.",
             &labels,
             move || {
-                let oldest = aged.tracked().iter().filter_map(|list| list.heard()).min();
-                oldest.map_or(f64::NAN, |heard| heard.until(clock.monotonic()).as_secs_f64())
+                let oldest = aged.tracked().iter().filter_map(|list| list.age(clock.monotonic())).max();
+                oldest.map_or(f64::NAN, |age| age.as_secs_f64())
             },
         ),
     ]

@@ -305,8 +305,10 @@ async fn end_streams(gateway: &Gateway) {
     loop {
         tokio::time::sleep(SWEEP).await;
         let core = gateway.core();
-        for stream in core.long_lived.sweep(core.authenticator.revocation(), &core.clock) {
-            let (verifier, clock) = (core.authenticator.verifier(), core.clock.clone());
+        let verifier = core.authenticator.verifier();
+        let revocation = core.authenticator.revocation();
+        for stream in core.long_lived.sweep(revocation, verifier.issuers(), &core.clock) {
+            let (verifier, clock) = (Arc::clone(&verifier), core.clock.clone());
             tokio::task::spawn_local(async move { stream.confirm(verifier.issuers(), &clock).await });
         }
     }

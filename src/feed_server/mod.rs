@@ -29,6 +29,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::config::settings::Tls;
 use book::Book;
 use log::Log;
+pub use log::read_forged_log;
 pub use sign::FeedSigner;
 
 /// How the server is run.

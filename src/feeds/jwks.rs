@@ -5,7 +5,6 @@
 
 mod origin;
 mod schedule;
-mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +20,7 @@ use super::discovery::DiscoveryError;
 use super::fetch::{FetchError, FetchSettings};
 use crate::clock::{Clock, Monotonic};
 use crate::feeds::back_off::{Chance, after_failure};
+use crate::feeds::stored::{Store, fingerprint};
 use crate::keys::{
     Algorithm, JwksError, JwksLimits, KeyFeedHandle, KeySet, KeySource, KeySourceSettings, Kid, ParsedSet,
     SkippedKey, Unusable, parse_jwks,
@@ -28,7 +28,6 @@ use crate::keys::{
 pub use origin::KeyOrigin;
 use origin::{Answer, Origin, RefreshError};
 pub use schedule::RefreshIntervals;
-use stored::{Store, fingerprint};
 
 /// What one issuer's keys need to be kept current.
 #[derive(Clone, Debug)]
@@ -178,7 +177,7 @@ impl KeyFeed {
             ..JwksLimits::default()
         };
         let copy = settings.state_dir.as_deref().and_then(|directory| {
-            let store = Store::new(directory, &settings.name, stored_origin(&settings)?);
+            let store = Store::new(directory, "keys", &settings.name, stored_origin(&settings)?);
             Some(KeptCopy { store, jwks: Bytes::new(), saved: None })
         });
         let mut feed = Self {
@@ -357,7 +356,7 @@ impl KeyFeed {
                 return Ok(());
             }
         };
-        match self.parse(&restored.jwks) {
+        match self.parse(&restored.document) {
             Ok(set) => {
                 let set = KeySet::new(set.keys);
                 let (keys, age) = (set.len(), restored.age.as_secs());

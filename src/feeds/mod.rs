@@ -14,6 +14,7 @@ pub mod registry;
 pub mod revocation;
 mod signed;
 pub mod status_list;
+mod stored;
 #[cfg(test)]
 mod testing;
 mod valkey;

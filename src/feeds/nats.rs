@@ -47,9 +47,13 @@ impl NatsConnector {
             }
             NatsCredentials::Token(token) => ConnectOptions::with_token(token.expose().to_owned()),
             NatsCredentials::NKey(seed) => ConnectOptions::with_nkey(seed.expose().to_owned()),
-            NatsCredentials::File(text) => ConnectOptions::with_credentials(text.expose()).map_err(|_| {
-                unavailable("the credentials file is none; nsc writes one with `nsc generate creds`")
-            })?,
+            NatsCredentials::File(text) => {
+                // Read as a secret it has lost its last line end, without which the library does not see its last part.
+                let text = format!("{}\n", text.expose());
+                ConnectOptions::with_credentials(&text).map_err(|_| {
+                    unavailable("the credentials file is none; nsc writes one with `nsc generate creds`")
+                })?
+            }
         };
         options = options
             .name("valgate")

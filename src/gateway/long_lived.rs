@@ -2,8 +2,8 @@
 //!
 //! A response registers when it first has to wait for more, so that the short ones pay nothing. What was registered
 //! is looked at several times a second: the token's end is a comparison, and its revocation is only looked up when a
-//! feed has changed since the request's own check, so that no revocation falls between the two. Where the issuer was
-//! asked about the token, it is asked again whenever its word has run out.
+//! feed has changed since the request's own check, so that no revocation falls between the two. Whoever withdraws a key
+//! revokes what it signed. Where the issuer was asked about the token, it is asked again whenever its word has run out.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -44,7 +44,7 @@ pub struct Stream {
 pub enum Ending {
     /// The token's lifetime is over.
     Expired,
-    /// The token was revoked.
+    /// The token was revoked, or the key that signed it withdrawn.
     Revoked,
 }
 
@@ -75,12 +75,17 @@ impl LongLived {
 
     /// Ends those whose token has ended, and forgets those that are over. Of those that are returned the issuer is to
     /// be asked, by its stream.
-    pub fn sweep(&self, revocation: &RevocationPolicies, clock: &Clock) -> Vec<Rc<Stream>> {
+    pub fn sweep(
+        &self,
+        revocation: &RevocationPolicies,
+        issuers: &Issuers,
+        clock: &Clock,
+    ) -> Vec<Rc<Stream>> {
         let (mut ended, mut unconfirmed) = (Vec::new(), Vec::new());
         let now = clock.monotonic();
         self.0.borrow_mut().retain(|stream| {
             let Some(stream) = stream.upgrade() else { return false };
-            let Some(ending) = stream.judge(revocation, clock) else {
+            let Some(ending) = stream.judge(revocation, issuers, clock) else {
                 if stream.ask_at.get().is_some_and(|at| at <= now) {
                     stream.ask_at.set(None);
                     unconfirmed.push(stream);
@@ -99,10 +104,13 @@ impl LongLived {
 }
 
 impl Stream {
-    fn judge(&self, revocation: &RevocationPolicies, clock: &Clock) -> Option<Ending> {
+    fn judge(&self, revocation: &RevocationPolicies, issuers: &Issuers, clock: &Clock) -> Option<Ending> {
         let leeway = self.token.issuer().expectations.leeway;
         if clock.wall() >= self.token.expires().plus(leeway) {
             return Some(Ending::Expired);
+        }
+        if self.token.is_key_withdrawn(issuers) {
+            return Some(Ending::Revoked);
         }
         match revocation.recheck(&self.token, self.seen.get(), clock) {
             Ok(generation) => {

@@ -163,6 +163,7 @@ impl Words<'_> {
         let trouble = state.last_error().map(|error| format!("; the last refresh failed: {error}"));
         let trouble = trouble.unwrap_or_default();
         match (state.keys(now), age) {
+            (Some(keys), _) if keys.is_empty() => format!("none: {} signs no tokens", issuer.name),
             (Some(keys), Some(age)) => {
                 let kids = list(keys.iter().map(|key| key.kid().unwrap_or("a key without kid")));
                 format!("{kids} of {}, fetched {age} ago{trouble}", issuer.name)

@@ -23,7 +23,7 @@ pub struct KeySourceSettings {
     pub cooldown: Duration,
     /// How long a key that the provider was just found not to have is not asked for again.
     pub unknown_kid_ttl: Duration,
-    /// How long a request waits for a refresh.
+    /// How long requests wait for a refresh: counted from its begin, for all of them together.
     pub wait: Duration,
 }
 
@@ -53,10 +53,20 @@ impl KeyState {
         self.set.as_ref().filter(|_| now < self.expires)
     }
 
+    /// The keys, however long ago they were last confirmed.
+    pub fn latest(&self) -> Option<&Arc<KeySet>> {
+        self.set.as_ref()
+    }
+
     /// The number of these keys: another one means other keys. A verdict that was reached with keys of this
     /// generation holds only while this answers the same, and `None` (see [`Self::keys`]) never holds.
     pub fn generation(&self, now: Monotonic) -> Option<u64> {
         self.keys(now).map(|_| self.generation)
+    }
+
+    /// Whether these are the keys of that generation, usable or not.
+    pub fn is_of(&self, generation: Option<u64>) -> bool {
+        self.set.is_some() && generation == Some(self.generation)
     }
 
     /// When the keys stop being used if no refresh succeeds.
@@ -78,7 +88,7 @@ pub enum LookAgain {
     Refreshed,
     /// The provider could not be asked: nothing can be said of the key.
     Failed,
-    /// The provider did not answer in time: nothing can be said of the key.
+    /// The provider does not answer in time, or is known for it: nothing can be said of the key.
     TimedOut,
 }
 
@@ -98,8 +108,10 @@ pub struct KeySource {
 /// How far refreshing has come.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    /// A refresh is asked for or under way, so one is going to complete.
-    pending: bool,
+    /// Since when a refresh is asked for or under way, so that one is going to complete.
+    pending: Option<Monotonic>,
+    /// The last refresh took longer than requests wait for one.
+    slow: bool,
     completed: u64,
     /// Whether the last refresh succeeded; `None` before the first.
     good: Option<bool>,
@@ -127,6 +139,14 @@ impl KeySource {
         (Arc::clone(&source), KeyFeedHandle(source))
     }
 
+    /// Of an issuer that signs nothing: every key is unknown, and nobody is asked for it.
+    pub fn of_none(clock: Clock) -> Arc<Self> {
+        let settings = KeySourceSettings { max_stale: Duration::MAX, ..KeySourceSettings::default() };
+        let (source, handle) = Self::new(clock, settings);
+        handle.publish(KeySet::default());
+        source
+    }
+
     /// The keys at this moment; lock-free. Not to be held across an await.
     pub fn current(&self) -> Guard<Arc<KeyState>> {
         self.state.load()
@@ -136,6 +156,10 @@ impl KeySource {
     /// end. All askers share one refresh, and there is at most one per cooldown: within it, the outcome of the last
     /// refresh answers at once, and so it is for longer with the very `kid` that it did not bring. A refresh that is
     /// already under way is joined.
+    ///
+    /// A refresh is waited for only while it is younger than [`KeySourceSettings::wait`]: a provider that hangs costs
+    /// those who come later nothing. While it is known to be slow, nobody joins its refreshes, so that the wait is that
+    /// of one asker in a cooldown, the one that has the provider asked.
     pub async fn look_again(&self, kid: Option<&str>) -> LookAgain {
         self.asks.fetch_add(1, Ordering::Relaxed);
         let mut progress = self.progress.subscribe();
@@ -144,14 +168,16 @@ impl KeySource {
         if before.good == Some(true) && kid.is_some_and(|kid| self.unknown_kids().contains(kid, now)) {
             return LookAgain::Refreshed;
         }
-        if !before.pending {
-            if before.closed || self.cooling_down(before, now) {
-                return before.verdict();
-            }
-            self.ask(now);
+        if before.pending.is_none() && (before.closed || self.cooling_down(before, now)) {
+            return before.verdict();
+        }
+        let asked = before.pending.is_none() && self.ask(now);
+        let left = self.settings.wait.saturating_sub(before.age(now));
+        if left.is_zero() || (before.slow && !asked) {
+            return LookAgain::TimedOut;
         }
         let ended = progress.wait_for(|now| now.completed != before.completed || now.closed);
-        match tokio::time::timeout(self.settings.wait, ended).await {
+        match tokio::time::timeout(left, ended).await {
             Ok(Ok(after)) => {
                 self.note_unknown(kid, *after);
                 after.verdict()
@@ -194,19 +220,21 @@ impl KeySource {
         progress.last_ask.is_some_and(|last| last.until(now) < self.settings.cooldown)
     }
 
-    fn ask(&self, now: Monotonic) {
+    /// Whether this asker is the one that has the provider asked.
+    fn ask(&self, now: Monotonic) -> bool {
         let first = self.progress.send_if_modified(|progress| {
             // Another asker may have been faster; joining its refresh needs no second one.
-            if progress.pending || progress.closed || self.cooling_down(*progress, now) {
+            if progress.pending.is_some() || progress.closed || self.cooling_down(*progress, now) {
                 return false;
             }
-            progress.pending = true;
+            progress.pending = Some(now);
             progress.last_ask = Some(now);
             true
         });
         if first {
             self.asked.notify_one();
         }
+        first
     }
 
     fn store(&self, change: impl FnOnce(&mut KeyState)) {
@@ -216,8 +244,10 @@ impl KeySource {
     }
 
     fn complete(&self, good: bool) {
+        let now = self.clock.monotonic();
         self.progress.send_modify(|progress| {
-            progress.pending = false;
+            progress.slow = progress.age(now) >= self.settings.wait;
+            progress.pending = None;
             progress.completed = progress.completed.wrapping_add(1);
             progress.good = Some(good);
         });
@@ -225,6 +255,11 @@ impl KeySource {
 }
 
 impl Progress {
+    /// Of the refresh that is under way.
+    fn age(self, now: Monotonic) -> Duration {
+        self.pending.map_or(Duration::ZERO, |since| since.until(now))
+    }
+
     fn verdict(self) -> LookAgain {
         if self.good == Some(true) { LookAgain::Refreshed } else { LookAgain::Failed }
     }
@@ -238,7 +273,9 @@ impl KeyFeedHandle {
 
     /// A refresh begins: askers join it. It must end by [`Self::publish`], [`Self::confirm`] or [`Self::fail`].
     pub fn begin(&self) {
-        self.0.progress.send_modify(|progress| progress.pending = true);
+        let now = self.0.clock.monotonic();
+        // One that was asked for began when it was.
+        self.0.progress.send_modify(|progress| progress.pending = progress.pending.or(Some(now)));
     }
 
     /// The refresh brought this set. Whether it differs from the one before: only then the generation moves on.
@@ -304,7 +341,7 @@ impl KeyFeedHandle {
 impl Drop for KeyFeedHandle {
     fn drop(&mut self) {
         self.0.progress.send_modify(|progress| {
-            progress.pending = false;
+            progress.pending = None;
             progress.closed = true;
         });
     }
@@ -448,20 +485,57 @@ mod tests {
         );
     }
 
+    /// Whether an ask is answered without waiting: at the first look.
+    fn at_once(source: &Arc<KeySource>) -> Option<LookAgain> {
+        let mut look = std::pin::pin!(source.look_again(Some("another")));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match look.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(outcome) => Some(outcome),
+            std::task::Poll::Pending => None,
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn the_wait_is_bounded() {
-        let (source, handle, _) = source();
-        let slow = asking(&source).await;
+    async fn a_refresh_that_hangs_is_waited_for_once() {
+        let (source, handle, hand) = source();
+        let first = asking(&source).await;
         assert!(was_asked(&handle));
         handle.begin();
-        assert_eq!(slow.await.unwrap(), LookAgain::TimedOut);
-        let next = asking(&source).await;
+        hand.advance(SECOND);
+        let second = asking(&source).await;
+        hand.advance(SECOND * 2);
+        assert_eq!(first.await.unwrap(), LookAgain::TimedOut);
+        assert_eq!(second.await.unwrap(), LookAgain::TimedOut);
+        for _ in 0..1000 {
+            assert_eq!(at_once(&source), Some(LookAgain::TimedOut), "the bound is that of the refresh");
+        }
         handle.publish(set(&Signer::p256()));
-        assert_eq!(
-            next.await.unwrap(),
-            LookAgain::Refreshed,
-            "the slow refresh still serves those who came later"
-        );
+        assert_eq!(at_once(&source), Some(LookAgain::Refreshed), "its outcome counts, however late it came");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_provider_is_slow_only_who_has_it_asked_waits() {
+        let (source, handle, hand) = source();
+        handle.begin();
+        hand.advance(SECOND * 3);
+        handle.fail("took too long".to_owned());
+        handle.begin();
+        assert_eq!(at_once(&source), Some(LookAgain::TimedOut), "a retry is not waited for");
+        handle.fail("took too long".to_owned());
+        assert_eq!(at_once(&source), None, "it was quick this time, and may be waited for");
+        assert!(was_asked(&handle));
+
+        hand.advance(SECOND * 3);
+        handle.fail("took too long".to_owned());
+        assert_eq!(at_once(&source), Some(LookAgain::Failed), "within the cooldown");
+        hand.advance(SECOND * 2);
+        let asker = asking(&source).await;
+        assert!(was_asked(&handle), "one has the provider asked");
+        assert_eq!(at_once(&source), Some(LookAgain::TimedOut), "nobody else waits");
+        handle.publish(set(&Signer::p256()));
+        assert_eq!(asker.await.unwrap(), LookAgain::Refreshed);
+        handle.begin();
+        assert_eq!(at_once(&source), None, "it is quick again");
     }
 
     #[tokio::test(start_paused = true)]

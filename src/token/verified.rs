@@ -85,6 +85,23 @@ impl VerifiedToken {
         &self.0.claims
     }
 
+    /// Whether its issuer, as it is among these, has taken back the key that signed it. Keys that are merely too old to
+    /// be used, or not there yet, are not taken back.
+    pub fn is_key_withdrawn(&self, issuers: &Issuers) -> bool {
+        let Some(SignedBy { key, key_id, generation, .. }) = &self.0.evidence.signed_by else { return false };
+        // Of an issuer that is none any more the revocation step says what becomes of its tokens.
+        let Some(issuer) = issuers.find(&self.0.issuer.url) else { return false };
+        let state = issuer.keys.current();
+        let same_source = Arc::ptr_eq(&issuer.keys, &self.0.issuer.keys);
+        let Some(keys) = state.latest().filter(|_| !(same_source && state.is_of(*generation))) else {
+            return false;
+        };
+        !keys.iter().any(|found| {
+            found.thumbprint() == key.thumbprint()
+                && key_id.as_deref().is_none_or(|kid| found.kid() == Some(kid))
+        })
+    }
+
     /// `exp`.
     pub fn expires(&self) -> UnixSeconds {
         self.0.expires

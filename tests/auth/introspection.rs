@@ -7,11 +7,11 @@ use crate::support::{
     Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, eventually, get, jws, now, refused, verdict,
 };
 
-const NOT_RECOGNIZED: &str = "401 VAL-020 not_recognized";
-const UNAVAILABLE: &str = "503 VAL-052 introspection_failed";
+pub const NOT_RECOGNIZED: &str = "401 VAL-020 not_recognized";
+pub const UNAVAILABLE: &str = "503 VAL-052 introspection_failed";
 
 /// An issuer that is asked at the stub, with these fields of `introspection` besides.
-fn yaml(signer: &Signer, stub: &Stub, introspection: &str) -> String {
+pub fn yaml(signer: &Signer, stub: &Stub, introspection: &str) -> String {
     format!(
         "
 admin: {{ address: 127.0.0.1:0, refusals: {{ claims: [sub] }} }}
@@ -37,7 +37,7 @@ routes:
 }
 
 /// What the endpoint says of a good token.
-fn active() -> Value {
+pub fn active() -> Value {
     json!({
         "active": true, "token_type": "Bearer", "iss": ISSUER, "sub": "alice", "aud": "orders-api",
         "client_id": "shop", "scope": "orders:read", "iat": now() - 60, "exp": now() + 3600,
@@ -53,17 +53,17 @@ fn with(name: &str, value: impl Into<Value>) -> Value {
     answer
 }
 
-async fn endpoint() -> Stub {
+pub async fn endpoint() -> Stub {
     let stub = Stub::start().await;
     stub.set("/introspect", Answer::json(&json!({ "active": false })));
     stub
 }
 
-async fn start(stub: &Stub, introspection: &str) -> TestGateway {
+pub async fn start(stub: &Stub, introspection: &str) -> TestGateway {
     TestGateway::start(&yaml(&Signer::es256("k1"), stub, introspection)).await
 }
 
-async fn ask(gateway: &TestGateway, token: &str) -> String {
+pub async fn ask(gateway: &TestGateway, token: &str) -> String {
     verdict(&gateway.get("/orders/1", token, &[]).await)
 }
 
@@ -216,7 +216,7 @@ async fn a_flood_costs_the_issuer_little() {
     assert!(stub.hits("/introspect") <= 3, "asked once for all: {}", stub.hits("/introspect"));
 }
 
-async fn futures<F: Future>(requests: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub async fn futures<F: Future>(requests: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = requests.map(Box::pin).collect();
     let mut done: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
     std::future::poll_fn(|context| {

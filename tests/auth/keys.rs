@@ -253,6 +253,32 @@ async fn a_flood_of_unknown_kids_does_not_reach_the_provider() {
     assert_eq!(try_key(&gateway, &signer).await, "200");
 }
 
+/// A provider that accepts connections and says nothing: what waits for it is bounded for all requests together.
+#[tokio::test]
+async fn a_provider_that_hangs_is_waited_for_once() {
+    let signer = Signer::es256("k1");
+    let provider = provider(&signer.jwks()).await;
+    let keys = format!(
+        "jwks_url: \"{}\", refresh_interval: 1h, cooldown: 100ms, wait: 300ms, timeout: 1m",
+        provider.url("/jwks")
+    );
+    let gateway = TestGateway::start(&yaml(&keys)).await;
+    let warm = Token::new().sign(&signer);
+    assert_eq!(gateway.get("/orders/1", &warm, &[]).await.status, 200);
+    provider.set("/jwks", Answer::Hang);
+    // If each of them waited, the fetch would be over before they are, and the next one begun.
+    for number in 0..400 {
+        let token = Token::new().header("kid", format!("new-{number}")).sign(&signer);
+        let reply = gateway.get("/orders/1", &token, &[]).await;
+        refused(&reply, "VAL-050", "keys_unreachable");
+        assert!(reply.header("retry-after").is_some());
+        assert_eq!(reply.header("www-authenticate"), None, "the token is not at fault");
+    }
+    assert_eq!(provider.hits("/jwks"), 2, "at the start, and the one that hangs");
+    assert_eq!(gateway.get("/orders/1", &warm, &[]).await.status, 200);
+    assert_eq!(try_key(&gateway, &signer).await, "200");
+}
+
 async fn join_all<T>(futures: Vec<std::pin::Pin<Box<impl Future<Output = T>>>>) -> Vec<T> {
     let mut pending: Vec<_> = futures.into_iter().map(Some).collect();
     let mut done = Vec::new();

@@ -24,6 +24,7 @@ mod explain;
 mod failed_attempts;
 mod identity;
 mod introspection;
+mod introspection_reach;
 mod issuers;
 mod keys;
 mod operation;

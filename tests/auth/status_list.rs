@@ -271,3 +271,64 @@ async fn lists_beyond_the_bound_are_not_followed_and_other_keys_can_sign_them() 
     }
     assert_eq!(stub.hits("/lists/3"), 0);
 }
+
+/// So that a gateway that comes up alone still refuses what the list said.
+#[tokio::test]
+async fn a_restart_while_the_lists_cannot_be_had_starts_from_the_stored_copy() {
+    let (signer, stub) = (Signer::es256("k1"), Stub::start().await);
+    publish(&stub, "/lists/1", &signer, 1, &[0b0000_0010]);
+    let at = |stale: &str| format!("state_dir: $DIR/state\n{}", yaml(&signer, &stub, "", stale));
+    let accept = at("max_staleness: 1h\n      when_stale: accept");
+    let token = |index| referring(&stub.url("/lists/1"), index).sign(&signer);
+    let (valid, revoked) = (token(0), token(1));
+
+    let gateway = TestGateway::start(&accept).await;
+    assert_eq!(ask(&gateway, &valid).await, "200");
+    assert_eq!(ask(&gateway, &revoked).await, REVOKED);
+    let dir = gateway.dir();
+    let copies = || -> Vec<_> {
+        let files = std::fs::read_dir(dir.path().join("state")).into_iter().flatten();
+        let paths = files.map(|file| file.unwrap().path());
+        paths.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("status-list-")).collect()
+    };
+    eventually("stored", || async { copies().iter().any(|path| path.extension().unwrap() == "json") }).await;
+    gateway.stop().await;
+    stub.set("/lists/1", Answer::Close);
+
+    let restarted = TestGateway::start_in(dir.clone(), &accept).await;
+    assert_eq!(ask(&restarted, &revoked).await, REVOKED);
+    assert_eq!(ask(&restarted, &valid).await, "200");
+    restarted.stop().await;
+    let strict = at(strict());
+    let restarted = TestGateway::start_in(dir.clone(), &strict).await;
+    assert_eq!(ask(&restarted, &valid).await, "200", "it is not too old");
+    assert_eq!(ask(&restarted, &revoked).await, REVOKED);
+    restarted.stop().await;
+
+    // A copy counts with its age: what it revoked stays so, what it did not can no longer be told.
+    let file = copies().pop().unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut aged: Value = serde_json::from_str(&text).unwrap();
+    aged["fetched"] = (now() - 7200).into();
+    std::fs::write(&file, aged.to_string()).unwrap();
+    let restarted = TestGateway::start_in(dir.clone(), &strict).await;
+    assert_eq!(ask(&restarted, &valid).await, STALE);
+    assert_eq!(ask(&restarted, &revoked).await, REVOKED);
+    restarted.stop().await;
+
+    // One that is torn, or that somebody else has signed, is none.
+    let claims = claims(&stub.url("/lists/1"), 1, &[0]).to_string();
+    let mut forged = aged.clone();
+    let forgery = jws(HEADER, claims, &Signer::es256("k1"));
+    let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, forgery.as_bytes());
+    forged["sha256"] = base64url(sum.as_ref()).into();
+    forged["jwks"] = forgery.into();
+    forged["fetched"] = now().into();
+    let forged = forged.to_string();
+    for broken in [&text[..text.len() / 2], forged.as_str()] {
+        std::fs::write(&file, broken).unwrap();
+        let restarted = TestGateway::start_in(dir.clone(), &strict).await;
+        assert_eq!(ask(&restarted, &valid).await, NOT_LOADED);
+        restarted.stop().await;
+    }
+}

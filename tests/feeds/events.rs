@@ -10,7 +10,7 @@ use crate::support::{
     Answer, ISSUER, Reply, Signer, Stub, TestGateway, Token, eventually, get, now, refused, send, verdict,
 };
 
-const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
+pub const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
 const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
 const SECRET: &str = "Bearer s3cret-s3cret-s3cret";
@@ -56,7 +56,7 @@ fn empty_list(dir: &TempDir) {
     std::fs::write(dir.path().join("shared.json"), list.to_string()).unwrap();
 }
 
-async fn start(signer: &Signer, told: &str) -> TestGateway {
+pub async fn start(signer: &Signer, told: &str) -> TestGateway {
     let dir = Arc::new(TempDir::new().unwrap());
     empty_list(&dir);
     let gateway = TestGateway::start_in(dir, &yaml(signer, told, !told.starts_with("set_poll"))).await;
@@ -65,7 +65,7 @@ async fn start(signer: &Signer, told: &str) -> TestGateway {
 }
 
 /// A security event token about this subject.
-fn event(kind: &str, subject: Value) -> Token {
+pub fn event(kind: &str, subject: Value) -> Token {
     let mut token = Token::new()
         .header("typ", "secevent+jwt")
         .claim("aud", "gateway")
@@ -109,7 +109,7 @@ async fn tell_logout(gateway: &TestGateway, token: &str) -> Reply {
     post(gateway, "/told", &headers, &format!("logout_token={token}")).await
 }
 
-async fn ask(gateway: &TestGateway, token: &str) -> String {
+pub async fn ask(gateway: &TestGateway, token: &str) -> String {
     verdict(&gateway.get("/orders/1", token, &[]).await)
 }
 
@@ -152,6 +152,7 @@ async fn an_event_revokes_whom_it_names_and_nobody_else() {
         assert_eq!(ask(&gateway, &hit).await, REVOKED, "{kind} {subject}");
         assert_eq!(ask(&gateway, &other).await, "200", "{kind} {subject}");
     }
+    assert!(gateway.metric("valgate_feed_lag_seconds_count{feed=\"told\"}").await > 0, "how long they took");
     for (number, kind) in ["account-disabled", "account-purged", "sessions-revoked"].into_iter().enumerate() {
         let sub = format!("risc{number}");
         let hit = Token::new().claim("sub", sub.as_str()).sign(&signer);

@@ -17,9 +17,9 @@ use valgate::revocation::RevocationEngine;
 use crate::fleet::{Node, REVOKED, Subject, behaves_like_an_engine, everything, measure, yaml};
 use crate::support::{Answer, ISSUER, Signer, Stub, Token, get, send};
 
-const WRITE: &str = "Bearer write-write-write-write";
+pub const WRITE: &str = "Bearer write-write-write-write";
 
-async fn server(data: &Path, address: Option<SocketAddr>, signer: Option<FeedSigner>) -> FeedServer {
+pub async fn server(data: &Path, address: Option<SocketAddr>, signer: Option<FeedSigner>) -> FeedServer {
     try_server(data, address, signer).await.unwrap()
 }
 
@@ -40,7 +40,7 @@ async fn try_server(
     FeedServer::start(settings, Clock::system()).await
 }
 
-fn engine(server: &FeedServer) -> HttpEngine {
+pub fn engine(server: &FeedServer) -> HttpEngine {
     let url = Url::parse(&format!("http://{}/revocations", server.address())).unwrap();
     HttpEngine::new(url, None, Some(HeaderValue::from_static(WRITE)), &FetchSettings::default()).unwrap()
 }
@@ -280,12 +280,12 @@ async fn a_signed_feed_is_believed_and_nothing_else_is() {
     assert_eq!(node.ask(&subject.token).await, "200", "the serial outlived the restart");
 }
 
-struct Commands {
+pub struct Commands {
     dir: TempDir,
 }
 
 impl Commands {
-    fn new(feed: &str, signer: &Signer) -> Self {
+    pub fn new(feed: &str, signer: &Signer) -> Self {
         let dir = TempDir::new().unwrap();
         let text = format!(
             "version: 1\nlisteners: [{{ address: 127.0.0.1:0, plaintext: true }}]\n\
@@ -304,7 +304,7 @@ impl Commands {
     }
 
     /// What a command that succeeds prints.
-    fn told(&self, arguments: &[&str]) -> String {
+    pub fn told(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()

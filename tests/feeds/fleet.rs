@@ -81,6 +81,13 @@ impl Node {
         eventually(name, || async { self.count(name).await == expected }).await;
     }
 
+    /// How many revocations were seen to come into force at most so many seconds after they were made, or at all.
+    pub async fn lagged(&self, at_most: &str) -> u64 {
+        self.gateway()
+            .metric(&format!("valgate_feed_lag_seconds_bucket{{le=\"{at_most}\",feed=\"logout\"}}"))
+            .await
+    }
+
     /// The feed's counter of this name.
     pub async fn count(&self, name: &str) -> u64 {
         self.gateway().metric(&format!("valgate_feed_{name}_total{{feed=\"logout\"}}")).await
@@ -172,6 +179,10 @@ pub async fn behaves_like_an_engine(engine: &dyn RevocationEngine, node: &Node, 
     }
     node.until(&one.token, REVOKED, "one").await;
     node.until(&other.token, REVOKED, "other").await;
+    // Of a list that is read as a whole, what is new is told by its second, which may have passed.
+    if node.count("deltas").await > 0 {
+        eventually("measured", || async { node.lagged("+Inf").await >= 1 }).await;
+    }
     let received = node.gateway().received("/orders/1").len();
     assert_eq!(node.ask(&one.token).await, REVOKED);
     assert_eq!(node.gateway().received("/orders/1").len(), received, "the API got it");

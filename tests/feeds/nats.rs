@@ -15,7 +15,7 @@ use crate::support::{Signer, eventually, now, write_certificates};
 
 const STREAM: &str = "KV_valgate-revocations";
 
-fn engine_as(server: &Engine, credentials: NatsCredentials, tls: Option<EngineTls>) -> NatsEngine {
+pub fn engine_as(server: &Engine, credentials: NatsCredentials, tls: Option<EngineTls>) -> NatsEngine {
     let servers = vec![HostPort { host: "127.0.0.1".to_owned(), port: server.port }];
     let nats = Nats { servers, credentials, tls, timeout: Duration::from_secs(5) };
     NatsEngine::new(nats, "valgate-revocations".to_owned(), Clock::system())

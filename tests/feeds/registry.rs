@@ -3,12 +3,16 @@
 use serde_json::{Value, json};
 
 use crate::fleet::Node;
-use crate::support::engines::Engine;
-use crate::support::{ISSUER, Signer, Token, eventually, get, now, refused};
+use crate::support::engines::{Engine, tls_front};
+use crate::support::{ISSUER, Signer, Token, eventually, get, now, refused, write_certificates};
 
 const NOT_RECOGNIZED: &str = "401 VAL-020 not_recognized";
 
 fn yaml(signer: &Signer, server: &Engine, more: &str) -> String {
+    yaml_at(signer, &format!("address: \"{}\"", server.address()), more)
+}
+
+fn yaml_at(signer: &Signer, valkey: &str, more: &str) -> String {
     format!(
         "
 issuers:
@@ -16,12 +20,11 @@ issuers:
     issuer: {ISSUER}
     keys: {{ inline: {} }}
     audiences: [orders-api]
-    registry: {{ valkey: {{ address: \"{}\", timeout: 1s }}, {more} }}
+    registry: {{ valkey: {{ {valkey}, timeout: 1s }}, {more} }}
 routes:
   - {{ match: {{ path: /orders/** }}, require: {{ issuers: [main] }}, upstream: api }}
 ",
-        signer.jwks(),
-        server.address()
+        signer.jwks()
     )
 }
 
@@ -137,4 +140,52 @@ async fn a_register_that_is_down_is_never_the_tokens_fault() {
     server.restart().await;
     eventually("it is asked again", || async { strict.ask(&cold).await == NOT_RECOGNIZED }).await;
     eventually("here too", || async { lenient.ask(&cold).await == NOT_RECOGNIZED }).await;
+}
+
+/// The rights are those that docs/issued-tokens.md names.
+#[tokio::test]
+async fn tls_and_the_documented_rights_are_enough() {
+    let signer = Signer::es256("k1");
+    let dir = tempfile::tempdir().unwrap();
+    let ca = write_certificates(dir.path());
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(file("ca.crt"), ca).unwrap();
+    let users: Vec<String> = include_str!("../../docs/issued-tokens.md")
+        .lines()
+        .filter(|line| line.starts_with("user "))
+        .map(|line| line.replace("<READER-PASSWORD>", "read-me").replace("<WRITER-PASSWORD>", "write-me"))
+        .collect();
+    assert_eq!(users.len(), 3, "{users:?}");
+    std::fs::write(file("users.acl"), users.join("\n") + "\n").unwrap();
+    let server = Engine::valkey(&["--aclfile", &file("users.acl")]).await;
+    let port = tls_front(dir.path(), server.port).await;
+    let valkey = |password: &str, tls: &str| {
+        format!("address: \"localhost:{port}\", username: valgate, password: {password}, tls: {{ {tls} }}")
+    };
+    let trust = format!("ca: {}", file("ca.crt"));
+
+    // The issuer's own side, by the same document.
+    let token = Token::new();
+    let key = format!("{{valgate:issued}}:{}", token.text("jti"));
+    let write = async |command: &[&str]| -> redis::RedisResult<redis::Value> {
+        let url = format!("redis://valgate-issuer:write-me@{}/", server.address());
+        let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+        redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await
+    };
+    write(&["SET", &key, "1", "EXAT", &(now() + 600).to_string()]).await.unwrap();
+    assert!(write(&["SET", "elsewhere", "1"]).await.is_err());
+    assert!(write(&["GET", &key]).await.is_err());
+
+    let node = Node::start(yaml_at(&signer, &valkey("read-me", &trust), "cache: 100ms")).await;
+    assert_eq!(node.ask(&token.sign(&signer)).await, "200");
+    assert_eq!(node.ask(&Token::new().sign(&signer)).await, NOT_RECOGNIZED);
+    write(&["DEL", &key]).await.unwrap();
+    node.until(&token.sign(&signer), NOT_RECOGNIZED, "taken off the register").await;
+    assert_eq!(registry(&node, "failures").await, 0);
+
+    for (password, tls) in [("wrong", trust.as_str()), ("read-me", "")] {
+        let node = Node::start(yaml_at(&signer, &valkey(password, tls), "cache: 100ms")).await;
+        assert_eq!(node.ask(&token.sign(&signer)).await, "503 VAL-052 introspection_failed");
+        assert!(registry(&node, "failures").await > 0);
+    }
 }

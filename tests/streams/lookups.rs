@@ -4,7 +4,9 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use crate::support::{Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, eventually, jws, now};
 use crate::{SSE, endless, open, read_to_end, read_until};
@@ -155,6 +157,73 @@ routes: [{{ match: {{ path: /** }}, require: {{ issuers: [main] }}, upstream: st
     read_to_end(&mut streams.remove(0)).await;
     let log = gateway.stop().await;
     for path in ["/opaque", "/jwt"] {
+        let line = log.iter().find(|line| line["path"] == path).unwrap();
+        assert_eq!(line["outcome"], "token_revoked", "{line}");
+    }
+}
+
+/// Disabling a key is how many a provider invalidates what it signed.
+#[tokio::test]
+async fn a_stream_ends_when_the_key_of_its_token_is_withdrawn() {
+    let (old, new) = (Signer::es256("old"), Signer::es256("new"));
+    let backend = endless(SSE, "data: 1\n\n").await;
+    let provider = Stub::start().await;
+    let set = |signers: &[&Signer]| {
+        Answer::json(&json!({ "keys": signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>() }))
+    };
+    provider.set("/jwks", set(&[&old, &new]));
+    let mut gateway_yaml = format!(
+        "
+issuers:
+  - name: main
+    issuer: {ISSUER}
+    keys: {{ jwks_url: \"{}\", refresh_interval: 100ms, max_stale: 2s, cooldown: 100ms }}
+    audiences: [orders-api]
+    leeway: 0s
+upstreams:
+  - {{ name: stream, endpoints: [\"{}\"] }}
+  - {{ name: api, endpoints: [\"http://$API\"] }}
+routes:
+  - {{ match: {{ path: /** }}, require: {{ issuers: [main] }}, upstream: stream }}
+  - {{ match: {{ path: /orders/** }}, require: {{ issuers: [main] }}, upstream: api }}
+",
+        provider.url("/jwks"),
+        backend.url(),
+    );
+    let mut gateway = TestGateway::start(&gateway_yaml).await;
+    let start = async |gateway: &TestGateway, path: &str, token: String| {
+        let head = format!("Host: api.example.com\r\nAuthorization: Bearer {token}\r\n");
+        let mut stream = open(gateway, path, &head).await;
+        read_until(&mut stream, b"data: 1").await;
+        stream
+    };
+    let mut withdrawn = start(&gateway, "/withdrawn", Token::new().sign(&old)).await;
+    let mut kept = start(&gateway, "/kept", Token::new().sign(&new)).await;
+
+    let mut short = start(&gateway, "/short", Token::new().claim("exp", now() + 4).sign(&old)).await;
+
+    // Nobody knows what a provider that is down would say; keys that are too old are not withdrawn.
+    provider.set("/jwks", Answer::error(500));
+    let fresh = Token::new().sign(&new);
+    eventually("too old", || async { gateway.get("/orders/1", &fresh, &[]).await.status == 503 }).await;
+    read_to_end(&mut short).await;
+    for stream in [&mut withdrawn, &mut kept] {
+        assert!(stream.read_u8().now_or_never().is_none(), "looked at together with the one that ended");
+    }
+
+    provider.set("/jwks", set(&[&new]));
+    let rest = read_to_end(&mut withdrawn).await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "a cut stream must not look like a whole one");
+    assert!(kept.read_u8().now_or_never().is_none());
+
+    // The issuer as it is after a reload has keys of its own, and another under the same name.
+    let impostor = Signer::es256("new");
+    provider.set("/jwks-2", set(&[&impostor]));
+    gateway_yaml = gateway_yaml.replace("/jwks", "/jwks-2");
+    gateway.reload(&gateway_yaml).await.unwrap();
+    read_to_end(&mut kept).await;
+    let log = gateway.stop().await;
+    for path in ["/withdrawn", "/kept"] {
         let line = log.iter().find(|line| line["path"] == path).unwrap();
         assert_eq!(line["outcome"], "token_revoked", "{line}");
     }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
@@ -99,12 +100,17 @@ impl Engine {
 
     /// Starts `valgate feed serve`, to be written to with this token.
     pub async fn feed_server(write_token: &str) -> Self {
-        let dir = TempDir::new().unwrap();
+        Self::feed_server_in(TempDir::new().unwrap(), write_token, &[]).await
+    }
+
+    /// The same in a directory that has what these arguments name.
+    pub async fn feed_server_in(dir: TempDir, write_token: &str, more: &[&str]) -> Self {
         std::fs::write(dir.path().join("write.token"), write_token).unwrap();
         Self::start(Path::new(VALGATE), dir, |port| {
             let usual = ["feed", "serve", "--data", "$DIR/data", "--write-token-file", "$DIR/write.token"];
             let address = format!("127.0.0.1:{port}");
-            usual.map(str::to_owned).into_iter().chain(["--address".to_owned(), address]).collect()
+            let arguments = usual.iter().chain(more).chain(&["--address"]);
+            arguments.map(|&argument| argument.to_owned()).chain([address]).collect()
         })
         .await
     }
@@ -221,16 +227,32 @@ impl Drop for Engine {
 /// TLS in front of an engine whose build has none, with `tls.crt` and `tls.key` in this directory; its port. It ends
 /// with the runtime.
 pub async fn tls_front(dir: &Path, behind: u16) -> u16 {
+    front(dir, behind, None).await
+}
+
+/// The same for those alone who show a certificate by this authority, in PEM.
+pub async fn mutual_tls_front(dir: &Path, behind: u16, clients: &str) -> u16 {
+    front(dir, behind, Some(clients)).await
+}
+
+async fn front(dir: &Path, behind: u16, clients: Option<&str>) -> u16 {
     let certificates =
         CertificateDer::pem_file_iter(dir.join("tls.crt")).unwrap().collect::<Result<_, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_file(dir.join("tls.key")).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(certificates, key)
         .unwrap();
+    let config = match clients {
+        None => config.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            config.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let config = config.with_single_cert(certificates, key).unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

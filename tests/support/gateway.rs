@@ -188,13 +188,19 @@ fn complete(yaml: &str) -> String {
 
 /// Writes `tls.crt` and `tls.key` for `localhost` and gives the authority's certificate in PEM.
 pub fn write_certificates(dir: &Path) -> String {
+    write_certificate(dir, "tls", &["localhost", "127.0.0.1"])
+}
+
+/// Writes a certificate and its key, named `NAME.crt` and `NAME.key`, and gives the certificate of its authority, which
+/// is a new one each time, in PEM.
+pub fn write_certificate(dir: &Path, name: &str, hosts: &[&str]) -> String {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &ca).unwrap();
-    std::fs::write(dir.join("tls.crt"), certificate.pem()).unwrap();
-    std::fs::write(dir.join("tls.key"), key.serialize_pem()).unwrap();
+    let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+    let certificate = CertificateParams::new(hosts).unwrap().signed_by(&key, &ca).unwrap();
+    std::fs::write(dir.join(format!("{name}.crt")), certificate.pem()).unwrap();
+    std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
     ca.pem()
 }

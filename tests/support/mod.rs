@@ -12,11 +12,12 @@ mod reply;
 mod signer;
 mod stub;
 mod token;
+pub mod tunnel;
 mod wire;
 
 use std::time::Duration;
 
-pub use gateway::{TestGateway, write_certificates};
+pub use gateway::{TestGateway, write_certificate, write_certificates};
 pub use reply::{Reply, refused, verdict};
 pub use signer::Signer;
 pub use stub::{Answer, Asked, Stub};

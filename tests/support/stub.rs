@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What a path answers.
@@ -18,6 +19,8 @@ pub enum Answer {
     Hang,
     /// The connection is closed.
     Close,
+    /// This, once the watched value is true.
+    Held(watch::Receiver<bool>, Box<Answer>),
 }
 
 impl Answer {
@@ -54,6 +57,8 @@ struct State {
     /// By path and a text that stands in the body.
     answers_to: Vec<(String, String, Answer)>,
     requests: Vec<Asked>,
+    under_way: usize,
+    most_under_way: usize,
 }
 
 /// A running server; dropping it closes its socket and its connections.
@@ -100,6 +105,11 @@ impl Stub {
     pub fn asked(&self, path: &str) -> Vec<Asked> {
         let is = |asked: &&Asked| asked.target.split('?').next() == Some(path);
         self.state.lock().unwrap().requests.iter().filter(is).cloned().collect()
+    }
+
+    /// The most requests that were under way at a time: read, and not yet answered.
+    pub fn most_under_way(&self) -> usize {
+        self.state.lock().unwrap().most_under_way
     }
 
     /// How often the path (without query) was asked for.
@@ -151,13 +161,27 @@ async fn answer(mut stream: TcpStream, state: Arc<Mutex<State>>) {
         let answer = state.answers_to.iter().find(fits).map(|(_, _, answer)| answer.clone());
         let answer = answer.or_else(|| state.answers.get(&path).cloned());
         state.requests.push(Asked { target, head, body });
+        state.under_way += 1;
+        state.most_under_way = state.most_under_way.max(state.under_way);
         answer.unwrap_or_else(|| Answer::error(404))
+    };
+    let answer = match answer {
+        Answer::Held(mut until, answer) => {
+            // Whoever held it is gone: nothing is answered.
+            if until.wait_for(|let_go| *let_go).await.is_err() {
+                return;
+            }
+            *answer
+        }
+        answer => answer,
     };
     let (status, headers, body) = match answer {
         Answer::Status(status, headers, body) => (status, headers, body),
-        Answer::Hang => return std::future::pending().await,
+        Answer::Hang | Answer::Held(..) => return std::future::pending().await,
         Answer::Close => return,
     };
+    // Before the answer leaves: whoever has it may ask the next question at once.
+    state.lock().unwrap().under_way -= 1;
     let mut response = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         response.extend([&name, ": ", &value, "\r\n"]);

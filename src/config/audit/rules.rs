@@ -10,8 +10,8 @@ use super::{Auditor, Rule};
 use crate::config::build::is_loopback;
 use crate::config::place::Place;
 use crate::config::settings::{
-    Access, AdminPlace, Audiences, Config, FeedSource, Issuer, JwksLocation, Listener, ListenerKind, Route,
-    Upstream, WhenStale,
+    Access, AdminPlace, Audiences, Config, FeedSource, Issuer, JwksLocation, KeySettings, Listener,
+    ListenerKind, Route, Upstream, WhenStale,
 };
 use crate::config::tree::{Node, Value};
 use crate::keys::Algorithm;
@@ -182,12 +182,14 @@ fn issuer(issuer: &Issuer, place: &Place, auditor: &mut Auditor<'_>) {
             "write `reject`",
         );
     }
-    keys(issuer, &place.field("keys"), auditor);
+    if let Some(settings) = &issuer.keys {
+        keys(settings, &place.field("keys"), auditor);
+    }
     revocation(issuer, place, auditor);
 }
 
-fn keys(issuer: &Issuer, place: &Place, auditor: &mut Auditor<'_>) {
-    if matches!(issuer.keys.location, JwksLocation::Inline(_)) {
+fn keys(keys: &KeySettings, place: &Place, auditor: &mut Auditor<'_>) {
+    if matches!(keys.location, JwksLocation::Inline(_)) {
         auditor.add(
             ("inline_keys", Low, "CWE-324"),
             &place.field("inline"),
@@ -195,8 +197,8 @@ fn keys(issuer: &Issuer, place: &Place, auditor: &mut Auditor<'_>) {
             "use `jwks_url` or `discovery` where the issuer publishes its keys",
         );
     }
-    let remote = matches!(issuer.keys.location, JwksLocation::Url(_) | JwksLocation::Discovery(_));
-    if remote && issuer.keys.refresh_interval > HOUR {
+    let remote = matches!(keys.location, JwksLocation::Url(_) | JwksLocation::Discovery(_));
+    if remote && keys.refresh_interval > HOUR {
         auditor.add(
             ("slow_key_refresh", Medium, "CWE-324"),
             &place.field("refresh_interval"),
@@ -204,7 +206,7 @@ fn keys(issuer: &Issuer, place: &Place, auditor: &mut Auditor<'_>) {
             "write `5m`; the provider is asked no more often than that",
         );
     }
-    if remote && issuer.keys.max_stale > 7 * DAY {
+    if remote && keys.max_stale > 7 * DAY {
         auditor.add(
             ("long_key_staleness", Medium, "CWE-324"),
             &place.field("max_stale"),

@@ -1,6 +1,7 @@
 //! `feeds` that identity providers tell of sessions and accounts, and `routes` that take revocations.
 
 use super::names::Names;
+use super::transport::{Given, Most};
 use super::values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
 use super::{Build, feed};
 use crate::config::place::Place;
@@ -45,8 +46,18 @@ impl Build<'_, '_> {
         });
         let long_poll = self.duration(&raw.long_poll, &place.field("long_poll"), SECOND, 5 * MINUTE);
         let interval = self.duration(&raw.interval, &place.field("interval"), 100 * MILLISECOND, HOUR);
-        let timeout = self.duration(&raw.timeout, &place.field("timeout"), 10 * MILLISECOND, HOUR);
-        let ca = self.optional(raw.ca.as_deref(), |build, path| build.file(path, &place.field("ca")));
+        let transport = self.transport(
+            &Given {
+                timeout: &raw.timeout,
+                max_size: &raw.max_size,
+                ca: raw.ca.as_deref(),
+                client_certificate: raw.client_certificate.as_ref(),
+                proxy: raw.proxy.as_ref(),
+                insecure_allow_http: raw.insecure_allow_http,
+                most: Most { size: Most::USUAL.size, ..Most::OF_FEEDS },
+            },
+            place,
+        );
         let common = self.event_feed(&raw.signed_by, &raw.audiences, &raw.token_lifetime, names, place);
         let write_to = self.write_to(raw.write_to.as_deref(), names, place);
         let (signed_by, audiences, token_lifetime) = common?;
@@ -55,14 +66,12 @@ impl Build<'_, '_> {
             authorization: authorization?,
             long_poll: long_poll?,
             interval: interval?,
-            timeout: timeout?,
-            ca: ca?,
-            insecure_allow_http: raw.insecure_allow_http,
+            transport: transport?,
         };
         Some(EventFeed {
             signed_by,
             audiences,
-            arrival: Arrival::SetPoll(poll),
+            arrival: Arrival::SetPoll(Box::new(poll)),
             token_lifetime,
             subjects: subjects(&raw.subjects),
             write_to: write_to?,
@@ -94,7 +103,7 @@ impl Build<'_, '_> {
         names: &feed::References<'_>,
         place: &Place,
     ) -> Option<SignedFeed> {
-        let signed_by = names.issuers.find(&raw.signed_by, &place.field("signed_by"), self.mistakes);
+        let signed_by = self.signer(&raw.signed_by, names, place);
         let max_age = self.duration(&raw.max_age, &place.field("max_age"), SECOND, DAY);
         if raw.audience.is_empty() {
             let remedy =
@@ -102,11 +111,7 @@ impl Build<'_, '_> {
             self.mistakes.add(&place.field("audience"), "the audience is empty", remedy);
             return None;
         }
-        Some(SignedFeed {
-            signed_by: IssuerIndex(signed_by?),
-            audience: raw.audience.clone(),
-            max_age: max_age?,
-        })
+        Some(SignedFeed { signed_by: signed_by?, audience: raw.audience.clone(), max_age: max_age? })
     }
 
     pub(super) fn revocation_endpoint(
@@ -197,13 +202,25 @@ impl Build<'_, '_> {
         names: &feed::References<'_>,
         place: &Place,
     ) -> Option<(IssuerIndex, Vec<String>, std::time::Duration)> {
-        let signed_by = names.issuers.find(signed_by, &place.field("signed_by"), self.mistakes);
+        let signed_by = self.signer(signed_by, names, place);
         let here = place.field("audiences");
         let some = self.not_empty(audiences, &here, "without one, events for others would be accepted");
         let repeats = self.no_repeats(audiences, &here);
         let token_lifetime = self.token_lifetime(token_lifetime, place);
         some.and(repeats)?;
-        Some((IssuerIndex(signed_by?), audiences.to_vec(), token_lifetime?))
+        Some((signed_by?, audiences.to_vec(), token_lifetime?))
+    }
+
+    fn signer(&mut self, name: &str, names: &feed::References<'_>, place: &Place) -> Option<IssuerIndex> {
+        let place = place.field("signed_by");
+        let issuer = names.issuers.find(name, &place, self.mistakes)?;
+        if !names.signing.get(issuer).copied().unwrap_or(false) {
+            let message =
+                format!("the issuer `{name}` has no keys, so nothing that it signs can be verified");
+            self.mistakes.add(&place, message, "add `keys` to it");
+            return None;
+        }
+        Some(IssuerIndex(issuer))
     }
 
     fn token_lifetime(&mut self, text: &DurationText, place: &Place) -> Option<std::time::Duration> {

@@ -2,6 +2,7 @@
 
 use super::Build;
 use super::names::Names;
+use super::transport::{Given, Most};
 use super::values::{HOUR, MILLISECOND, MINUTE, SECOND};
 use crate::config::place::Place;
 use crate::config::raw;
@@ -12,7 +13,17 @@ pub(super) struct References<'a> {
     pub(super) issuers: &'a Names,
     pub(super) feeds: &'a Names,
     /// Of each feed, whether its engine can be written to.
-    pub(super) writable: &'a [bool],
+    pub(super) writable: Vec<bool>,
+    /// Of each issuer, whether it has keys.
+    pub(super) signing: Vec<bool>,
+}
+
+impl<'a> References<'a> {
+    pub(super) fn new(raw: &raw::Config, issuers: &'a Names, feeds: &'a Names) -> Self {
+        let writable = raw.feeds.iter().map(raw::Feed::is_writable).collect();
+        let signing = raw.issuers.iter().map(|issuer| issuer.keys.is_some()).collect();
+        Self { issuers, feeds, writable, signing }
+    }
 }
 
 impl Build<'_, '_> {
@@ -46,7 +57,7 @@ impl Build<'_, '_> {
         });
         one?;
         let events = push?.or(poll?).or(logout?).map(FeedSource::Events);
-        let source = http?.map(FeedSource::Http).or(file?).or(valkey?).or(nats?).or(events)?;
+        let source = http?.map(Box::new).map(FeedSource::Http).or(file?).or(valkey?).or(nats?).or(events)?;
         Some(Feed { name: raw.name.clone(), source })
     }
 
@@ -56,7 +67,6 @@ impl Build<'_, '_> {
             build.duration(text, &place.field("long_poll"), SECOND, 5 * MINUTE)
         });
         let interval = self.duration(&raw.interval, &place.field("interval"), 100 * MILLISECOND, HOUR);
-        let timeout = self.duration(&raw.timeout, &place.field("timeout"), 10 * MILLISECOND, HOUR);
         let authorization = self.optional(raw.authorization.as_ref(), |build, secret| {
             build.secret_header(secret, &place.field("authorization"))
         });
@@ -66,17 +76,26 @@ impl Build<'_, '_> {
         let signed = self.optional(raw.signed.as_ref(), |build, raw| {
             build.signed_feed(raw, names, &place.field("signed"))
         });
-        let ca = self.optional(raw.ca.as_deref(), |build, path| build.file(path, &place.field("ca")));
+        let transport = self.transport(
+            &Given {
+                timeout: &raw.timeout,
+                max_size: &raw.max_size,
+                ca: raw.ca.as_deref(),
+                client_certificate: raw.client_certificate.as_ref(),
+                proxy: raw.proxy.as_ref(),
+                insecure_allow_http: raw.insecure_allow_http,
+                most: Most::OF_FEEDS,
+            },
+            place,
+        );
         Some(HttpFeed {
             url: url?,
             long_poll: long_poll?,
             interval: interval?,
-            timeout: timeout?,
             authorization: authorization?,
             write_authorization: write_authorization?,
             signed: signed?,
-            ca: ca?,
-            insecure_allow_http: raw.insecure_allow_http,
+            transport: transport?,
         })
     }
 

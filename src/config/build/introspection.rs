@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Build;
-use super::transport::Given;
+use super::transport::{Given, Most};
 use super::values::{HOUR, MILLISECOND, MINUTE};
 use crate::config::place::Place;
 use crate::config::raw::{self, SecretText};
@@ -38,6 +38,7 @@ impl Build<'_, '_> {
                 client_certificate: raw.client_certificate.as_ref(),
                 proxy: raw.proxy.as_ref(),
                 insecure_allow_http: raw.insecure_allow_http,
+                most: Most::USUAL,
             },
             place,
         );

@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::names::Names;
-use super::transport::Given;
+use super::transport::{Given, Most};
 use super::values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, is_loopback};
 use super::{Build, all, each};
 use crate::config::place::Place;
@@ -20,7 +20,11 @@ use crate::token::Binding;
 impl Build<'_, '_> {
     pub(super) fn issuer(&mut self, raw: &raw::Issuer, feeds: &Names, place: &Place) -> Option<Issuer> {
         let issuer = self.issuer_url(raw, &place.field("issuer"));
-        let keys = self.keys(&raw.keys, &raw.issuer, &place.field("keys"));
+        let keys = self
+            .optional(raw.keys.as_ref(), |build, keys| build.keys(keys, &raw.issuer, &place.field("keys")));
+        if raw.keys.is_none() {
+            self.signs_nothing(raw, place);
+        }
         let audiences = self.audiences(raw, place);
         let algorithms = self.algorithms(&raw.algorithms, &place.field("algorithms"));
         let leeway = self.duration(&raw.leeway, &place.field("leeway"), Duration::ZERO, Issuer::MOST_LEEWAY);
@@ -68,6 +72,33 @@ impl Build<'_, '_> {
         })
     }
 
+    /// Tells what an issuer without `keys` cannot have: whatever it would have to sign.
+    fn signs_nothing(&mut self, raw: &raw::Issuer, place: &Place) {
+        let remedy = "add `keys`, as `keys: { discovery: true }`";
+        let Some(introspection) = &raw.introspection else {
+            let message = "there are no keys to verify its tokens by";
+            let remedy = "add `keys`, as `keys: { discovery: true }`; only an issuer whose tokens are all opaque does \
+                          without, and has `introspection`";
+            self.mistakes.add(place, message, remedy);
+            return;
+        };
+        let asked = place.field("introspection");
+        if matches!(introspection.tokens, raw::IntrospectedTokens::All) {
+            let message = "there are no keys: a JWT is asked about once its signature is found good";
+            self.mistakes.add(&asked.field("tokens"), message, "add `keys` to the issuer, or write `opaque`");
+        }
+        if introspection.signed {
+            let message = "there are no keys to verify signed answers by";
+            self.mistakes.add(&asked.field("signed"), message, remedy);
+        }
+        let lists = raw.revocation.as_ref().and_then(|revocation| revocation.status_list.as_ref());
+        if lists.is_some_and(|lists| lists.keys.is_none()) {
+            let message = "there are no keys to verify status lists by";
+            let remedy = "add `keys` to the issuer, or here if the lists are signed by others";
+            self.mistakes.add(&place.field("revocation").field("status_list"), message, remedy);
+        }
+    }
+
     pub(super) fn expiry_hint(&mut self, raw: &raw::ExpiryHint, place: &Place) -> Option<ExpiryHint> {
         let within = self.duration(&raw.within, &place.field("within"), SECOND, DAY);
         let renew_at =
@@ -107,7 +138,11 @@ impl Build<'_, '_> {
     /// Kept as written, since tokens carry it so; the URL is only looked at.
     fn issuer_url(&mut self, raw: &raw::Issuer, place: &Place) -> Option<String> {
         let url = self.url(&raw.issuer, place)?;
-        if url.scheme() == "http" && !is_loopback(&url) && !raw.keys.insecure_allow_http {
+        let allowed = match (&raw.keys, &raw.introspection) {
+            (Some(keys), _) => keys.insecure_allow_http,
+            (None, asked) => asked.as_ref().is_some_and(|asked| asked.insecure_allow_http),
+        };
+        if url.scheme() == "http" && !is_loopback(&url) && !allowed {
             let remedy = "an issuer is an `https://` URL; for tests in a closed network set \
                           `keys.insecure_allow_http: true`";
             self.mistakes.add(place, "an issuer by `http://` proves nothing", remedy);
@@ -173,6 +208,7 @@ impl Build<'_, '_> {
                 client_certificate: raw.client_certificate.as_ref(),
                 proxy: raw.proxy.as_ref(),
                 insecure_allow_http: raw.insecure_allow_http,
+                most: Most::USUAL,
             },
             place,
         );

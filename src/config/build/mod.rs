@@ -101,8 +101,7 @@ impl Build<'_, '_> {
         let access_log = self.access_log(&raw.access_log, &root.field("access_log"));
         let audit_log = self
             .optional(raw.audit_log.as_ref(), |build, raw| build.audit_log(raw, &root.field("audit_log")));
-        let writable: Vec<bool> = raw.feeds.iter().map(raw::Feed::is_writable).collect();
-        let references = feed::References { issuers: &issuer_names, feeds: &feed_names, writable: &writable };
+        let references = feed::References::new(raw, &issuer_names, &feed_names);
         let feeds = each(&raw.feeds, &root.field("feeds"), |raw, place| self.feed(raw, &references, place));
         let issuers =
             each(&raw.issuers, &root.field("issuers"), |raw, place| self.issuer(raw, &feed_names, place));

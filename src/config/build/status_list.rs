@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::transport::Given;
+use super::transport::{Given, Most};
 use super::values::{DAY, MILLISECOND, MINUTE};
 use super::{Build, all, each};
 use crate::config::place::Place;
@@ -37,6 +37,7 @@ impl Build<'_, '_> {
                 client_certificate: raw.client_certificate.as_ref(),
                 proxy: raw.proxy.as_ref(),
                 insecure_allow_http: raw.insecure_allow_http,
+                most: Most::USUAL,
             },
             place,
         );

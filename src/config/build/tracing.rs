@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::transport::Given;
+use super::transport::{Given, Most};
 use super::values::{HOUR, SECOND};
 use super::{Build, units};
 use crate::config::place::Place;
@@ -31,6 +31,7 @@ impl Build<'_, '_> {
                 client_certificate: raw.client_certificate.as_ref(),
                 proxy: raw.proxy.as_ref(),
                 insecure_allow_http: raw.insecure_allow_http,
+                most: Most::USUAL,
             },
             place,
         );

@@ -1,10 +1,25 @@
 //! How sources are reached.
 
+use std::time::Duration;
+
 use super::Build;
-use super::values::{MILLISECOND, MINUTE};
+use super::values::{HOUR, MILLISECOND};
 use crate::config::place::Place;
 use crate::config::raw::{self, DurationText, SizeText};
 use crate::config::settings::{ClientCertificate, Proxy, Transport};
+
+/// The largest values that are taken for meant.
+#[derive(Clone, Copy)]
+pub(super) struct Most {
+    pub(super) timeout: Duration,
+    pub(super) size: u64,
+}
+
+impl Most {
+    pub(super) const USUAL: Self = Self { timeout: Duration::from_secs(5 * 60), size: 1 << 30 };
+    /// Of revocations, which are read as they come and never held as a whole.
+    pub(super) const OF_FEEDS: Self = Self { timeout: HOUR, size: 1 << 36 };
+}
 
 /// The fields that sections share, as they stand in one of them.
 pub(super) struct Given<'a> {
@@ -14,13 +29,15 @@ pub(super) struct Given<'a> {
     pub(super) client_certificate: Option<&'a raw::ClientCertificate>,
     pub(super) proxy: Option<&'a raw::Proxy>,
     pub(super) insecure_allow_http: bool,
+    pub(super) most: Most,
 }
 
 impl Build<'_, '_> {
     /// The transport of the section at `place`.
     pub(super) fn transport(&mut self, given: &Given<'_>, place: &Place) -> Option<Transport> {
-        let timeout = self.duration(given.timeout, &place.field("timeout"), 10 * MILLISECOND, 5 * MINUTE);
-        let max_size = self.size(given.max_size, &place.field("max_size"), 1 << 10, 1 << 30);
+        let timeout =
+            self.duration(given.timeout, &place.field("timeout"), 10 * MILLISECOND, given.most.timeout);
+        let max_size = self.size(given.max_size, &place.field("max_size"), 1 << 10, given.most.size);
         let ca = self.optional(given.ca, |build, path| build.file(path, &place.field("ca")));
         let client_certificate = self.optional(given.client_certificate, |build, raw| {
             let place = place.field("client_certificate");

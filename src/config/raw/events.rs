@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DurationText, SecretText};
+use super::{ClientCertificate, DurationText, Proxy, SecretText, SizeText};
 
 /// Security Event Tokens that a transmitter pushes (RFC 8935, SSF 1.0), to the route that `receives` this feed.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -51,8 +51,15 @@ pub struct SetPoll {
     /// Longest time that one answer may take, beyond the time of the long poll.
     #[serde(default = "default_timeout")]
     pub timeout: DurationText,
+    /// Largest answer that is read.
+    #[serde(default = "default_max_size")]
+    pub max_size: SizeText,
     /// PEM file with certificate authorities to trust for this transmitter, instead of the system's.
     pub ca: Option<String>,
+    /// Certificate to show to the transmitter.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Proxy on the way to the transmitter.
+    pub proxy: Option<Proxy>,
     /// Fetch by `http://` from addresses other than loopback. The credential can then be read on the way.
     #[serde(default)]
     pub insecure_allow_http: bool,
@@ -172,6 +179,10 @@ fn default_interval() -> DurationText {
 
 fn default_timeout() -> DurationText {
     "10s".into()
+}
+
+fn default_max_size() -> SizeText {
+    "1MiB".into()
 }
 
 fn default_signature_age() -> DurationText {

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BackchannelLogout, DurationText, NatsFeed, SecretText, SetPoll, SetPush, SignedFeed, Valkey};
+use super::{
+    BackchannelLogout, ClientCertificate, DurationText, NatsFeed, Proxy, SecretText, SetPoll, SetPush,
+    SignedFeed, SizeText, Valkey,
+};
 
 /// Where revocations come from. Exactly one source.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -50,6 +53,9 @@ pub struct HttpFeed {
     /// Longest time that one answer may take, beyond the time of the long poll.
     #[serde(default = "default_timeout")]
     pub timeout: DurationText,
+    /// Largest answer that is read. A snapshot takes about 100 bytes for each revocation.
+    #[serde(default = "default_max_size")]
+    pub max_size: SizeText,
     /// Value of the `Authorization` header: `Bearer ${FEED_TOKEN}`, or `file:PATH` of a file that holds it.
     pub authorization: Option<SecretText>,
     /// Value of the `Authorization` header for writing: lets `valgate revoke`, the admin listener, `write_to` and
@@ -57,8 +63,12 @@ pub struct HttpFeed {
     pub write_authorization: Option<SecretText>,
     /// The server signs its answers: for a transport that is not to be trusted.
     pub signed: Option<SignedFeed>,
-    /// PEM file with certificate authorities to trust for this feed, beside the system's.
+    /// PEM file with certificate authorities to trust for this feed, instead of the system's.
     pub ca: Option<String>,
+    /// Certificate to show to the server.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Proxy on the way to the server.
+    pub proxy: Option<Proxy>,
     /// Fetch by `http://` from addresses other than loopback. Whoever is on the way can then lift revocations.
     #[serde(default)]
     pub insecure_allow_http: bool,
@@ -81,6 +91,10 @@ fn default_interval() -> DurationText {
 
 fn default_timeout() -> DurationText {
     "10s".into()
+}
+
+fn default_max_size() -> SizeText {
+    "1GiB".into()
 }
 
 fn default_file_interval() -> DurationText {

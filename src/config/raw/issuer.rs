@@ -18,8 +18,9 @@ pub struct Issuer {
     pub name: String,
     /// The `iss` claim of its tokens, compared exactly, to the last slash (RFC 7519 section 4.1.1).
     pub issuer: String,
-    /// Where its signature keys come from.
-    pub keys: Keys,
+    /// Where its signature keys come from. To be left out only by an issuer that signs nothing: whose tokens are all
+    /// opaque, see `introspection`.
+    pub keys: Option<Keys>,
     /// Names of this API: a token must carry at least one of them in `aud`.
     pub audiences: Option<Vec<String>>,
     /// Accept tokens that were issued for other APIs too. Whoever runs one of those can then call this one with
@@ -118,7 +119,7 @@ pub struct Keys {
     /// How long the provider is not asked again for a key id that it was just found not to have.
     #[serde(default = "default_unknown_kid_ttl")]
     pub unknown_kid_ttl: DurationText,
-    /// How long a request waits for keys that are being fetched for its sake.
+    /// How long requests wait for keys that are being fetched for their sake, from the begin of that fetch.
     #[serde(default = "default_wait")]
     pub wait: DurationText,
     /// Longest time that one fetch may take.

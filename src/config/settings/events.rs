@@ -1,12 +1,11 @@
 //! Feeds that identity providers tell of sessions and accounts, and what else revokes.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderValue;
 use url::Url;
 
-use super::{FeedIndex, IssuerIndex};
+use super::{FeedIndex, IssuerIndex, Transport};
 use crate::events::SubjectMapping;
 
 /// A feed of statements that a provider signs.
@@ -37,7 +36,7 @@ pub enum Arrival {
         heartbeat: bool,
     },
     /// Security events by poll (RFC 8936).
-    SetPoll(SetPoll),
+    SetPoll(Box<SetPoll>),
     /// Logout tokens.
     BackchannelLogout {
         /// Whether those without type are accepted.
@@ -56,12 +55,8 @@ pub struct SetPoll {
     pub long_poll: Duration,
     /// How often to ask one that does not.
     pub interval: Duration,
-    /// Longest time of one answer, beyond `long_poll`.
-    pub timeout: Duration,
-    /// Authorities to trust instead of the system's.
-    pub ca: Option<PathBuf>,
-    /// Whether `http://` is allowed to addresses other than loopback.
-    pub insecure_allow_http: bool,
+    /// How the transmitter is reached; its `timeout` is that of one answer, beyond `long_poll`.
+    pub transport: Transport,
 }
 
 /// How the answers of a feed are signed.

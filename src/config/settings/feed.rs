@@ -6,8 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use url::Url;
 
-use super::{EventFeed, SignedFeed};
-use super::{Nats, Valkey};
+use super::{EventFeed, Nats, SignedFeed, Transport, Valkey};
 
 /// Where revocations come from.
 #[derive(Clone, Debug)]
@@ -22,7 +21,7 @@ pub struct Feed {
 #[derive(Clone, Debug)]
 pub enum FeedSource {
     /// By HTTP.
-    Http(HttpFeed),
+    Http(Box<HttpFeed>),
     /// In a file that is looked at this often.
     File {
         /// The file.
@@ -57,16 +56,12 @@ pub struct HttpFeed {
     pub long_poll: Option<Duration>,
     /// How often to ask without long poll.
     pub interval: Duration,
-    /// Longest time of one answer, beyond `long_poll`.
-    pub timeout: Duration,
     /// The `Authorization` header, marked sensitive so that it is never printed.
     pub authorization: Option<HeaderValue>,
     /// The same for writing; none: it is not written to.
     pub write_authorization: Option<HeaderValue>,
     /// How its answers are signed; none: not at all.
     pub signed: Option<SignedFeed>,
-    /// Authorities to trust beside the system's.
-    pub ca: Option<PathBuf>,
-    /// Whether `http://` is allowed to addresses other than loopback.
-    pub insecure_allow_http: bool,
+    /// How the server is reached; its `timeout` is that of one answer, beyond `long_poll`.
+    pub transport: Transport,
 }

@@ -21,8 +21,8 @@ pub struct Issuer {
     pub name: String,
     /// What `iss` must be, byte for byte (RFC 7519 section 4.1.1).
     pub issuer: String,
-    /// Where signature keys come from.
-    pub keys: KeySettings,
+    /// Where signature keys come from; none: it signs nothing.
+    pub keys: Option<KeySettings>,
     /// What `aud` must hold.
     pub audiences: Audiences,
     /// Accepted algorithms; at least one, none twice.

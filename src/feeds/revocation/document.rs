@@ -17,9 +17,10 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 
 use crate::revocation::{Change, Full, Pushed, Staged};
 
-use entry::{EntrySeed, Loose};
+use super::lag::Moments;
+use entry::{Dated, EntrySeed, Loose};
 pub(super) use line::check_revocations;
-pub(super) use line::{check_usable, on_top};
+pub(super) use line::{check_usable, on_top, parse_dated};
 pub use line::{lift_line, parse_change, parse_revocation, revocation_line};
 pub use listed::Listed;
 
@@ -61,18 +62,22 @@ pub(super) struct Entries {
     pub(super) first_broken: Option<(u64, &'static str)>,
     /// How many were skipped since the feed does not speak for their issuer.
     pub(super) foreign: u64,
+    /// When those of use were revoked.
+    pub(super) moments: Moments,
 }
 
 impl Entries {
     pub(super) fn new(staged: Staged) -> Self {
-        Self { staged, total: 0, broken: 0, first_broken: None, foreign: 0 }
+        let moments = Moments::default();
+        Self { staged, total: 0, broken: 0, first_broken: None, foreign: 0, moments }
     }
 
     /// Takes in one more.
-    pub(super) fn push(&mut self, entry: Result<Change, &'static str>) -> Result<(), Full> {
+    pub(super) fn push(&mut self, entry: Result<Dated, &'static str>) -> Result<(), Full> {
         self.total += 1;
         match entry {
-            Ok(change) => match self.staged.push(&change)? {
+            Ok(Dated { change, revoked_at }) => match self.staged.push(&change)? {
+                Pushed::Staged if matches!(change, Change::Revoke(_)) => self.moments.add(revoked_at),
                 Pushed::Staged => {}
                 Pushed::ForeignIssuer => self.foreign += 1,
             },

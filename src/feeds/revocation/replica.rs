@@ -229,6 +229,7 @@ impl Replica {
         // What came meanwhile is on record before the document, if at all, and would be undone by it.
         let kept = kept && self.local.since(mark).is_empty();
         self.position = Some(position.clone());
+        self.observe(kind, &entries, changed);
         self.heard(as_of);
         self.count(&entries, changed);
         let taken = match kind {
@@ -299,6 +300,17 @@ impl Replica {
             Kind::Delta => {}
         }
         Ok(())
+    }
+
+    /// A snapshot also has what came with those before; new is what was revoked since the source was last heard.
+    fn observe(&self, kind: Kind, entries: &Entries, changed: bool) {
+        let since = match kind {
+            Kind::Delta => None,
+            Kind::Snapshot => Some(self.stats.last_success().unwrap_or(UnixSeconds(i64::MAX))),
+        };
+        if changed {
+            self.stats.lag.observe(&entries.moments, since, self.clock.wall());
+        }
     }
 
     fn heard(&self, as_of: Monotonic) {

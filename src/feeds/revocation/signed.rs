@@ -74,6 +74,15 @@ pub(super) enum SignedFault {
     Replayed,
 }
 
+/// The document in a signed answer of a feed.
+///
+/// # Errors
+/// What it does not prove.
+pub async fn open_signed(answer: &[u8], settings: SignedSettings, clock: Clock) -> Result<Vec<u8>, String> {
+    let opened = Signed::new(settings, clock, None).open(answer).await;
+    opened.map(|(document, _)| document).map_err(|fault| fault.to_string())
+}
+
 impl Signed {
     /// A judge that knows the highest serial from before a restart, if `state` is where it is kept.
     pub(super) fn new(settings: SignedSettings, clock: Clock, state: Option<(&Path, &str)>) -> Self {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use super::lag::Lag;
 use crate::clock::UnixSeconds;
 
 /// The counters of one feed since the gateway started.
@@ -25,6 +26,8 @@ pub struct RevocationFeedStats {
     pub forgotten: AtomicU64,
     /// Failed attempts to keep the copy on disk.
     pub store_failures: AtomicU64,
+    /// How long revocations took to be in force.
+    pub lag: Lag,
     last_success: AtomicI64,
 }
 

@@ -139,48 +139,15 @@ impl Store {
             file => file?,
         };
         let snapshot_bytes = file.metadata()?.len();
-        let mut reader = Checked::new(BufReader::new(file));
-        let magic = reader.read_array()?;
-        if magic != *MAGIC && magic.starts_with(MAGIC_OF_ALL) {
-            return Ok(Found::OtherVersion);
-        }
-        if magic != *MAGIC {
-            return Err(corrupt("it is not a copy of a revocation feed"));
-        }
-        if reader.read_array()? != self.identity {
-            return Ok(Found::Foreign);
-        }
-        let epoch = reader.read_text()?.ok_or_else(|| corrupt("it names no epoch"))?;
-        let mut staged = index.stage();
-        let (mut cursor, mut heard_at) = reader.read_batch(&mut staged)?;
-        let mut chain = reader.finish()?;
-        let mut torn = false;
-        let mut bytes = 0;
-        let mut journal = match std::fs::metadata(&self.journal) {
+        let journal = match std::fs::metadata(&self.journal) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Ok(metadata) if !metadata.is_file() => None,
             _ => Some(BufReader::new(File::open(&self.journal)?)),
         };
-        index.replace(&staged);
-        while let Some(journal) = &mut journal {
-            let mut batch = index.stage();
-            match read_journal_batch(journal, chain, &mut batch) {
-                Ok(None) => break,
-                Ok(Some(read)) => {
-                    index.merge(&batch).map_err(io::Error::other)?;
-                    (cursor, heard_at, chain) = (read.cursor, read.heard_at, read.sum);
-                    bytes += read.bytes;
-                }
-                Err(_) => {
-                    torn = true;
-                    break;
-                }
-            }
-        }
+        let (found, end) = read_copy(BufReader::new(file), journal, self.identity, index)?;
         // After a torn batch nothing can follow, so the next write begins anew.
-        self.tail = (!torn).then_some(Tail { chain, bytes, snapshot_bytes });
-        let stand = Stand { position: Position { epoch, cursor }, heard_at };
-        Ok(Found::Copy(Restored { stand, torn }))
+        self.tail = end.map(|(chain, bytes)| Tail { chain, bytes, snapshot_bytes });
+        Ok(found)
     }
 
     /// Keeps the changes, which are not in the index yet, on top of the copy if that has
@@ -298,6 +265,75 @@ impl Store {
         self.tail = Some(Tail { chain, bytes: 0, snapshot_bytes });
         Ok(())
     }
+}
+
+/// What the two files have, which the index has from then on, and where the journal ends: its last sum and its length,
+/// unless it is torn.
+fn read_copy(
+    snapshot: impl io::Read,
+    mut journal: Option<impl io::BufRead>,
+    identity: Digest,
+    index: &Index,
+) -> io::Result<(Found, Option<(Digest, u64)>)> {
+    let mut reader = Checked::new(snapshot);
+    let magic = reader.read_array()?;
+    if magic != *MAGIC && magic.starts_with(MAGIC_OF_ALL) {
+        return Ok((Found::OtherVersion, None));
+    }
+    if magic != *MAGIC {
+        return Err(corrupt("it is not a copy of a revocation feed"));
+    }
+    if reader.read_array()? != identity {
+        return Ok((Found::Foreign, None));
+    }
+    let epoch = reader.read_text()?.ok_or_else(|| corrupt("it names no epoch"))?;
+    let mut staged = index.stage();
+    let (mut cursor, mut heard_at) = reader.read_batch(&mut staged)?;
+    let mut chain = reader.finish()?;
+    let (mut torn, mut bytes) = (false, 0);
+    index.replace(&staged);
+    while let Some(journal) = &mut journal {
+        let mut batch = index.stage();
+        match read_journal_batch(journal, chain, &mut batch) {
+            Ok(None) => break,
+            Ok(Some(read)) => {
+                index.merge(&batch).map_err(io::Error::other)?;
+                (cursor, heard_at, chain) = (read.cursor, read.heard_at, read.sum);
+                bytes += read.bytes;
+            }
+            Err(_) => {
+                torn = true;
+                break;
+            }
+        }
+    }
+    let stand = Stand { position: Position { epoch, cursor }, heard_at };
+    Ok((Found::Copy(Restored { stand, torn }), (!torn).then_some((chain, bytes))))
+}
+
+/// Reads the content of a snapshot, from its epoch on, and of one batch of a journal, as if somebody had put them into the
+/// files with checksums that are right: bytes that no checksum has kept away. Whether there was a copy in it, and whether
+/// its journal was torn.
+///
+/// # Errors
+/// Why it is no copy.
+pub fn read_forged_copy(snapshot: &[u8], batch: &[u8], index: &Index) -> Result<bool, String> {
+    let identity = Digest::default();
+    let forged = || -> io::Result<bool> {
+        let mut file = Summed::new(Vec::new());
+        file.write(MAGIC)?;
+        file.write(&identity)?;
+        file.write(snapshot)?;
+        let (file, sum) = file.finish()?;
+        let mut journal = Summed::chained(Vec::new(), sum);
+        journal.write(batch)?;
+        let (journal, _) = journal.finish()?;
+        match read_copy(file.as_slice(), Some(journal.as_slice()), identity, index)? {
+            (Found::Copy(restored), _) => Ok(restored.torn),
+            _ => Err(corrupt("it is of another kind")),
+        }
+    };
+    forged().map_err(|error| error.to_string())
 }
 
 struct JournalBatch {

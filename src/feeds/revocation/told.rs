@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::lag::Moments;
 use super::replica::Replica;
 use super::stats::RevocationFeedStats;
 use super::store::Store;
@@ -91,8 +92,10 @@ impl Told {
     }
 
     /// Puts changes in force. Whether they are kept for a restart, where there is a place for it.
-    pub(super) async fn put(&self, staged: Staged) -> Result<bool, Full> {
-        self.own.lock().await.replica.put(staged).await
+    pub(super) async fn put(&self, staged: Staged, moments: &Moments) -> Result<bool, Full> {
+        let kept = self.own.lock().await.replica.put(staged).await?;
+        self.stats.lag.observe(moments, None, self.clock.wall());
+        Ok(kept)
     }
 
     /// To be called every now and then.

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::RevocationFeed;
 use super::keeper::{Keeper, What};
+use super::lag::Moments;
 use super::local::LocalChanges;
 use super::told::Told;
 use crate::clock::Clock;
@@ -89,7 +90,11 @@ impl FeedWriter {
     /// Why they may not last; they can be in force all the same.
     pub async fn revoke(&mut self, revocations: &[Revocation]) -> Result<(), String> {
         let changes = revocations.iter().map(|revocation| Change::Revoke(revocation.entry.clone()));
-        let put = self.put_in_force(changes).await;
+        let mut moments = Moments::default();
+        for revocation in revocations {
+            moments.add(revocation.revoked_at);
+        }
+        let put = self.put_in_force(changes, &moments).await;
         let outcome = match (put, &self.engine) {
             (Err(full), _) => Err(full.to_string()),
             (Ok(_), Some(engine)) => engine.revoke(revocations).await.map_err(|error| error.to_string()),
@@ -109,7 +114,7 @@ impl FeedWriter {
             engine.lift(facts).await.map_err(|error| error.to_string())?;
         }
         let lift = |Fact { target, issuer }: Fact| Change::Lift { target, issuer };
-        let put = self.put_in_force(facts.iter().cloned().map(lift)).await;
+        let put = self.put_in_force(facts.iter().cloned().map(lift), &Moments::default()).await;
         self.written();
         put.map(drop).map_err(|full| full.to_string())
     }
@@ -131,13 +136,17 @@ impl FeedWriter {
     }
 
     /// Whether it is kept on this machine, where it should be.
-    async fn put_in_force(&mut self, changes: impl Iterator<Item = Change>) -> Result<bool, Full> {
+    async fn put_in_force(
+        &mut self,
+        changes: impl Iterator<Item = Change>,
+        moments: &Moments,
+    ) -> Result<bool, Full> {
         let mut staged = self.state.index().stage();
         for change in changes {
             staged.push(&change)?;
         }
         match &self.holder {
-            Holder::Told { told, .. } => told.put(staged).await,
+            Holder::Told { told, .. } => told.put(staged, moments).await,
             Holder::Reader { keeper, local, .. } => self.put_beside(keeper, local, staged).await,
         }
     }

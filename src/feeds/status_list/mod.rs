@@ -4,23 +4,27 @@
 //! again while that fails; whatever is published, a good list is replaced by a good one only. Knows nothing of requests.
 
 mod document;
+mod kept;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{info, warn};
 use url::Url;
 
 use super::back_off::{Chance, after_failure};
 use super::fetch::{FetchClient, FetchError, FetchRequest, FetchSettings, Fetched};
 use super::signed::SignedBy;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixSeconds};
 use crate::keys::{Algorithm, KeySource};
-use crate::revocation::{StatusListCopy, StatusLists, TrackedList, WantedLists};
+use crate::revocation::{StatusList, StatusListCopy, StatusLists, TrackedList, WantedLists};
+use crate::token::json_object;
 use document::{Document, DocumentError, Expected};
+use kept::KeptList;
 
 /// What is needed to follow the lists of one issuer.
 #[derive(Clone, Debug)]
@@ -37,6 +41,8 @@ pub struct StatusListFeedSettings {
     pub max_size: u64,
     /// The algorithms that lists may be signed with.
     pub algorithms: Vec<Algorithm>,
+    /// Where lists are kept over a restart; none: nowhere.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Numbers for metrics.
@@ -65,6 +71,7 @@ struct Follower {
     signed_by: SignedBy,
     refresh_interval: Duration,
     max_size: u64,
+    state_dir: Option<Arc<PathBuf>>,
     places: Arc<Semaphore>,
     stats: Arc<StatusListStats>,
 }
@@ -87,6 +94,21 @@ const AT_A_TIME: usize = 4;
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 const MEDIA_TYPE: &str = "application/statuslist+jwt";
 
+/// The list in claims whose signature was found good; `size` bounds it, inflated.
+///
+/// # Errors
+/// Why it is none.
+pub fn parse_status_list(
+    claims: &[u8],
+    uri: &str,
+    size: u64,
+    now: UnixSeconds,
+) -> Result<StatusList, String> {
+    let expected = Expected { uri, issuer: None, max_size: size, now, may_be_over: false };
+    let read = document::read(json_object(claims)?, &expected);
+    read.map(|document| document.list).map_err(|error| error.to_string())
+}
+
 impl StatusListFeed {
     /// The task that fetches `wanted` lists into `lists`, signed by one of `keys`.
     ///
@@ -106,6 +128,7 @@ impl StatusListFeed {
             signed_by: SignedBy { keys, algorithms: settings.algorithms, clock },
             refresh_interval: settings.refresh_interval,
             max_size: settings.max_size,
+            state_dir: settings.state_dir.map(Arc::new),
             places: Arc::new(Semaphore::new(AT_A_TIME)),
             stats: Arc::default(),
         };
@@ -124,6 +147,10 @@ impl StatusListFeed {
 
     /// Follows lists until it is dropped.
     pub async fn run(mut self) {
+        if let Some(directory) = self.follower.state_dir.clone() {
+            let clock = self.follower.signed_by.clock.clone();
+            drop(spawn_blocking(move || kept::tidy(&directory, &clock)).await);
+        }
         let mut following = JoinSet::new();
         loop {
             tokio::select! {
@@ -140,9 +167,17 @@ impl StatusListFeed {
 impl Follower {
     /// Keeps one list current for as long as a token may refer to it.
     async fn follow(self, list: Arc<TrackedList>) {
-        let (mut etag, mut failures, mut noted) = (None, 0_u32, None);
+        let (mut etag, mut failures, mut noted, mut copy_noted) = (None, 0_u32, None, false);
+        let directory = self.state_dir.as_deref();
+        let mut kept = directory.map(|directory| KeptList::new(directory, &self.name, list.uri()));
         loop {
-            let refreshed = self.refresh(&list, &mut etag).await;
+            // Again as long as nothing is there: the keys that the copy is signed with may not have been either.
+            if list.is_empty()
+                && let Some(kept) = &kept
+            {
+                self.restore(&list, kept, &mut copy_noted).await;
+            }
+            let refreshed = self.refresh(&list, &mut etag, kept.as_mut()).await;
             list.tried();
             let pause = match refreshed {
                 Ok(lifetime) => {
@@ -171,9 +206,53 @@ impl Follower {
             };
             tokio::time::sleep(pause).await;
             if !self.lists.keeps(&list, self.signed_by.clock.wall()) {
+                if let Some(kept) = kept {
+                    kept.forget().await;
+                }
                 return;
             }
         }
+    }
+
+    /// Puts the copy from before a restart in force, which counts with its age and proves itself as an answer does.
+    async fn restore(&self, list: &TrackedList, kept: &KeptList, noted: &mut bool) {
+        let Some(restored) = kept.restore(list.uri(), &self.signed_by.clock).await else { return };
+        let heard = self.signed_by.clock.monotonic();
+        match self.read(list, &restored.document, true).await {
+            Ok(document) => {
+                let (age, expires) = (restored.age, document.expires);
+                info!(
+                    issuer = &*self.name,
+                    uri = list.uri(),
+                    age = age.as_secs(),
+                    "a status list starts from a stored copy"
+                );
+                let list_read = Arc::new(document.list);
+                self.lists.publish(list, StatusListCopy { list: list_read, heard, age, expires });
+            }
+            Err(error) if !std::mem::replace(noted, true) => {
+                warn!(issuer = &*self.name, uri = list.uri(), %error, "the copy of a status list is not used");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// The list in this text, if its signature is good.
+    async fn read(
+        &self,
+        list: &TrackedList,
+        text: &[u8],
+        may_be_over: bool,
+    ) -> Result<Document, RefreshError> {
+        let claims = self.signed_by.claims(text, "statuslist+jwt").await.map_err(DocumentError::from)?;
+        let (uri, issuer, max_size) = (list.uri().to_owned(), self.issuer.clone(), self.max_size);
+        let now = self.signed_by.clock.wall();
+        // Inflating takes a while: other sources wait for this thread.
+        let read = spawn_blocking(move || {
+            let issuer = issuer.as_deref();
+            document::read(claims, &Expected { uri: &uri, issuer, max_size, now, may_be_over })
+        });
+        Ok(read.await.map_err(|_| RefreshError::Stopped)??)
     }
 
     /// One fetch; how long the list lasts.
@@ -181,6 +260,7 @@ impl Follower {
         &self,
         list: &TrackedList,
         remembered: &mut Option<(String, Duration)>,
+        kept: Option<&mut KeptList>,
     ) -> Result<Duration, RefreshError> {
         let url = Url::parse(list.uri()).map_err(|_| RefreshError::NoUrl)?;
         let etag = remembered.as_ref().map(|(etag, _)| etag.as_str());
@@ -192,25 +272,29 @@ impl Follower {
         let (head, body) = match fetched {
             Fetched::NotModified(_) => {
                 list.confirm(asked_at);
+                if let Some(kept) = kept {
+                    kept.keep(None, list.uri(), &self.signed_by.clock).await;
+                }
                 return Ok(remembered.as_ref().map_or(self.refresh_interval, |(_, lifetime)| *lifetime));
             }
             Fetched::Full { head, body } => (head, body),
         };
-        let claims = self.signed_by.claims(&body, "statuslist+jwt").await.map_err(DocumentError::from)?;
-        let (uri, issuer, max_size) = (list.uri().to_owned(), self.issuer.clone(), self.max_size);
-        let now = self.signed_by.clock.wall();
-        // Inflating takes a while: other sources wait for this thread.
-        let read = tokio::task::spawn_blocking(move || {
-            document::read(claims, &Expected { uri: &uri, issuer: issuer.as_deref(), max_size, now })
-        });
-        let document = read.await.map_err(|_| RefreshError::Stopped)??;
+        let document = self.read(list, &body, false).await?;
         drop(place);
         let lifetime = self.lifetime(&document);
         *remembered = head.etag.map(|etag| (etag, lifetime));
         self.lists.publish(
             list,
-            StatusListCopy { list: Arc::new(document.list), heard: asked_at, expires: document.expires },
+            StatusListCopy {
+                list: Arc::new(document.list),
+                heard: asked_at,
+                age: Duration::ZERO,
+                expires: document.expires,
+            },
         );
+        if let Some(kept) = kept {
+            kept.keep(Some(body), list.uri(), &self.signed_by.clock).await;
+        }
         Ok(lifetime)
     }
 

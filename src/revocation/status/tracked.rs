@@ -25,8 +25,10 @@ pub struct TrackedList {
 pub struct Copy {
     /// What it says.
     pub list: Arc<StatusList>,
-    /// When its publisher last confirmed it.
+    /// When its publisher last confirmed it, or a restart brought it back.
     pub heard: Monotonic,
+    /// How old it was then.
+    pub age: Duration,
     /// When it stops to count, however recently it was fetched (`exp`).
     pub expires: Option<UnixSeconds>,
 }
@@ -74,6 +76,11 @@ impl TrackedList {
         }
     }
 
+    /// Whether nothing is known of it yet.
+    pub fn is_empty(&self) -> bool {
+        self.copy.load().is_none()
+    }
+
     /// Resolves once fetching it was tried, or after `wait`. At once if that was before.
     pub async fn first_try(&self, wait: Duration) {
         let mut tried = self.tried.subscribe();
@@ -90,9 +97,9 @@ impl TrackedList {
         self.tried.send_if_modified(|tried| !std::mem::replace(tried, true));
     }
 
-    /// When its publisher last confirmed it.
-    pub fn heard(&self) -> Option<Monotonic> {
-        self.copy.load().as_deref().map(|copy| copy.heard)
+    /// How long ago its publisher last confirmed it.
+    pub fn age(&self, now: Monotonic) -> Option<Duration> {
+        self.copy.load().as_deref().map(|copy| copy.age.saturating_add(copy.heard.until(now)))
     }
 
     /// The copy at hand was confirmed.
@@ -100,6 +107,7 @@ impl TrackedList {
         if let Some(copy) = self.copy.load_full() {
             self.copy.store(Some(Arc::new(Copy {
                 heard: now,
+                age: Duration::ZERO,
                 list: Arc::clone(&copy.list),
                 expires: copy.expires,
             })));
@@ -123,7 +131,7 @@ impl TrackedList {
 
 impl Copy {
     fn is_stale(&self, clock: &Clock, max_staleness: Duration) -> bool {
-        self.heard.until(clock.monotonic()) > max_staleness
+        self.age.saturating_add(self.heard.until(clock.monotonic())) > max_staleness
             || self.expires.is_some_and(|expires| clock.wall() >= expires)
     }
 }

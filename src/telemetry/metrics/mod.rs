@@ -25,7 +25,7 @@ use self::labels::Names;
 pub use self::labels::{
     ConnectionState, IssuerId, ListenerId, Protocol, ProtocolError, RouteId, Shed, TlsResult, UpstreamId,
 };
-pub use self::readings::Registration;
+pub use self::readings::{Distribution, Registration};
 use self::readings::{Reading, Readings};
 
 /// The `Content-Type` of [`Metrics::render`].
@@ -125,6 +125,18 @@ impl Metrics {
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Registration {
         self.readings.register(name, help, labels, Reading::Counter(Arc::new(read)))
+    }
+
+    /// Adds a histogram that is read at each scrape and must never go down; for the rest see
+    /// [`Self::register_gauge`].
+    pub fn register_histogram(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &str)],
+        read: impl Fn() -> Distribution + Send + Sync + 'static,
+    ) -> Registration {
+        self.readings.register(name, help, labels, Reading::Histogram(Arc::new(read)))
     }
 
     /// What was counted of requests on routes that are not enforced, since the process began.

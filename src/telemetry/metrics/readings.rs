@@ -1,4 +1,4 @@
-//! Readings that other parts of the process offer: gauges and counters that are asked at each scrape.
+//! Readings that other parts of the process offer: gauges, counters and histograms that are asked at each scrape.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,7 +35,11 @@ struct Series {
 pub(super) enum Reading {
     Gauge(Arc<dyn Fn() -> f64 + Send + Sync>),
     Counter(Arc<dyn Fn() -> u64 + Send + Sync>),
+    Histogram(Arc<dyn Fn() -> Distribution + Send + Sync>),
 }
+
+/// The sum of what was observed, and how much of it lies up to each bound and beyond the one before.
+pub type Distribution = (f64, Vec<(f64, u64)>);
 
 /// Keeps a reading in the metrics; dropping it takes the reading out.
 #[derive(Debug)]
@@ -88,6 +92,11 @@ impl Family {
             let mut sample = metric.encode_family(&series.labels)?;
             match &series.reading {
                 Reading::Counter(read) => sample.encode_counter::<NoLabelSet, _, f64>(&read(), None)?,
+                Reading::Histogram(read) => {
+                    let (sum, buckets) = read();
+                    let count = buckets.iter().map(|(_, count)| count).sum();
+                    sample.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+                }
                 Reading::Gauge(read) => {
                     let value = read();
                     if value.is_finite() {
@@ -105,6 +114,7 @@ impl Reading {
         match self {
             Self::Gauge(_) => MetricType::Gauge,
             Self::Counter(_) => MetricType::Counter,
+            Self::Histogram(_) => MetricType::Histogram,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
@@ -10,7 +11,12 @@ use http::{HeaderMap, HeaderValue};
 use valgate::clock::{Clock, Monotonic, UnixSeconds};
 use valgate::config;
 use valgate::events::{EventRules, LogoutToken, SecurityEvent, SubjectMapping};
-use valgate::feeds::revocation::{apply_document, parse_change, parse_revocation, revocation_line};
+use valgate::feed_server::read_forged_log;
+use valgate::feeds::revocation::{
+    SignedSettings, apply_document, open_signed, parse_change, parse_revocation, read_forged_copy,
+    revocation_line,
+};
+use valgate::feeds::status_list::parse_status_list;
 use valgate::gateway::token_from_header;
 use valgate::keys::{Algorithm, JwksLimits, KeyFeedHandle, KeySet, KeySource, KeySourceSettings, parse_jwks};
 use valgate::listener::{ProxyHeader, parse_proxy_header};
@@ -154,6 +160,91 @@ pub fn feed_line(data: &[u8]) {
     }
 }
 
+/// The log of a feed server, of which somebody has made all checksums right.
+pub fn feed_log(data: &[u8]) {
+    match read_forged_log(data) {
+        Ok(in_force) => assert!(in_force < data.split(|byte| *byte == b'\n').count()),
+        Err(why) => assert!(why.len() < 400, "an error that quotes the log: {why}"),
+    }
+}
+
+/// The copy of a feed in the state directory, of which somebody has made all checksums right: the length of the
+/// snapshot's content, that content, and a batch of the journal. What it restores is no more than it has room for, and
+/// no more than is there.
+pub fn stored_copy(data: &[u8]) {
+    let Some((length, content)) = data.split_first_chunk() else { return };
+    let length = usize::from(u16::from_le_bytes(*length));
+    let (snapshot, batch) = content.split_at(length.min(content.len()));
+    let index =
+        Index::new(FactHasher::with_key([7; 16]), vec!["joe".to_owned()], Duration::ZERO, MAX_ENTRIES);
+    if let Err(why) = read_forged_copy(snapshot, batch, &index) {
+        assert!(why.len() < 200, "an error that quotes the copy: {why}");
+    }
+    assert!(index.len() <= MAX_ENTRIES && index.len() * RECORD <= data.len());
+}
+
+/// The claims of a status list whose signature is good. It is no larger inflated than it may be, and says nothing of
+/// tokens beyond its end.
+pub fn status_list(data: &[u8]) {
+    match parse_status_list(data, LIST, MAX_LIST, UnixSeconds(1_790_000_000)) {
+        Ok(list) => {
+            assert!(list.size() as u64 <= MAX_LIST);
+            let beyond = list.size() as u64 * 8;
+            assert!(list.get(beyond).is_none() && list.get(u64::MAX).is_none());
+            assert_eq!(list.size() == 0, list.get(0).is_none());
+        }
+        Err(why) => assert!(why.len() < 400, "an error that quotes the list: {why}"),
+    }
+}
+
+/// The answer of a signed feed. None but the one that was signed for this gateway is opened, and to what was signed.
+pub fn signed_feed(data: &[u8]) {
+    match opened(data) {
+        Ok(document) => {
+            let text = std::str::from_utf8(data).expect("what is no text is not signed").trim_ascii();
+            assert_eq!(text.rsplit_once('.').map(|(input, _)| input), Some(SIGNED_FEED), "a forged answer");
+            assert!(
+                apply_document(
+                    &document,
+                    &Index::new(FactHasher::with_key([7; 16]), vec![], Duration::ZERO, 1)
+                )
+                .is_ok()
+            );
+        }
+        Err(why) => assert!(why.len() < 400, "an error that quotes the answer: {why}"),
+    }
+}
+
+/// Whether the judge that [`signed_feed`] asks opens this answer.
+pub fn is_opened(data: &[u8]) -> bool {
+    opened(data).is_ok()
+}
+
+fn opened(data: &[u8]) -> Result<Vec<u8>, String> {
+    static KEYS: LazyLock<Arc<KeySource>> = LazyLock::new(|| {
+        // The feed ends here, so nobody is asked for a key that is not known, and nobody waits.
+        let (keys, feed) = KeySource::new(Clock::manual(UnixSeconds(0)).0, KeySourceSettings::default());
+        let set =
+            parse_jwks(FEED_KEY.as_bytes(), &Algorithm::ALL, JwksLimits::default()).expect("the key is good");
+        feed.publish(KeySet::new(set.keys));
+        keys
+    });
+    let settings = SignedSettings {
+        keys: Arc::clone(&KEYS),
+        algorithms: vec![Algorithm::EdDsa],
+        issuer: "joe".to_owned(),
+        audience: "fleet".to_owned(),
+        max_age: Duration::from_secs(300),
+        leeway: Duration::ZERO,
+    };
+    let (clock, _) = Clock::manual(UnixSeconds(1_790_000_010));
+    let mut opening = std::pin::pin!(open_signed(data, settings, clock));
+    match opening.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(opened) => opened,
+        Poll::Pending => panic!("an answer that has to be waited for"),
+    }
+}
+
 fn comes_back(revocation: &Revocation) {
     // An id can be longer than an engine takes, which the writer says.
     if let Ok(read) = parse_revocation(revocation_line(revocation).as_bytes()) {
@@ -195,6 +286,18 @@ pub fn config(data: &[u8]) {
 const MAX_ENTRIES: usize = 8;
 const BEFORE: &[u8] =
     br#"{"version":1,"kind":"snapshot","epoch":"e","cursor":"1","entries":[{"jti":"a","exp":4102444800}]}"#;
+
+/// A record of a stored copy.
+const RECORD: usize = 24;
+/// Small, so that a list can be too large.
+const MAX_LIST: u64 = 1000;
+const LIST: &str = "https://id.example.com/status/1";
+
+/// Header and document of the one answer that is signed for this gateway; the private key is thrown away.
+const SIGNED_FEED: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6InZhbGdhdGUtZmVlZCtqd3QiLCJraWQiOiJmZWVkIn0.eyJ2ZXJzaW9uIjoxLCJraW5kIjoi\
+    c25hcHNob3QiLCJlcG9jaCI6ImUiLCJjdXJzb3IiOiIxIiwiaXNzIjoiam9lIiwiYXVkIjoiZmxlZXQiLCJpYXQiOjE3OTAwMDAw\
+    MDAsInNlcmlhbCI6NywiZW50cmllcyI6W3sianRpIjoiYSIsImV4cCI6NDEwMjQ0NDgwMH1dfQ";
+const FEED_KEY: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"feed","x":"8H-enregiytWF6bOE3qTCM4GWMhKBLH57kdEKo26bkk"}]}"#;
 
 /// Header and claims of the one token that is signed: RFC 7515 appendix A.3.
 const SIGNED: &str = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9\

@@ -26,7 +26,15 @@ impl Loose {
     }
 }
 
-type Read = Result<Change, &'static str>;
+/// What an entry changes, and since when by its source's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Dated {
+    pub(in super::super) change: Change,
+    /// Told for people and for measuring: of another type, it is left out.
+    pub(in super::super) revoked_at: Option<UnixSeconds>,
+}
+
+type Read = Result<Dated, &'static str>;
 
 #[derive(Default)]
 struct Members {
@@ -35,6 +43,7 @@ struct Members {
     before: Option<UnixSeconds>,
     expires: Option<UnixSeconds>,
     lift: bool,
+    revoked_at: Option<UnixSeconds>,
 }
 
 impl Members {
@@ -42,6 +51,10 @@ impl Members {
         match (member, value) {
             // Many serializers write what is absent as null or false.
             (_, Loose::Null) | (Member::All, Loose::Bool(false)) | (Member::Unknown, _) => Ok(()),
+            (Member::RevokedAt, at) => {
+                self.revoked_at = seconds(&at).ok();
+                Ok(())
+            }
             (Member::Jti, value) => self.aim(text(value)?, Target::Jti),
             (Member::Sid, value) => self.aim(text(value)?, Target::Sid),
             (Member::Sub, value) => self.aim(text(value)?, Target::Sub),
@@ -68,13 +81,14 @@ impl Members {
     }
 
     fn finish(self) -> Read {
-        let Self { target, issuer, before, expires, lift } = self;
+        let Self { target, issuer, before, expires, lift, revoked_at } = self;
         let target = target.ok_or("it has none of jti, sid, sub, client, kid and all")?;
-        Ok(if lift {
+        let change = if lift {
             Change::Lift { target, issuer }
         } else {
             Change::Revoke(Entry { target, issuer, before, expires })
-        })
+        };
+        Ok(Dated { change, revoked_at })
     }
 }
 
@@ -175,6 +189,7 @@ enum Member {
     Exp,
     Before,
     Lift,
+    RevokedAt,
     Unknown,
 }
 
@@ -201,6 +216,7 @@ impl<'de> Deserialize<'de> for Member {
                     "exp" => Member::Exp,
                     "before" => Member::Before,
                     "lift" => Member::Lift,
+                    "revoked_at" => Member::RevokedAt,
                     _ => Member::Unknown,
                 })
             }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::clock::UnixSeconds;
 use crate::revocation::{Change, EngineError, Fact, Revocation, Target};
 
-use super::entry::EntrySeed;
+use super::entry::{Dated, EntrySeed};
 
 /// The entry on one line, members in a fixed order.
 pub fn revocation_line(revocation: &Revocation) -> String {
@@ -53,10 +53,15 @@ pub fn lift_line(lifted: &Fact) -> String {
 /// # Errors
 /// What is wrong with it, without its values.
 pub fn parse_change(line: &[u8]) -> Result<Change, &'static str> {
+    parse_dated(line).map(|dated| dated.change)
+}
+
+/// The same, and when it was made.
+pub(in super::super) fn parse_dated(line: &[u8]) -> Result<Dated, &'static str> {
     let mut json = serde_json::Deserializer::from_slice(line);
-    let change = EntrySeed.deserialize(&mut json).map_err(|_| NOT_JSON)?;
+    let dated = EntrySeed.deserialize(&mut json).map_err(|_| NOT_JSON)?;
     json.end().map_err(|_| NOT_JSON)?;
-    change
+    dated
 }
 
 /// The revocation that a line holds.

@@ -14,7 +14,7 @@ use async_nats::jetstream::{Context, Message};
 use futures_util::Stream as _;
 
 use super::super::super::nats::NatsConnector;
-use super::super::document::{Document, Entries, Kind, parse_change};
+use super::super::document::{Document, Entries, Kind, parse_dated};
 use super::super::error::{Misfit, SyncError};
 use super::super::replica::{Replica, Taken, blocking};
 use crate::clock::Monotonic;
@@ -260,7 +260,7 @@ fn take_in(mut entries: Entries, batch: &[Message]) -> Result<(Entries, bool), M
                 .map(async_nats::HeaderValue::as_str)
         };
         match (header("KV-Operation"), header("Nats-Marker-Reason")) {
-            (None, None) => entries.push(parse_change(&message.payload))?,
+            (None, None) => entries.push(parse_dated(&message.payload))?,
             // It expired, and so it did here.
             (_, Some("MaxAge")) => entries.total += 1,
             _ => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::{Value, cmd};
 
 use super::super::super::valkey::{Link, ValkeyConnector};
-use super::super::document::{Document, Entries, Kind, parse_change};
+use super::super::document::{Document, Entries, Kind, parse_dated};
 use super::super::error::{Misfit, SyncError};
 use super::super::replica::{Replica, Taken, blocking};
 use super::{ENTRY, EPOCH, Keys, Pairs};
@@ -86,7 +86,7 @@ impl ValkeySource {
         let mut entries = Entries::new(replica.stage());
         for (_, change) in &changes {
             if let Some(change) = change {
-                entries.push(parse_change(change)).map_err(Misfit::Full)?;
+                entries.push(parse_dated(change)).map_err(Misfit::Full)?;
             }
         }
         let document = Document {
@@ -158,7 +158,7 @@ impl ValkeySource {
 
 fn take_in(mut entries: Entries, pairs: &Pairs) -> Result<Entries, Misfit> {
     for (_, value) in pairs.iter().filter(|(field, _)| field != EPOCH.as_bytes()) {
-        entries.push(parse_change(value))?;
+        entries.push(parse_dated(value))?;
     }
     Ok(entries)
 }

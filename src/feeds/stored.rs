@@ -1,12 +1,13 @@
-//! The copy of an issuer's key set in the state directory, which lets a gateway restart while the provider is down.
+//! The copy of what was fetched in the state directory, a key set or a status list, which lets a gateway restart while
+//! nobody answers.
 //!
 //! It is only as good as the fetch it came from: it counts with its age, and one that is torn, foreign or dated in the
-//! future is not used.
+//! future is not used. Knows nothing of what the text means.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -15,17 +16,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixSeconds;
 
-/// Where the copy of one issuer's set lies.
+/// Where the copy of one thing lies.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     path: PathBuf,
     origin: String,
 }
 
-/// A set that was read back.
+/// What was read back.
 #[derive(Debug)]
 pub(super) struct Restored {
-    pub(super) jwks: Vec<u8>,
+    pub(super) document: Vec<u8>,
     pub(super) age: Duration,
 }
 
@@ -58,15 +59,17 @@ struct Record {
     origin: String,
     fetched: i64,
     sha256: String,
-    jwks: String,
+    /// The name dates from when there were only key sets.
+    #[serde(rename = "jwks")]
+    document: String,
 }
 
 impl Store {
-    /// `name` is the issuer's; `origin` tells where its keys come from. A copy from another origin is not used.
-    pub(super) fn new(directory: &Path, name: &str, origin: String) -> Self {
+    /// `name` tells it from others of this `kind`; `origin` where it comes from. A copy from another origin is not used.
+    pub(super) fn new(directory: &Path, kind: &str, name: &str, origin: String) -> Self {
         let readable: String = name.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
         let unique: String = fingerprint(name.as_bytes()).chars().take(12).collect();
-        Self { path: directory.join(format!("keys-{readable}-{unique}.json")), origin }
+        Self { path: directory.join(format!("{kind}-{readable}-{unique}.json")), origin }
     }
 
     /// The copy, if there is one for this origin.
@@ -88,7 +91,7 @@ impl Store {
             return Err(StoreError::OtherVersion { path, aside, version });
         }
         let record: Record = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
-        if record.sha256 != fingerprint(record.jwks.as_bytes()) {
+        if record.sha256 != fingerprint(record.document.as_bytes()) {
             return Err(damaged());
         }
         if record.origin != self.origin {
@@ -99,22 +102,28 @@ impl Store {
             return Err(StoreError::FromTheFuture { path: self.path.clone() });
         }
         let age = Duration::from_secs(u64::try_from(age).unwrap_or(0));
-        Ok(Some(Restored { jwks: record.jwks.into_bytes(), age }))
+        Ok(Some(Restored { document: record.document.into_bytes(), age }))
     }
 
     /// Replaces the copy: readers see the old one or the new one, also after a crash.
-    pub(super) fn save(&self, jwks: &[u8], now: UnixSeconds) -> Result<(), StoreError> {
+    pub(super) fn save(&self, document: &[u8], now: UnixSeconds) -> Result<(), StoreError> {
         let failed = |cause| StoreError::Io { path: self.path.clone(), what: "written", cause };
-        let jwks = String::from_utf8_lossy(jwks).into_owned();
+        let document = String::from_utf8_lossy(document).into_owned();
         let record = Record {
             version: VERSION,
             origin: self.origin.clone(),
             fetched: now.0,
-            sha256: fingerprint(jwks.as_bytes()),
-            jwks,
+            sha256: fingerprint(document.as_bytes()),
+            document,
         };
         let bytes = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
         self.replace(&bytes).map_err(failed)
+    }
+
+    /// Removes the copy, if there is one.
+    pub(super) fn forget(&self) {
+        // Best effort: one that stays is overwritten, or swept away in the end.
+        let _ = fs::remove_file(&self.path);
     }
 
     fn read(&self) -> io::Result<Vec<u8>> {
@@ -134,6 +143,22 @@ impl Store {
     }
 }
 
+/// Removes copies of this kind that nobody has written for so long.
+pub(super) fn sweep(directory: &Path, kind: &str, unwritten: Duration, now: UnixSeconds) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let is_of_kind = entry.file_name().to_string_lossy().starts_with(&format!("{kind}-"));
+        let written = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+        let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let age = written.and_then(|at| i64::try_from(at.as_secs()).ok()).map(|at| now.0.saturating_sub(at));
+        if is_of_kind && age.is_some_and(|age| u64::try_from(age).is_ok_and(|age| age > unwritten.as_secs()))
+        {
+            // Best effort, as above.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
@@ -149,8 +174,8 @@ pub(super) fn fingerprint(bytes: &[u8]) -> String {
 }
 
 const VERSION: u32 = 1;
-/// A set of 1 MiB, escaped as a JSON string.
-const MAX_BYTES: u64 = 8 << 20;
+/// A key set of 1 MiB, escaped as a JSON string; or a status list of 32 MiB deflated, which needs no escapes.
+const MAX_BYTES: u64 = 48 << 20;
 /// Clocks of a host before and after a restart differ by this at most.
 const FUTURE_TOLERANCE_SECONDS: i64 = 300;
 
@@ -161,7 +186,7 @@ mod tests {
     const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
     fn store(directory: &Path) -> Store {
-        Store::new(directory, "main", "https://id.example.com/jwks".to_owned())
+        Store::new(directory, "keys", "main", "https://id.example.com/jwks".to_owned())
     }
 
     #[test]
@@ -173,7 +198,7 @@ mod tests {
         store.save(b"{\"keys\":[]}", NOW).unwrap();
         let restored = store.restore(UnixSeconds(NOW.0 + 90)).unwrap().unwrap();
         assert_eq!(
-            (restored.jwks.as_slice(), restored.age),
+            (restored.document.as_slice(), restored.age),
             (&b"{\"keys\":[]}"[..], Duration::from_secs(90))
         );
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no litter");
@@ -182,7 +207,7 @@ mod tests {
     #[test]
     fn issuers_do_not_share_a_file_whatever_their_names() {
         let directory = Path::new("/state");
-        let path = |name| Store::new(directory, name, String::new()).path;
+        let path = |name| Store::new(directory, "keys", name, String::new()).path;
         assert_ne!(path("a/b"), path("ab"));
         assert_ne!(path("ü"), path("ö"));
         assert_eq!(path("../../etc/passwd").parent(), Some(directory));
@@ -213,21 +238,39 @@ mod tests {
     /// What a gateway has written, its successors read.
     #[test]
     fn the_golden_file_is_read_and_one_of_a_later_version_is_refused_and_kept() {
-        const GOLDEN: &str = include_str!("../../../tests/formats/keys-1.json");
+        const GOLDEN: &str = include_str!("../../tests/formats/keys-1.json");
         let directory = tempfile::tempdir().unwrap();
         let store = store(directory.path());
         fs::write(&store.path, GOLDEN).unwrap();
         let restored = store.restore(NOW).unwrap().unwrap();
-        assert_eq!((restored.jwks.as_slice(), restored.age), (&br#"{"keys":[]}"#[..], Duration::ZERO));
-        store.save(&restored.jwks, NOW).unwrap();
+        assert_eq!((restored.document.as_slice(), restored.age), (&br#"{"keys":[]}"#[..], Duration::ZERO));
+        store.save(&restored.document, NOW).unwrap();
         assert_eq!(fs::read_to_string(&store.path).unwrap(), GOLDEN);
 
         let later = GOLDEN.replace("\"version\":1", "\"version\":2,\"more\":true");
         fs::write(&store.path, &later).unwrap();
         let why = store.restore(NOW).unwrap_err().to_string();
         assert!(why.contains("format 2, this one reads 1") && why.contains("put aside"), "{why}");
-        store.save(&restored.jwks, NOW).unwrap();
+        store.save(&restored.document, NOW).unwrap();
         assert_eq!(fs::read_to_string(store.path.with_extension("json.unreadable")).unwrap(), later);
+    }
+
+    #[test]
+    fn what_nobody_has_written_for_long_is_swept_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path());
+        let other = Store::new(directory.path(), "status-list", "main", String::new());
+        store.save(b"{}", NOW).unwrap();
+        other.save(b"{}", NOW).unwrap();
+        let left = || fs::read_dir(directory.path()).unwrap().count();
+        // Later than whatever time it is, by the clock of the file system.
+        let later = UnixSeconds(10_000_000_000);
+        sweep(directory.path(), "keys", Duration::from_secs(u64::MAX), later);
+        assert_eq!(left(), 2);
+        sweep(directory.path(), "keys", Duration::from_secs(1), later);
+        assert!(store.restore(NOW).unwrap().is_none() && other.restore(NOW).unwrap().is_some());
+        other.forget();
+        assert_eq!(left(), 0);
     }
 
     #[test]
