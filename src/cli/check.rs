@@ -9,16 +9,14 @@ use crate::config;
 pub fn check(path: &Path, out: &mut dyn Write) -> io::Result<bool> {
     match config::load(path) {
         Ok(config) => {
-            writeln!(
-                out,
-                "{}: good: {} listeners, {} issuers, {} feeds, {} upstreams, {} routes",
-                path.display(),
-                config.listeners.len(),
-                config.issuers.len(),
-                config.feeds.len(),
-                config.upstreams.len(),
-                config.routes.len()
-            )?;
+            let found = [
+                count(config.listeners.len(), "listener"),
+                count(config.issuers.len(), "issuer"),
+                count(config.feeds.len(), "feed"),
+                count(config.upstreams.len(), "upstream"),
+                count(config.routes.len(), "route"),
+            ];
+            writeln!(out, "{}: good: {}", path.display(), found.join(", "))?;
             Ok(true)
         }
         Err(diagnostics) => {
@@ -26,4 +24,9 @@ pub fn check(path: &Path, out: &mut dyn Write) -> io::Result<bool> {
             Ok(false)
         }
     }
+}
+
+fn count(number: usize, of: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {of}{plural}")
 }
