@@ -6,6 +6,8 @@
 #![allow(missing_docs, reason = "the names of tests say what they are")]
 #![allow(clippy::too_many_lines, clippy::format_collect, reason = "tables")]
 
+#[path = "../support/h2api.rs"]
+mod h2api;
 #[path = "../support/recorder.rs"]
 mod recorder;
 mod setup;
@@ -29,3 +31,5 @@ mod paths;
 mod process;
 mod provenance;
 mod routing;
+mod streams_upstream;
+mod timeouts;
