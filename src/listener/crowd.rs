@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::gateway::Activity;
+use crate::telemetry::metrics::Closed;
 
 /// How often it is looked for idle connections, which so stay that much longer at the most.
 const LOOK: Duration = Duration::from_millis(250);
@@ -117,13 +118,16 @@ impl Member {
         self.state.patience.set(Some(patience));
     }
 
-    /// Resolves when this connection has to make room, or has been idle for too long.
-    pub async fn asked_to_leave(&self) {
+    /// Resolves when this connection has to make room, or has been idle for too long, and says which.
+    pub async fn asked_to_leave(&self) -> Closed {
         loop {
             self.state.leave.notified().await;
             // A request may have come since it was asked.
-            if self.state.has_lost_its_place.get() || self.activity().quiet_since().is_some() {
-                return;
+            if self.state.has_lost_its_place.get() {
+                return Closed::Evicted;
+            }
+            if self.activity().quiet_since().is_some() {
+                return Closed::Idle;
             }
         }
     }
@@ -172,7 +176,7 @@ mod tests {
             tokio::select! {
                 biased;
                 () = Rc::clone(&crowd).watch() => false,
-                () = member.asked_to_leave() => true,
+                _ = member.asked_to_leave() => true,
                 () = tokio::time::sleep(3 * LOOK) => false,
             }
         };

@@ -4,7 +4,7 @@
 //! Requests go to the first with room, so that the later ones fall idle and can go. Knows nothing of how a connection is
 //! made.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub(super) struct State {
     /// How many streams it takes at a time (RFC 9113 section 5.1.2).
     pub most_streams: Cell<usize>,
     streams: Cell<usize>,
+    /// Whom to tell of a stream that has ended, from when it has any.
+    freed: OnceCell<Rc<Freed>>,
     /// It had no stream when it was last looked at.
     was_idle: Cell<bool>,
 }
@@ -54,6 +56,7 @@ impl Default for State {
             takes_extended_connect: Cell::new(None),
             most_streams: Cell::new(UNSAID),
             streams: Cell::new(0),
+            freed: OnceCell::new(),
             was_idle: Cell::new(false),
         }
     }
@@ -97,25 +100,22 @@ impl Shared {
         !self.sender.is_closed() && self.state.streams.get() < self.state.most_streams.get()
     }
 
-    fn enter(&self, freed: &Rc<Freed>) -> OnStream {
+    fn enter(&self) -> OnStream {
         self.state.streams.set(self.state.streams.get() + 1);
         self.state.was_idle.set(false);
-        OnStream { state: Rc::clone(&self.state), freed: Rc::clone(freed) }
+        OnStream(Rc::clone(&self.state))
     }
 }
 
 /// A stream in use until this is dropped.
 #[derive(Debug)]
-pub(super) struct OnStream {
-    state: Rc<State>,
-    freed: Rc<Freed>,
-}
+pub(super) struct OnStream(Rc<State>);
 
 impl Drop for OnStream {
     fn drop(&mut self) {
-        self.state.streams.set(self.state.streams.get().saturating_sub(1));
-        if self.freed.waiting.get() > 0 {
-            self.freed.notify.notify_one();
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+        if let Some(freed) = self.0.freed.get().filter(|freed| freed.waiting.get() > 0) {
+            freed.notify.notify_one();
         }
     }
 }
@@ -140,14 +140,15 @@ impl SharedPool {
         let mut all = self.all.borrow_mut();
         all.retain(|shared| !shared.sender.is_closed());
         all.push(shared.clone());
-        shared.enter(&self.freed)
+        shared.state.freed.get_or_init(|| Rc::clone(&self.freed));
+        shared.enter()
     }
 
     /// A connection with room for one more, and a stream on it.
     pub fn take(&self) -> Option<(Shared, OnStream)> {
         let all = self.all.borrow();
         let shared = all.iter().find(|shared| shared.has_room())?;
-        Some((shared.clone(), shared.enter(&self.freed)))
+        Some((shared.clone(), shared.enter()))
     }
 
     /// Whether there is one at all, with room or not.

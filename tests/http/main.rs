@@ -17,6 +17,7 @@ mod wire;
 
 mod advisories;
 mod bodies;
+mod closed;
 mod cors;
 mod dying;
 mod endpoints;

@@ -99,7 +99,7 @@ async fn the_stream_of_a_client_that_left_is_free_again() {
     assert_eq!(api.connections(), 1);
 }
 
-/// WebSockets to an API that accepts connections and says nothing: each waits for its turn to connect no longer than
+/// An API that accepts connections and says nothing: each WebSocket waits for its turn to connect no longer than
 /// for a connection, instead of all of them in a row.
 #[tokio::test]
 async fn websockets_do_not_queue_up_behind_a_connection_that_is_not_made() {
