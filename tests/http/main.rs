@@ -16,6 +16,7 @@ mod websocket;
 mod wire;
 
 mod advisories;
+mod api_streams;
 mod bodies;
 mod closed;
 mod cors;
@@ -28,9 +29,10 @@ mod h2wire;
 mod headers;
 mod http2;
 mod limits;
+mod names;
 mod paths;
 mod process;
 mod provenance;
 mod routing;
-mod streams_upstream;
+
 mod timeouts;
