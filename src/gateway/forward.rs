@@ -99,7 +99,7 @@ pub async fn forward(
     let mut response = sent_in_time.map_err(|error| refusal(&error))?;
     progress.answered();
     exchange.first_byte = Some(sent.until(core.clock.monotonic()));
-    strip_response(response.headers_mut());
+    strip_response(response.headers_mut(), &route.identity_headers);
     let is_answer_grpc = self::is_grpc(response.headers());
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         if is_extended_connect {

@@ -14,6 +14,7 @@
 mod support;
 
 mod admin;
+mod advisories;
 mod audit_log;
 mod bench;
 mod callers;
