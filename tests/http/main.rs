@@ -20,6 +20,7 @@ mod api_streams;
 mod bodies;
 mod closed;
 mod cors;
+mod differential;
 mod dying;
 mod endpoints;
 mod floods;
