@@ -20,6 +20,7 @@ mod bench;
 mod callers;
 mod certificates;
 mod credentials;
+mod crls;
 mod dashboards;
 mod explain;
 mod failed_attempts;
