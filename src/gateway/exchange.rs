@@ -230,6 +230,9 @@ impl Exchange {
 
     /// The response was ended because it was not complete in time.
     pub(super) fn timed_out(mut self: Box<Self>) {
+        if let Some(body) = &self.body {
+            body.abort(Reason::UpstreamTotalTimeout);
+        }
         self.write(Outcome::TimedOut, Some(Reason::UpstreamTotalTimeout));
     }
 
