@@ -202,6 +202,9 @@ reasons! {
     BodyTimeout = RequestTimeout, "body_timeout", Client,
         "The request's body stopped arriving.",
         "Send the body without pausing; the operator can raise timeouts.body_idle.";
+    BodyTooSlow = RequestTimeout, "body_rate", Client,
+        "The request's body arrived too slowly.",
+        "Send the body faster; the operator can lower limits.body_rate, or raise the upstream's timeouts.total.";
 
     SniMismatch = MisdirectedRequest, "sni_mismatch", Client,
         "The TLS connection was made for another host (SNI) than the request names.",
@@ -264,6 +267,9 @@ reasons! {
     UpstreamResponseTimeout = UpstreamTimeout, "response_timeout", Upstream,
         "The API did not begin to answer in time.",
         "Retry if the request is safe to repeat; the operator can raise the upstream's timeouts.response.";
+    UpstreamTotalTimeout = UpstreamTimeout, "total_timeout", Upstream,
+        "The API's answer was not complete in time.",
+        "Retry if the request is safe to repeat; the operator can raise the upstream's timeouts.total.";
 
     BadResponse = BadUpstreamResponse, "bad_response", Upstream,
         "The API answered with something that is not valid HTTP.",

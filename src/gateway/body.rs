@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
 
 use super::exchange::Exchange;
 use super::grpc;
@@ -21,6 +22,8 @@ pub struct ResponseBody {
     exchange: Option<Box<Exchange>>,
     /// Set once the response has had to wait for more.
     watched: Option<Rc<Stream>>,
+    /// When it has to be complete, where that is bounded.
+    deadline: Option<Pin<Box<Sleep>>>,
     /// How a gRPC client is told that its stream was ended.
     is_grpc: bool,
 }
@@ -34,6 +37,9 @@ pub enum BodyError {
     /// The token ended.
     #[error("the token's end: {0:?}")]
     Ended(Ending),
+    /// The upstream's total time-out is over.
+    #[error("not complete within the total time-out")]
+    TimedOut,
 }
 
 #[derive(Debug)]
@@ -50,13 +56,13 @@ impl ResponseBody {
     /// A body of our own.
     pub fn full(bytes: Bytes) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
-        Self { source: Source::Full(bytes), exchange: None, watched: None, is_grpc: false }
+        Self { source: Source::Full(bytes), exchange: None, watched: None, deadline: None, is_grpc: false }
     }
 
     /// A gRPC message of our own and the trailers behind it.
     pub fn message(bytes: Bytes, trailers: HeaderMap) -> Self {
         let source = Source::Message(Some(bytes), Some(trailers));
-        Self { source, exchange: None, watched: None, is_grpc: true }
+        Self { source, exchange: None, watched: None, deadline: None, is_grpc: true }
     }
 
     /// What a body of our own says; nothing of an upstream's.
@@ -69,7 +75,14 @@ impl ResponseBody {
 
     /// An upstream's body.
     pub fn upstream(body: UpstreamBody, is_grpc: bool) -> Self {
-        Self { source: Source::Upstream(body), exchange: None, watched: None, is_grpc }
+        Self { source: Source::Upstream(body), exchange: None, watched: None, deadline: None, is_grpc }
+    }
+
+    /// Breaks off when this is over, if the body has not ended by then.
+    #[must_use]
+    pub fn until(mut self, deadline: Option<Pin<Box<Sleep>>>) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// Has the exchange written down when this body ends.
@@ -104,6 +117,16 @@ impl ResponseBody {
     fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(ending) = self.watched.as_ref().and_then(|stream| stream.poll_ended(context.waker())) {
             return Poll::Ready(Some(self.cut(ending)));
+        }
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
+            self.deadline = None;
+            if let Some(exchange) = self.exchange.take() {
+                exchange.timed_out();
+            }
+            // Broken off as when the upstream does it, see below; its connection goes with it.
+            self.source = Source::Failed(Some(BodyError::TimedOut));
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let Source::Upstream(body) = &mut self.source else { return Poll::Ready(None) };
         let frame = Pin::new(body).poll_frame(context).map_err(BodyError::from);

@@ -208,14 +208,14 @@ impl Exchange {
 
     /// Has the response ended together with its token; `None` where there is no token, or nothing is enforced.
     pub(super) fn watch(&self) -> Option<Rc<Stream>> {
-        if self.route.as_ref().is_some_and(|route| route.enforcement == Enforcement::Shadow) {
-            return None;
-        }
-        Some(self.core.long_lived.watch(self.token.as_ref()?))
+        watch(&self.core, self.route.as_deref(), self.token.as_ref())
     }
 
     /// The response was ended because its token was.
     pub(super) fn cut(mut self: Box<Self>, ending: Ending) {
+        if let Some(body) = &self.body {
+            body.abort(ending.reason());
+        }
         let outcome = match ending {
             Ending::Expired => Outcome::TokenExpired,
             Ending::Revoked => Outcome::TokenRevoked,
@@ -226,6 +226,14 @@ impl Exchange {
     /// The response was a WebSocket that was ended because nothing passed on it.
     pub(super) fn fell_idle(mut self: Box<Self>) {
         self.write(Outcome::Idle, None);
+    }
+
+    /// The response was ended because it was not complete in time.
+    pub(super) fn timed_out(mut self: Box<Self>) {
+        if let Some(body) = &self.body {
+            body.abort(Reason::UpstreamTotalTimeout);
+        }
+        self.write(Outcome::TimedOut, Some(Reason::UpstreamTotalTimeout));
     }
 
     /// Time, and the bounds on requests.
@@ -362,6 +370,14 @@ impl Exchange {
             examined,
         });
     }
+}
+
+/// Has an exchange ended together with its token; `None` where there is no token, or nothing is enforced.
+pub(super) fn watch(core: &Core, route: Option<&Route>, token: Option<&LiveToken>) -> Option<Rc<Stream>> {
+    if route.is_some_and(|route| route.enforcement == Enforcement::Shadow) {
+        return None;
+    }
+    Some(core.long_lived.watch(token?))
 }
 
 impl Drop for Exchange {

@@ -31,7 +31,7 @@ pub async fn read(core: &Core, ask: Request<Incoming>) -> Result<Description, Re
     if parts.method != Method::POST || parts.uri.path() != CHECK || !kind.starts_with(b"application/grpc") {
         return Err(Reason::NoRoute.into());
     }
-    let limits = BodyLimits { max_bytes: Some(MAX_BYTES), idle: core.limits.body_idle };
+    let limits = BodyLimits::within(MAX_BYTES, core.limits.body_idle);
     let (body, progress) = RequestBody::new(ClientBody::new(incoming, false), limits, Vec::new());
     let body = tokio::time::timeout(core.limits.body_idle, body.collect()).await;
     let Ok(body) = body else { return Err(Reason::BodyTimeout.into()) };

@@ -3,6 +3,7 @@
 //! Takes a [`Permit`], so that nothing is forwarded without one. Order matters: first everything that only the
 //! gateway may say is removed, then the gateway says it, so that no client header can remove or outdo ours.
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
+use tokio::time::Sleep;
 
+use super::awaiting;
 use super::body::ResponseBody;
 use super::core::Core;
 use super::credential::TokenSource;
-use super::exchange::Exchange;
+use super::exchange::{self, Exchange};
 use super::extended_connect;
 use super::peer::{Inbound, Peer};
 use super::reserved::strip_response;
@@ -29,7 +32,9 @@ use crate::catalogue::Reason;
 use crate::policy::Permit;
 use crate::rejection::Rejection;
 use crate::telemetry::trace::{TRACEPARENT, TRACESTATE};
-use crate::upstream::{BodyLimits, HandshakeKey, Outgoing, RequestBody, UpstreamError, mark};
+use crate::upstream::{
+    BodyLimits, HandshakeKey, Outgoing, Protocol, RequestBody, UpstreamBody, UpstreamError, mark,
+};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TE: HeaderName = HeaderName::from_static("te");
@@ -51,7 +56,15 @@ pub async fn forward(
     let is_extended_connect = request.is_extended_connect();
     let (mut parts, authority, incoming) = request.into_parts();
     let key = HandshakeKey::of(&parts.headers).filter(|_| is_extended_connect);
-    let limits = BodyLimits { max_bytes: route.max_body, idle: core.limits.body_idle };
+    let settings = &client.upstream().settings;
+    let is_grpc = is_grpc(&parts.headers);
+    let limits = BodyLimits {
+        max_bytes: route.max_body,
+        idle: core.limits.body_idle,
+        least_rate: core.limits.body_rate,
+        // To an API that does not speak it, gRPC would be no more than a word.
+        is_sparse: is_grpc && settings.protocol == Protocol::Http2,
+    };
     check_length(&parts.headers, limits)?;
     let has_body = !incoming.is_end_stream();
     let trailers = if has_body { trailers::passing(&parts.headers, &core.reserved) } else { Vec::new() };
@@ -76,22 +89,23 @@ pub async fn forward(
     exchange.forwarded_at = Some(sent);
     let request = Box::new(Request::from_parts(parts, body));
     let own_host = route.host == HostHeader::Upstream;
-    let outgoing = Outgoing { request, progress, own_host, is_upgrade: is_websocket };
-    let mut response = client.send(outgoing, &mut exchange.lane).await.map_err(|error| refusal(&error))?;
+    let outgoing = Outgoing { request, progress: Rc::clone(&progress), own_host, is_upgrade: is_websocket };
+    let total = settings.timeouts.total.filter(|_| !is_grpc);
+    let mut deadline = total.map(|total| Box::pin(tokio::time::sleep(total)));
+    let token = exchange.token.as_ref();
+    let watch = || exchange::watch(core, Some(route), token);
+    let sending = pin!(client.send(outgoing, &mut exchange.lane));
+    let sent_in_time = awaiting::in_time(sending, &progress, &mut deadline, watch).await?;
+    let mut response = sent_in_time.map_err(|error| refusal(&error))?;
+    progress.answered();
     exchange.first_byte = Some(sent.until(core.clock.monotonic()));
-    strip_response(response.headers_mut());
-    let is_grpc = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    strip_response(response.headers_mut(), &route.identity_headers);
+    let is_answer_grpc = self::is_grpc(response.headers());
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         if is_extended_connect {
             extended_connect::check_refusal(response.status())?;
         }
-        return Ok(Served {
-            response: response.map(|body| ResponseBody::upstream(body, is_grpc)),
-            websocket: None,
-        });
+        return Ok(Served { response: respond(response, is_answer_grpc, deadline), websocket: None });
     }
     let Some(upgrade) = upgrade else {
         return Err(Rejection::new(Reason::BadResponse).log("the API switched protocols unasked"));
@@ -105,15 +119,34 @@ pub async fn forward(
     Ok(Served { response, websocket: Some(ends) })
 }
 
+/// The answer for the client. What is made to last has no deadline.
+fn respond(
+    response: Response<UpstreamBody>,
+    is_grpc: bool,
+    deadline: Option<Pin<Box<Sleep>>>,
+) -> Response<ResponseBody> {
+    let lasts = is_grpc || has_type(response.headers(), b"text/event-stream");
+    let deadline = deadline.filter(|_| !lasts);
+    response.map(|body| ResponseBody::upstream(body, is_grpc).until(deadline))
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    has_type(headers, b"application/grpc")
+}
+
+fn has_type(headers: &HeaderMap, kind: &[u8]) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(kind))
+}
+
 /// How long a client that met an upstream without room or health is told to wait, at the least.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 fn refusal(error: &UpstreamError) -> Rejection {
     let rejection = Rejection::new(error.reason()).log(error.to_string());
     match error {
-        UpstreamError::NoHealthyEndpoint { .. } | UpstreamError::Busy { .. } => {
-            rejection.retry_after(RETRY_AFTER)
-        }
+        UpstreamError::NoHealthyEndpoint { .. }
+        | UpstreamError::Busy { .. }
+        | UpstreamError::NoStream { .. } => rejection.retry_after(RETRY_AFTER),
         _ => rejection,
     }
 }

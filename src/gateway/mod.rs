@@ -3,6 +3,7 @@
 
 mod activity;
 mod authenticate;
+mod awaiting;
 mod body;
 mod core;
 mod credential;

@@ -61,7 +61,7 @@ impl Receiver {
             return Err(Rejection::new(Reason::MethodNotAllowed).allow("POST"));
         }
         let (parts, _, incoming) = request.into_parts();
-        let limits = BodyLimits { max_bytes: Some(MAX_BYTES), idle: core.limits.body_idle };
+        let limits = BodyLimits::within(MAX_BYTES, core.limits.body_idle);
         let (body, progress) = RequestBody::new(incoming, limits, Vec::new());
         let body = tokio::time::timeout(core.limits.body_idle, body.collect()).await;
         let Ok(body) = body else { return Err(Reason::BodyTimeout.into()) };

@@ -9,6 +9,8 @@ use std::collections::HashSet;
 use http::HeaderMap;
 use http::header::{HeaderName, TRAILER};
 
+use super::identity::IdentityHeader;
+
 /// Names that are removed from every request on every route unless a route lets them pass.
 const ALWAYS: [&str; 46] = [
     // Said by the gateway.
@@ -148,8 +150,13 @@ impl ReservedNames {
     }
 }
 
-/// Removes what concerns only the connection to the upstream from a response (RFC 9110 section 7.6.1).
-pub fn strip_response(headers: &mut HeaderMap) {
+/// Removes what concerns only the connection to the upstream from a response (RFC 9110 section 7.6.1), and what is
+/// between the gateway and the API: an API that sends back what it was told would tell clients, and caches on the way, who
+/// somebody is.
+pub fn strip_response(headers: &mut HeaderMap, identity: &[IdentityHeader]) {
+    for identity in identity {
+        headers.remove(&identity.header);
+    }
     for name in listed_in_connection(headers) {
         headers.remove(name);
     }
@@ -283,7 +290,7 @@ mod tests {
             headers.append(name, "x-private".parse().unwrap());
             headers.append(name, "2".parse().unwrap());
         }
-        strip_response(&mut headers);
+        strip_response(&mut headers, &[]);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["trailer", "x-api"]);

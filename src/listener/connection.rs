@@ -32,7 +32,7 @@ use super::turns::Turns;
 use crate::certificate::{self, ClientCertificate};
 use crate::gateway::{Gateway, Inbound, Peer, PeerTls, ResponseBody};
 use crate::http1::{Guard, GuardHandle, GuardLimits};
-use crate::telemetry::metrics::{Protocol, ProtocolError, TlsResult};
+use crate::telemetry::metrics::{Closed, Protocol, ProtocolError, TlsResult};
 
 /// hyper's builders, set up once for each listener and core.
 #[derive(Debug)]
@@ -114,7 +114,10 @@ impl Connection {
         let in_time = tokio::time::timeout(self.settings.handshake, reading);
         let outcome = tokio::select! {
             biased;
-            () = self.member.asked_to_leave() => return None,
+            why = self.member.asked_to_leave() => {
+                self.closed(why);
+                return None;
+            }
             outcome = in_time => outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             _ = drain.begun() => return None,
         };
@@ -125,6 +128,9 @@ impl Connection {
             }
             Err(error) => {
                 self.gateway.core().metrics.protocol_error(ProtocolError::ProxyHeader);
+                if error.kind() == io::ErrorKind::TimedOut {
+                    self.closed(Closed::Handshake);
+                }
                 let (peer, listener) = (self.address, &self.settings.name);
                 tracing::info!(%peer, %listener, %error, "connection refused: no valid PROXY protocol header");
                 None
@@ -135,8 +141,11 @@ impl Connection {
     /// Whether a connection without TLS speaks HTTP/2; `None` if it says nothing for too long, or is not waited for.
     async fn choose(&self, stream: &TcpStream, drain: &DrainSignal) -> Option<bool> {
         let choice = async {
-            let begun = tokio::time::timeout(self.settings.idle, stream.readable()).await;
-            begun.ok()?.ok()?;
+            let Ok(begun) = tokio::time::timeout(self.settings.idle, stream.readable()).await else {
+                self.closed(Closed::Idle);
+                return None;
+            };
+            begun.ok()?;
             // What has begun like a preface and goes no further is left to the time-out of heads.
             let asked = begins_with_http2_preface(stream);
             let asked = tokio::time::timeout(self.settings.guard.head_timeout, asked).await;
@@ -144,7 +153,10 @@ impl Connection {
         };
         tokio::select! {
             biased;
-            () = self.member.asked_to_leave() => None,
+            why = self.member.asked_to_leave() => {
+                self.closed(why);
+                None
+            }
             choice = choice => choice,
             () = drain.out_of_patience() => None,
         }
@@ -161,7 +173,10 @@ impl Connection {
         let in_time = tokio::time::timeout(self.settings.handshake, acceptor.accept(stream));
         let outcome = tokio::select! {
             biased;
-            () = self.member.asked_to_leave() => return None,
+            why = self.member.asked_to_leave() => {
+                self.closed(why);
+                return None;
+            }
             outcome = in_time => outcome,
             () = drain.out_of_patience() => return None,
         };
@@ -171,7 +186,10 @@ impl Connection {
                 tracing::debug!(client = %self.address, %error, "TLS handshake failed");
                 (tls_failure(&error), None)
             }
-            Err(_) => (TlsResult::Timeout, None),
+            Err(_) => {
+                self.closed(Closed::Handshake);
+                (TlsResult::Timeout, None)
+            }
         };
         self.gateway.core().metrics.tls_handshake(result, begun.until(clock.monotonic()));
         stream
@@ -225,12 +243,18 @@ impl Connection {
         tokio::select! {
             biased;
             outcome = connection.as_mut() => return outcome,
-            () = self.member.asked_to_leave() => return Ok(()),
+            why = self.member.asked_to_leave() => {
+                self.closed(why);
+                return Ok(());
+            }
             patience = drain.begun() => {
                 tokio::select! {
                     biased;
                     outcome = connection.as_mut() => return outcome,
-                    () = self.member.asked_to_leave() => return Ok(()),
+                    why = self.member.asked_to_leave() => {
+                self.closed(why);
+                return Ok(());
+            }
                     () = self.idle_for(patience) => {}
                 }
             }
@@ -238,7 +262,10 @@ impl Connection {
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             outcome = connection.as_mut() => outcome,
-            () = self.member.asked_to_leave() => Ok(()),
+            why = self.member.asked_to_leave() => {
+                self.closed(why);
+                Ok(())
+            }
         }
     }
 
@@ -278,14 +305,20 @@ impl Connection {
         tokio::select! {
             biased;
             outcome = connection.as_mut() => return outcome,
-            () = self.member.asked_to_leave() => return Ok(()),
+            why = self.member.asked_to_leave() => {
+                self.closed(why);
+                return Ok(());
+            }
             _ = drain.begun() => {}
-            () = self.idle_for(self.settings.idle) => {}
+            () = self.idle_for(self.settings.idle) => self.closed(Closed::Idle),
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             outcome = connection.as_mut() => outcome,
-            () = self.member.asked_to_leave() => Ok(()),
+            why = self.member.asked_to_leave() => {
+                self.closed(why);
+                Ok(())
+            }
             // A client that answers GOAWAY with silence is not waited for.
             () = self.idle_for(self.settings.idle) => Ok(()),
         }
@@ -304,6 +337,10 @@ impl Connection {
         }
     }
 
+    fn closed(&self, why: Closed) {
+        self.gateway.core().metrics.connection_closed(why);
+    }
+
     /// What ended a connection below HTTP, where no response could be given.
     fn note(&self, is_http2: bool, is_flood: bool, error: &hyper::Error) {
         let kind = if is_flood {
@@ -320,6 +357,12 @@ impl Connection {
             ProtocolError::Io
         };
         self.gateway.core().metrics.protocol_error(kind);
+        match kind {
+            ProtocolError::Http2Flood => self.closed(Closed::Flood),
+            _ if is_rapid_reset(error) => self.closed(Closed::Flood),
+            _ if has_stalled(error) => self.closed(Closed::Stalled),
+            _ => {}
+        }
         // Clients that vanish are everyday; those that break the protocol are worth a line.
         let (client, listener) = (self.address, &self.settings.name);
         match kind {
@@ -329,6 +372,28 @@ impl Connection {
             _ => tracing::info!(%client, %listener, ?kind, ?error, "connection failed"),
         }
     }
+}
+
+/// Whether the client did not read, see [`super::linger`].
+fn has_stalled(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let io = inner.downcast_ref::<io::Error>();
+        let by_http2 = inner.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
+        if let Some(io) = io.or(by_http2) {
+            return io.kind() == io::ErrorKind::TimedOut;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+/// Whether the library gave up on a client that resets its streams again and again (CVE-2023-44487).
+fn is_rapid_reset(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        cause.is_go_away() && cause.is_library() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    })
 }
 
 /// Tells at a connection's end of what its guard refused, unless it came to its turn and so to a line in the access log.

@@ -8,16 +8,23 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Monotonic};
 use crate::gateway::Activity;
+use crate::telemetry::metrics::Closed;
 
 /// How often it is looked for idle connections, which so stay that much longer at the most.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How many of the longest idle are found at a time. One by one, each new connection of a flood would cost a look at all
+/// that there are.
+const ROUND: usize = 128;
 
 /// All connections of one core.
 #[derive(Debug)]
 pub struct Crowd {
     members: RefCell<HashMap<u64, Rc<State>>>,
+    /// Who had been idle the longest when it was last looked, since when; the longest at the end.
+    next_to_leave: RefCell<Vec<(Monotonic, u64)>>,
     next: Cell<u64>,
     most: Cell<usize>,
     clock: Clock,
@@ -44,8 +51,8 @@ pub struct Member {
 impl Crowd {
     /// Room for this many.
     pub fn new(most: usize, clock: Clock) -> Rc<Self> {
-        let (members, next, left) = Default::default();
-        Rc::new(Self { members, next, most: Cell::new(most.max(1)), clock, left })
+        let (members, next_to_leave, next, left) = Default::default();
+        Rc::new(Self { members, next_to_leave, next, most: Cell::new(most.max(1)), clock, left })
     }
 
     /// From now on there is room for this many; those who are in stay.
@@ -72,15 +79,35 @@ impl Crowd {
 
     /// Asks the connection that has been idle or unfinished the longest to leave. False if all are busy.
     pub fn make_room(&self) -> bool {
-        let mut members = self.members.borrow_mut();
-        let idle = members.iter().filter_map(|(id, state)| Some((state.activity.quiet_since()?, *id)));
-        let Some((_, longest)) = idle.min() else { return false };
+        let Some(longest) = self.longest_idle() else { return false };
         // It has its place no longer, whenever it gets round to leaving.
-        members.remove(&longest).is_some_and(|state| {
+        self.members.borrow_mut().remove(&longest).is_some_and(|state| {
             state.has_lost_its_place.set(true);
             state.leave.notify_one();
             true
         })
+    }
+
+    fn longest_idle(&self) -> Option<u64> {
+        let members = self.members.borrow();
+        let mut next = self.next_to_leave.borrow_mut();
+        // Whoever has left or had a request since is no longer it.
+        let is_still = |since, id| {
+            members.get(&id).is_some_and(|state: &Rc<State>| state.activity.quiet_since() == Some(since))
+        };
+        while let Some((since, id)) = next.pop() {
+            if is_still(since, id) {
+                return Some(id);
+            }
+        }
+        next.extend(members.iter().filter_map(|(id, state)| Some((state.activity.quiet_since()?, *id))));
+        if next.len() > ROUND {
+            next.select_nth_unstable(ROUND);
+            next.truncate(ROUND);
+            next.shrink_to(2 * ROUND);
+        }
+        next.sort_unstable_by(|one, other| other.cmp(one));
+        next.pop().map(|(_, id)| id)
     }
 
     /// Asks those to leave that have gone without a request for longer than they may. Never ends. One look at all of
@@ -117,13 +144,16 @@ impl Member {
         self.state.patience.set(Some(patience));
     }
 
-    /// Resolves when this connection has to make room, or has been idle for too long.
-    pub async fn asked_to_leave(&self) {
+    /// Resolves when this connection has to make room, or has been idle for too long, and says which.
+    pub async fn asked_to_leave(&self) -> Closed {
         loop {
             self.state.leave.notified().await;
             // A request may have come since it was asked.
-            if self.state.has_lost_its_place.get() || self.activity().quiet_since().is_some() {
-                return;
+            if self.state.has_lost_its_place.get() {
+                return Closed::Evicted;
+            }
+            if self.activity().quiet_since().is_some() {
+                return Closed::Idle;
             }
         }
     }
@@ -160,6 +190,33 @@ mod tests {
         assert!(crowd.enter().is_some());
         assert!(!crowd.members.borrow().contains_key(&first.id));
     }
+
+    #[test]
+    fn many_leave_in_the_order_in_which_they_fell_idle() {
+        let (clock, hand) = Clock::manual(UnixSeconds(0));
+        let crowd = Crowd::new(1000, clock);
+        let mut members: Vec<Member> = Vec::new();
+        for _ in 0..1000 {
+            hand.advance(Duration::from_millis(1));
+            members.push(crowd.enter().unwrap());
+        }
+        let is_in = |member: &Member| crowd.members.borrow().contains_key(&member.id);
+        // One in ten has a request while the others leave.
+        let mut busy = Vec::new();
+        for round in 0..900 {
+            if round == 50 {
+                busy.extend(members.iter().skip(5).step_by(10).map(|member| member.activity().busy()));
+            }
+            hand.advance(Duration::from_millis(1));
+            assert!(crowd.make_room(), "{round}");
+        }
+        let gone: Vec<usize> = (0..1000).filter(|place| !is_in(&members[*place])).collect();
+        let expected: Vec<usize> = (0..50).chain((50..1000).filter(|place| place % 10 != 5)).collect();
+        assert_eq!(gone, expected[..900]);
+        while crowd.make_room() {}
+        assert_eq!(members.iter().filter(|member| is_in(member)).count(), 95, "the busy stay");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_idle_are_asked_to_leave_once_they_have_been_so_for_too_long() {
         let (clock, hand) = Clock::manual(UnixSeconds(0));
@@ -172,7 +229,7 @@ mod tests {
             tokio::select! {
                 biased;
                 () = Rc::clone(&crowd).watch() => false,
-                () = member.asked_to_leave() => true,
+                _ = member.asked_to_leave() => true,
                 () = tokio::time::sleep(3 * LOOK) => false,
             }
         };

@@ -16,7 +16,7 @@ use super::crowd::Crowd;
 use super::drain::DrainSignal;
 use crate::gateway::{Decisions, Gateway};
 use crate::http1::GuardLimits;
-use crate::telemetry::metrics::ListenerId;
+use crate::telemetry::metrics::{Closed, ListenerId};
 
 /// What one listener does with connections, the same on all cores.
 #[derive(Clone, Debug)]
@@ -144,7 +144,10 @@ fn take_in(
     drain: &DrainSignal,
 ) {
     // Dropping the stream closes it: with every connection busy there is nothing better to say it with.
-    let Some(member) = crowd.enter() else { return };
+    let Some(member) = crowd.enter() else {
+        gateway.core().metrics.connection_closed(Closed::Full);
+        return;
+    };
     member.activity().count(gateway.core().metrics.connection(settings.metric));
     let connection = Connection { address, settings, http, gateway: gateway.clone(), member };
     let drain = drain.clone();

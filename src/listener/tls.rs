@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoClientAuth, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
@@ -41,6 +41,14 @@ pub enum TlsError {
     /// The authorities of client certificates are none.
     #[error("{}: {cause}", path.display())]
     Authorities {
+        /// Which file.
+        path: PathBuf,
+        /// What the TLS library said.
+        cause: VerifierBuilderError,
+    },
+    /// A list of revoked client certificates is none.
+    #[error("{}: no certificate revocation list that can be used: {cause}", path.display())]
+    RevocationList {
         /// Which file.
         path: PathBuf,
         /// What the TLS library said.
@@ -96,9 +104,38 @@ fn client_verifier(
     for root in chain(&asked.ca)? {
         roots.add(root)?;
     }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let roots = Arc::new(roots);
+    let builder = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
+    let mut revoked = Vec::new();
+    for path in &asked.crls {
+        let of_file = revocation_lists(path)?;
+        // One by one, so that the error names the file.
+        let cause = |cause| TlsError::RevocationList { path: path.clone(), cause };
+        builder().with_crls(of_file.clone()).build().map_err(cause)?;
+        revoked.extend(of_file);
+    }
+    let mut builder = builder();
+    if !revoked.is_empty() {
+        // A list that is past its time says nothing any more of who was revoked since.
+        builder = builder.with_crls(revoked).enforce_revocation_expiration();
+    }
     let builder = if asked.required { builder } else { builder.allow_unauthenticated() };
     builder.build().map_err(unusable)
+}
+
+/// The lists of a file, in PEM or one in DER, as authorities publish them; at least one.
+fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let unreadable = |cause| TlsError::File { path: path.to_owned(), cause };
+    let bytes = std::fs::read(path).map_err(|cause| unreadable(rustls::pki_types::pem::Error::Io(cause)))?;
+    // A sequence, as every list is; no PEM begins so.
+    if bytes.first() == Some(&0x30) {
+        return Ok(vec![bytes.into()]);
+    }
+    let lists = CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    match lists {
+        Ok(lists) if lists.is_empty() => Err(unreadable(rustls::pki_types::pem::Error::NoItemsFound)),
+        lists => lists.map_err(unreadable),
+    }
 }
 
 fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {

@@ -1,5 +1,6 @@
 //! One attempt: a request on one lane, by an idle connection, a shared one or a new one, to the head of its response.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,10 +9,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
 use super::body::{BodyProgress, RequestBody};
-use super::connect::{Connected, Shared, connect};
+use super::connect::{Connected, connect};
 use super::error::UpstreamError;
 use super::head::{Sending, again, is_idempotent, to_http1, to_http2};
 use super::lane::Lane;
+use super::multiplexed::{OnStream, Shared};
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Turn};
 use super::settings::{Protocol, UpstreamSettings};
@@ -41,6 +43,8 @@ pub(super) enum MayRepeat {
 pub(super) struct Answered {
     pub response: Response<Incoming>,
     pub lease: Option<Lease>,
+    /// The stream of an HTTP/2 connection that it came on.
+    pub stream: Option<OnStream>,
     /// What may be sent in its place, if the response is not good enough.
     pub again: Option<Sending>,
 }
@@ -68,8 +72,8 @@ impl Attempt<'_> {
                 }
             }
         }
-        if let Some(shared) = self.open_http2() {
-            match self.by_http2(shared, request).await {
+        if let Some((shared, stream)) = self.shared() {
+            match self.by_http2(shared, stream, request).await {
                 Ok(Outcome::Done(answered)) => return Ok(answered),
                 Ok(Outcome::Unsent(unsent) | Outcome::Stale(unsent)) => request = unsent,
                 // As with an idle connection: a new one gets a chance.
@@ -88,76 +92,108 @@ impl Attempt<'_> {
         }
     }
 
-    /// By a connection that comes back or is made, whichever is first.
+    /// By a connection that comes back or is made, or a stream that comes free, whichever is first.
     async fn by_turn(&self, request: Sending) -> Result<Outcome, Failed> {
         let mut request = request;
         let mut takes_used = true;
-        let patience = self.settings.timeouts.connect;
         loop {
-            let permit = match tokio::time::timeout(patience, self.lane.pool.turn(takes_used)).await {
-                Err(_) => {
-                    let error = UpstreamError::ConnectTimeout { endpoint: self.lane.member.label() };
-                    return Err(Failed { error, again: Some(request) });
-                }
-                Ok(Turn::Connect(permit)) => permit,
-                Ok(Turn::Returned(lease)) => match self.by_used_connection(lease, request).await? {
-                    Outcome::Done(answered) => return Ok(Outcome::Done(answered)),
+            let way = match self.in_turn(takes_used).await {
+                Ok(way) => way,
+                Err(error) => return Err(Failed { error, again: Some(to_http1(request)) }),
+            };
+            return match way {
+                Way::Returned(lease) => match self.by_used_connection(lease, request).await? {
+                    Outcome::Done(answered) => Ok(Outcome::Done(answered)),
                     Outcome::Unsent(again) | Outcome::Stale(again) => {
                         // Once, and not on one dead connection after the other.
                         (request, takes_used) = (again, false);
                         continue;
                     }
                 },
+                Way::Http1(lease) => self.by_http1(lease, request).await,
+                Way::Http2(shared, stream) => self.by_http2(shared, stream, request).await,
+            };
+        }
+    }
+
+    /// A connection, or a stream of one, for a request that found none at hand. It waits for its turn to make one no
+    /// longer than for a connection, and for the other side as long once more.
+    async fn in_turn(&self, takes_used: bool) -> Result<Way, UpstreamError> {
+        let pool = &self.lane.pool;
+        let until = tokio::time::sleep(self.settings.timeouts.connect);
+        let mut until = pin!(until);
+        loop {
+            let turn = tokio::select! {
+                biased;
+                turn = pool.turn(takes_used) => turn,
+                () = &mut until => {
+                    return Err(UpstreamError::ConnectTimeout { endpoint: self.lane.member.label() });
+                }
+            };
+            let permit = match turn {
+                Turn::Returned(lease) => return Ok(Way::Returned(lease)),
+                Turn::Connect(permit) => permit,
             };
             // Whoever had the permit before may have made an HTTP/2 connection for all.
-            if let Some(shared) = self.open_http2() {
-                drop(permit);
-                return self.by_http2(shared, request).await;
+            if let Some((shared, stream)) = self.shared() {
+                return Ok(Way::Http2(shared, stream));
             }
-            let connected = self.connect_for_all().await;
+            if pool.http2.may_grow() {
+                let made = self.connect_for_all().await;
+                drop(permit);
+                return made;
+            }
             drop(permit);
-            return match connected {
-                Err(error) => Err(Failed { error, again: Some(to_http1(request)) }),
-                Ok(Connected::Http1(sender)) => self.by_http1(self.lane.pool.lease(sender), request).await,
-                Ok(Connected::Http2(shared)) => self.by_http2(shared, request).await,
-            };
+            tokio::select! {
+                () = pool.http2.freed() => {}
+                () = &mut until => {
+                    return Err(UpstreamError::NoStream { endpoint: self.lane.member.label() });
+                }
+            }
         }
     }
 
     /// A connection which, if it is HTTP/2, all share from now on.
-    async fn connect_for_all(&self) -> Result<Connected, UpstreamError> {
+    async fn connect_for_all(&self) -> Result<Way, UpstreamError> {
         // Boxed, here and where else a request leaves the warm path: else each one carries the room for it.
-        let connected = Box::pin(connect(self.settings, &self.lane.member, self.settings.protocol)).await;
-        if let Ok(Connected::Http2(shared)) = &connected {
-            *self.lane.pool.http2.borrow_mut() = Some(shared.clone());
-        }
-        connected
+        Ok(match Box::pin(connect(self.settings, &self.lane.member, self.settings.protocol)).await? {
+            Connected::Http1(sender) => Way::Http1(self.lane.pool.lease(sender)),
+            Connected::Http2(shared) => {
+                let stream = self.lane.pool.http2.add(&shared);
+                Way::Http2(shared, stream)
+            }
+        })
     }
 
-    /// For a request that opens a WebSocket: by a stream of the HTTP/2 connection that all share, if the other side takes
-    /// that, or by an HTTP/1.1 connection of its own.
+    /// For a request that opens a WebSocket: by a stream of an HTTP/2 connection, if the other side takes that, or by an
+    /// HTTP/1.1 connection of its own.
     pub async fn make_upgrade(&self, request: Sending) -> Result<Answered, Failed> {
         match self.http2_for_websockets().await {
-            Some(shared) => self.by_extended_connect(shared, request).await,
-            None => self.by_upgrade(request).await,
+            Ok(Some((shared, stream))) => self.by_extended_connect(shared, stream, request).await,
+            Ok(None) => self.by_upgrade(request).await,
+            Err(error) => Err(Failed { error, again: Some(request) }),
         }
     }
 
-    async fn http2_for_websockets(&self) -> Option<Shared> {
-        let mut shared = self.open_http2();
-        if shared.is_none() && self.settings.protocol == Protocol::Http2 {
-            let Turn::Connect(_permit) = self.lane.pool.turn(false).await else { return None };
-            shared = self.open_http2();
-            if shared.is_none() {
-                let connected = self.connect_for_all().await.ok()?;
-                shared = self.open_http2().filter(|_| matches!(connected, Connected::Http2(_)));
-            }
-        }
-        let shared = shared?;
-        shared.takes_websockets(self.settings.timeouts.connect).await.then_some(shared)
+    async fn http2_for_websockets(&self) -> Result<Option<(Shared, OnStream)>, UpstreamError> {
+        let found = match self.shared() {
+            Some(found) => found,
+            None if self.settings.protocol == Protocol::Http2 => match self.in_turn(false).await? {
+                Way::Http2(shared, stream) => (shared, stream),
+                Way::Http1(_) | Way::Returned(_) => return Ok(None),
+            },
+            None => return Ok(None),
+        };
+        let takes = found.0.takes_websockets(self.settings.timeouts.connect).await;
+        Ok(takes.then_some(found))
     }
 
-    async fn by_extended_connect(&self, mut shared: Shared, request: Sending) -> Result<Answered, Failed> {
+    async fn by_extended_connect(
+        &self,
+        mut shared: Shared,
+        stream: OnStream,
+        request: Sending,
+    ) -> Result<Answered, Failed> {
         let Some(key) = HandshakeKey::of(request.headers()) else {
             return Err(Failed { error: UpstreamError::NoUpgrade, again: None });
         };
@@ -166,7 +202,8 @@ impl Attempt<'_> {
         let mut patience = Patience::default();
         match self.in_time(&mut patience, shared.sender.try_send_request(*request)).await? {
             Ok(response) => {
-                Ok(Answered { response: from_extended_connect(response, &key), lease: None, again: None })
+                let response = from_extended_connect(response, &key);
+                Ok(Answered { response, lease: None, stream: Some(stream), again: None })
             }
             Err(error) => Err(lost(error, None)),
         }
@@ -192,7 +229,9 @@ impl Attempt<'_> {
         let copy = self.copy(&request, is_idempotent(request.method()));
         let Connection { sender, patience } = &mut lease.connection;
         match self.in_time(patience, sender.try_send_request(*request)).await? {
-            Ok(response) => Ok(Outcome::Done(Answered { response, lease: Some(lease), again: copy })),
+            Ok(response) => {
+                Ok(Outcome::Done(Answered { response, lease: Some(lease), stream: None, again: copy }))
+            }
             Err(mut error) => match (error.take_message(), copy) {
                 (Some(unsent), _) => Ok(Outcome::Unsent(Box::new(unsent))),
                 (None, Some(copy)) if has_died(error.error()) && self.progress.is_repeatable() => {
@@ -208,7 +247,9 @@ impl Attempt<'_> {
         let copy = self.copy(&request, self.elsewhere() && is_idempotent(request.method()));
         let Connection { sender, patience } = &mut lease.connection;
         match self.in_time(patience, sender.try_send_request(*request)).await? {
-            Ok(response) => Ok(Outcome::Done(Answered { response, lease: Some(lease), again: copy })),
+            Ok(response) => {
+                Ok(Outcome::Done(Answered { response, lease: Some(lease), stream: None, again: copy }))
+            }
             Err(mut error) => match error.take_message() {
                 Some(unsent) => Ok(Outcome::Unsent(Box::new(unsent))),
                 None => Err(lost(error, copy)),
@@ -216,14 +257,21 @@ impl Attempt<'_> {
         }
     }
 
-    async fn by_http2(&self, mut shared: Shared, request: Sending) -> Result<Outcome, Failed> {
+    async fn by_http2(
+        &self,
+        mut shared: Shared,
+        stream: OnStream,
+        request: Sending,
+    ) -> Result<Outcome, Failed> {
         let is_idempotent = is_idempotent(request.method());
         // HTTP/2 tells which requests were not processed, and those may be sent again whatever they ask for.
         let copy = self.copy(&request, true);
         let request = to_http2(request, self.lane.endpoint());
         let mut patience = Patience::default();
         match self.in_time(&mut patience, shared.sender.try_send_request(*request)).await? {
-            Ok(response) => Ok(Outcome::Done(Answered { response, lease: None, again: copy })),
+            Ok(response) => {
+                Ok(Outcome::Done(Answered { response, lease: None, stream: Some(stream), again: copy }))
+            }
             Err(mut error) => {
                 if let Some(unsent) = error.take_message() {
                     return Ok(Outcome::Unsent(to_http1(Box::new(unsent))));
@@ -247,11 +295,8 @@ impl Attempt<'_> {
         })
     }
 
-    fn open_http2(&self) -> Option<Shared> {
-        if self.settings.protocol == Protocol::Http1 {
-            return None;
-        }
-        self.lane.pool.http2.borrow().as_ref().filter(|shared| !shared.sender.is_closed()).cloned()
+    fn shared(&self) -> Option<(Shared, OnStream)> {
+        if self.settings.protocol == Protocol::Http1 { None } else { self.lane.pool.http2.take() }
     }
 
     /// Waits for the response's head no longer than the response time-out after the request's body has come to
@@ -266,6 +311,16 @@ impl Attempt<'_> {
             }
         }
     }
+}
+
+/// What a request goes by that found nothing at hand.
+enum Way {
+    /// A connection that another request has come to its end on.
+    Returned(Lease),
+    /// A new connection.
+    Http1(Lease),
+    /// A stream of a connection, new or not.
+    Http2(Shared, OnStream),
 }
 
 enum Outcome {

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http::header::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::client::InUse;
 use super::client_body::ClientBody;
@@ -25,6 +25,12 @@ pub struct BodyLimits {
     pub max_bytes: Option<u64>,
     /// How long the client may pause.
     pub idle: Duration,
+    /// How many bytes a second it has to send at the least, on average over the time that it was waited for and `idle`
+    /// less; 0 for any number. Only until the API has begun to answer.
+    pub least_rate: u64,
+    /// The parts may come as rarely as they like: gRPC messages, whose API says how long it waits for them. `idle` holds
+    /// only until it has begun to answer, `least_rate` not at all.
+    pub is_sparse: bool,
 }
 
 /// How far a request's body has come; shared by the body, which hyper owns while it sends, and the request's handler.
@@ -33,6 +39,14 @@ pub struct BodyProgress {
     bytes: Cell<u64>,
     finished: Cell<bool>,
     failed: Cell<Option<Reason>>,
+    /// The client is being waited for.
+    awaited: Cell<bool>,
+    /// For how long it was before.
+    waited: Cell<Duration>,
+    /// The API has begun to answer.
+    is_answered: Cell<bool>,
+    /// The head of the answer has been waited for long enough to look at what else may end the wait.
+    pub(super) is_slow: Cell<bool>,
     limits: BodyLimits,
     /// The fields that may follow the body (RFC 9110 section 6.5); all others are dropped.
     trailers: Vec<HeaderName>,
@@ -50,6 +64,18 @@ struct Source {
     most_kept: usize,
     /// Something was taken that is not kept.
     is_torn: bool,
+    /// Who waits for the next part.
+    waker: Option<Waker>,
+}
+
+/// The attempt that nothing takes over from.
+const NO_MORE: u32 = u32::MAX;
+
+impl BodyLimits {
+    /// No more than so many bytes, for a body that is read at once and as a whole.
+    pub const fn within(max_bytes: u64, idle: Duration) -> Self {
+        Self { max_bytes: Some(max_bytes), idle, least_rate: 0, is_sparse: false }
+    }
 }
 
 impl BodyProgress {
@@ -68,17 +94,77 @@ impl BodyProgress {
         self.failed.get()
     }
 
+    /// Whether the client is waited for.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.get() && !self.finished.get()
+    }
+
+    /// Whether the answer's head has been waited for so long that it is worth the effort to see whether it still should.
+    pub fn is_slow(&self) -> bool {
+        self.is_slow.get()
+    }
+
+    /// The API has begun to answer: from now on the body may go on for as long as the answer does.
+    pub fn answered(&self) {
+        self.is_answered.set(true);
+    }
+
+    /// Ends the body before its time, whoever has it: what the API got of it does not look whole.
+    pub fn abort(&self, reason: Reason) {
+        if self.finished.get() {
+            return;
+        }
+        self.failed.set(Some(self.failed.get().unwrap_or(reason)));
+        let mut source = self.source.borrow_mut();
+        source.attempt = NO_MORE;
+        let (incoming, waker) = (source.incoming.take(), source.waker.take());
+        drop(source);
+        drop(incoming);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Until when a part is waited for that has been since then, and what it means if it does not come; `None`: as long
+    /// as it takes.
+    fn patience(&self, since: Instant) -> Option<(Instant, Reason)> {
+        let BodyLimits { idle, least_rate, is_sparse, .. } = self.limits;
+        let is_answered = self.is_answered.get();
+        if is_sparse && is_answered {
+            return None;
+        }
+        let by_pause = (since + idle, Reason::BodyTimeout);
+        if least_rate == 0 || is_sparse || is_answered {
+            return Some(by_pause);
+        }
+        let earned = Duration::from_millis(self.bytes.get().saturating_mul(1000) / least_rate);
+        let left = idle.saturating_add(earned).saturating_sub(self.waited.get());
+        Some(if left < idle { (since + left, Reason::BodyTooSlow) } else { by_pause })
+    }
+
     /// From now on, keeps up to this many bytes, so that the body can be sent again.
     pub(super) fn keep(&self, most: usize) {
         self.source.borrow_mut().most_kept = most;
     }
 
+    fn of(limits: BodyLimits, trailers: Vec<HeaderName>, source: Source, finished: bool) -> Self {
+        Self {
+            bytes: Cell::new(0),
+            finished: Cell::new(finished),
+            failed: Cell::new(None),
+            awaited: Cell::new(false),
+            waited: Cell::new(Duration::ZERO),
+            is_answered: Cell::new(false),
+            is_slow: Cell::new(false),
+            limits,
+            trailers,
+            source: RefCell::new(source),
+        }
+    }
+
     /// Of a request without a body.
     #[cfg(test)]
     pub(super) fn of_nothing() -> Self {
-        let limits = BodyLimits { max_bytes: None, idle: Duration::MAX };
-        let (bytes, finished, failed) = (Cell::new(0), Cell::new(true), Cell::new(None));
-        Self { bytes, finished, failed, limits, trailers: Vec::new(), source: RefCell::new(Source::none()) }
+        let limits = BodyLimits { max_bytes: None, idle: Duration::MAX, least_rate: 0, is_sparse: false };
+        Self::of(limits, Vec::new(), Source::none(), true)
     }
 
     #[cfg(test)]
@@ -99,6 +185,8 @@ pub struct RequestBody {
     attempt: u32,
     /// How many of the kept pieces this attempt has sent.
     repeated: usize,
+    /// Since when the client is waited for, and the timer for that.
+    since: Option<Instant>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -116,21 +204,15 @@ impl RequestBody {
     ) -> (Self, Rc<BodyProgress>) {
         let ended = incoming.is_end_stream();
         let source = Source { incoming: (!ended).then_some(incoming), ..Source::none() };
-        let progress = Rc::new(BodyProgress {
-            bytes: Cell::new(0),
-            finished: Cell::new(ended),
-            failed: Cell::new(None),
-            limits,
-            trailers,
-            source: RefCell::new(source),
-        });
-        (Self { progress: Rc::clone(&progress), attempt: 0, repeated: 0, pause: None }, progress)
+        let progress = Rc::new(BodyProgress::of(limits, trailers, source, ended));
+        (Self { progress: Rc::clone(&progress), attempt: 0, repeated: 0, since: None, pause: None }, progress)
     }
 
     /// The body once more, from its beginning, for an attempt of its own. It must be repeatable still when this
     /// attempt begins, and ends all attempts before.
     pub(super) fn again(&self) -> Self {
-        Self { progress: Rc::clone(&self.progress), attempt: self.attempt + 1, repeated: 0, pause: None }
+        let progress = Rc::clone(&self.progress);
+        Self { progress, attempt: self.attempt + 1, repeated: 0, since: None, pause: None }
     }
 
     /// Whether fields may follow the body.
@@ -144,9 +226,32 @@ impl RequestBody {
         Poll::Ready(Some(Err(RequestBodyFailed(reason))))
     }
 
-    fn wait(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let idle = self.progress.limits.idle;
-        self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle))).as_mut().poll(context)
+    /// Waits for the client; ends with what it means that nothing came.
+    #[allow(clippy::disallowed_methods, reason = "the runtime's own time, which its timers go by")]
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Reason> {
+        self.progress.awaited.set(true);
+        let since = *self.since.get_or_insert_with(Instant::now);
+        loop {
+            let Some((until, reason)) = self.progress.patience(since) else { return Poll::Pending };
+            let sleep = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+            if sleep.deadline() != until {
+                sleep.as_mut().reset(until);
+            }
+            ready!(sleep.as_mut().poll(context));
+            // The API may have begun to answer meanwhile, and that changes it.
+            if self.progress.patience(since).is_some_and(|(now, _)| now == until) {
+                return Poll::Ready(reason);
+            }
+        }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "as above")]
+    fn came(&mut self) {
+        self.progress.awaited.set(false);
+        if let Some(since) = self.since.take() {
+            self.pause = None;
+            self.progress.waited.set(self.progress.waited.get().saturating_add(since.elapsed()));
+        }
     }
 
     /// The next frame from the client.
@@ -157,12 +262,18 @@ impl RequestBody {
         let frame = {
             let mut source = self.progress.source.borrow_mut();
             let Some(incoming) = &mut source.incoming else { return Poll::Ready(None) };
-            Pin::new(incoming).poll_frame(context)
+            let frame = Pin::new(incoming).poll_frame(context);
+            if frame.is_pending()
+                && !source.waker.as_ref().is_some_and(|held| held.will_wake(context.waker()))
+            {
+                source.waker = Some(context.waker().clone());
+            }
+            frame
         };
         match frame {
             Poll::Pending => {
-                ready!(self.wait(context));
-                self.fail(Reason::BodyTimeout)
+                let reason = ready!(self.wait(context));
+                self.fail(reason)
             }
             Poll::Ready(None) => {
                 self.finish();
@@ -173,7 +284,7 @@ impl RequestBody {
                 self.fail(reason)
             }
             Poll::Ready(Some(Ok(frame))) => {
-                self.pause = None;
+                self.came();
                 match frame.into_data() {
                     Ok(data) => self.pass_data(data),
                     Err(frame) => Poll::Ready(self.pass_trailers(&frame.into_trailers().unwrap_or_default())),
@@ -213,7 +324,15 @@ impl RequestBody {
 
 impl Source {
     fn none() -> Self {
-        Self { incoming: None, attempt: 0, kept: Vec::new(), kept_bytes: 0, most_kept: 0, is_torn: false }
+        Self {
+            incoming: None,
+            attempt: 0,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            most_kept: 0,
+            is_torn: false,
+            waker: None,
+        }
     }
 
     /// Keeps a piece if there is room; returns how many are kept.
@@ -241,8 +360,9 @@ impl Body for RequestBody {
         let kept = {
             let mut source = this.progress.source.borrow_mut();
             if source.attempt > this.attempt {
-                // Another attempt has taken over; to the connection of this one the body must not look whole.
-                return Poll::Ready(Some(Err(RequestBodyFailed(Reason::UpstreamReset))));
+                // Another attempt has taken over, or none shall; to the connection of this one the body must not look whole.
+                let reason = this.progress.failed.get().unwrap_or(Reason::UpstreamReset);
+                return Poll::Ready(Some(Err(RequestBodyFailed(reason))));
             }
             source.attempt = this.attempt;
             source.kept.get(this.repeated).cloned()
@@ -256,7 +376,9 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         let source = self.progress.source.borrow();
-        source.kept.len() <= self.repeated && source.incoming.as_ref().is_none_or(Body::is_end_stream)
+        source.attempt != NO_MORE
+            && source.kept.len() <= self.repeated
+            && source.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -14,6 +14,7 @@ use super::budget::Budget;
 use super::error::UpstreamError;
 use super::head::{self, Sending, is_idempotent, with_framing};
 use super::lane::{Chooser, Lane, Lanes, OnLane};
+use super::multiplexed::{OnStream, Waiting};
 use super::pool::EndpointPool;
 use super::service::{Admission, Upstream};
 use super::settings::Protocol;
@@ -50,6 +51,7 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub struct InUse {
     _lane: OnLane,
+    _stream: Option<OnStream>,
     _slot: Option<OwnedSemaphorePermit>,
     _admission: Option<Admission>,
 }
@@ -112,7 +114,8 @@ impl Client {
                 Ok(answered) => {
                     let verdict = self.judge(&current, &answered.response, is_idempotent);
                     let slot = slot.filter(|_| answered.lease.is_some());
-                    let in_use = InUse { _lane: on_lane, _slot: slot, _admission: None };
+                    let in_use =
+                        InUse { _lane: on_lane, _stream: answered.stream, _slot: slot, _admission: None };
                     (
                         Ok((answered.response, answered.lease, in_use)),
                         answered.again.filter(|_| verdict.is_retried),
@@ -121,6 +124,9 @@ impl Client {
                 Err(failed) => {
                     // A failure of the request's own body shows as an error of the connection that it was sent on.
                     let error = progress.failure().map_or(failed.error, UpstreamError::RequestBody);
+                    if matches!(error, UpstreamError::NoStream { .. }) {
+                        self.upstream.stats.over_pending.count();
+                    }
                     if let Some(failure) = error.failure() {
                         self.upstream.failed(&current.member, failure, self.clock.monotonic());
                     }
@@ -248,22 +254,6 @@ impl Client {
 
 struct Verdict {
     is_retried: bool,
-}
-
-/// Counts as waiting until it is dropped, also by a client that goes away.
-struct Waiting<'a>(&'a Cell<usize>);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
 }
 
 fn make_lanes(upstream: &Upstream, before: &[Rc<Lane>], clock: &Clock) -> Lanes {

@@ -1,6 +1,5 @@
 //! Making a connection: name, TCP, TLS, HTTP handshake.
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -12,7 +11,6 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -20,50 +18,13 @@ use super::CoreExecutor;
 use super::body::RequestBody;
 use super::error::UpstreamError;
 use super::member::{Addresses, Member};
+use super::multiplexed::{Shared, State, UNSAID};
 use super::settings::{Protocol, UpstreamSettings};
 
 /// A connection that speaks one version of HTTP.
 pub(super) enum Connected {
     Http1(http1::SendRequest<RequestBody>),
     Http2(Shared),
-}
-
-/// An HTTP/2 connection that all requests of a core share.
-#[derive(Clone, Debug)]
-pub(super) struct Shared {
-    pub sender: http2::SendRequest<RequestBody>,
-    settings: Rc<PeerSettings>,
-}
-
-/// What the other side of an HTTP/2 connection has set, as far as it is of use here.
-#[derive(Debug, Default)]
-struct PeerSettings {
-    /// Asks for another look at them: hyper tells nobody when they come.
-    look: Notify,
-    /// Whether it takes extended CONNECT (RFC 8441 section 3), once that is known.
-    takes_extended_connect: Cell<Option<bool>>,
-}
-
-/// How often a new connection's settings are looked for.
-const LOOK: Duration = Duration::from_millis(5);
-
-impl Shared {
-    /// Whether a WebSocket can be opened on it. A new connection's settings, the first that a server sends, are waited for
-    /// that long.
-    pub async fn takes_websockets(&self, patience: Duration) -> bool {
-        let takes = &self.settings.takes_extended_connect;
-        let known = async {
-            while takes.get().is_none() {
-                self.settings.look.notify_one();
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        if tokio::time::timeout(patience, known).await.is_err() {
-            // What has not said so by now will not.
-            takes.set(Some(false));
-        }
-        takes.get() == Some(true)
-    }
 }
 
 /// How long a connection by one family may take before the other is tried as well (RFC 8305 section 5).
@@ -167,28 +128,41 @@ async fn handshake(stream: Stream, is_http2: bool) -> Result<Connected, Upstream
             .timer(TokioTimer::new())
             .adaptive_window(true)
             .max_header_list_size(MAX_RESPONSE_HEAD)
+            .initial_max_send_streams(UNSAID)
             .handshake(io)
             .await?;
-        let settings = Rc::<PeerSettings>::default();
-        let seen = Rc::clone(&settings);
-        tokio::task::spawn_local(async move {
-            let mut connection = pin!(connection);
-            loop {
-                tokio::select! {
-                    biased;
-                    _ = connection.as_mut() => return,
-                    () = seen.look.notified() => {}
-                }
-                if connection.is_extended_connect_protocol_enabled() {
-                    seen.takes_extended_connect.set(Some(true));
-                }
-            }
-        });
-        Ok(Connected::Http2(Shared { sender, settings }))
+        let state = Rc::<State>::default();
+        tokio::task::spawn_local(keep(connection, Rc::clone(&state)));
+        let shared = Shared::new(sender, state);
+        shared.settle().await;
+        Ok(Connected::Http2(shared))
     } else {
         let (sender, connection) = http1::Builder::new().handshake(io).await?;
         tokio::task::spawn_local(connection.with_upgrades());
         Ok(Connected::Http1(sender))
+    }
+}
+
+/// Runs a connection, and notes what the other side has set, which it may change at any time.
+async fn keep<S>(connection: http2::Connection<TokioIo<S>, RequestBody, CoreExecutor>, state: Rc<State>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let mut connection = pin!(connection);
+    loop {
+        let mut look = pin!(state.look.notified());
+        let is_over = std::future::poll_fn(|context| {
+            let is_over = connection.as_mut().poll(context).is_ready();
+            let most = connection.current_max_send_streams();
+            state.most_streams.set(most);
+            if is_over { Poll::Ready(true) } else { look.as_mut().poll(context).map(|()| false) }
+        });
+        if is_over.await {
+            return;
+        }
+        if state.most_streams.get() != UNSAID {
+            state.takes_extended_connect.set(Some(connection.is_extended_connect_protocol_enabled()));
+        }
     }
 }
 

@@ -42,6 +42,14 @@ pub enum UpstreamError {
         /// `host:port`.
         endpoint: String,
     },
+    /// All streams of all HTTP/2 connections are in use, and none came free in time.
+    #[error(
+        "no HTTP/2 stream to {endpoint} came free within the connect time-out: it takes too few at a time"
+    )]
+    NoStream {
+        /// `host:port`.
+        endpoint: String,
+    },
     /// The TLS handshake failed.
     #[error("TLS handshake with {endpoint} failed: {cause}")]
     Tls {
@@ -81,7 +89,7 @@ impl UpstreamError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::NoHealthyEndpoint { .. } => Reason::NoHealthyEndpoint,
-            Self::Busy { .. } => Reason::UpstreamBusy,
+            Self::Busy { .. } | Self::NoStream { .. } => Reason::UpstreamBusy,
             Self::Resolve { .. } => Reason::UpstreamResolve,
             Self::Connect { .. } => Reason::UpstreamConnect,
             Self::ConnectTimeout { .. } => Reason::UpstreamConnectTimeout,
@@ -98,6 +106,7 @@ impl UpstreamError {
         match self {
             Self::NoHealthyEndpoint { .. }
             | Self::Busy { .. }
+            | Self::NoStream { .. }
             | Self::Refused(_)
             | Self::NoUpgrade
             | Self::RequestBody(_) => None,

@@ -60,9 +60,9 @@ impl Lane {
         OnLane(Rc::clone(self))
     }
 
-    /// Whether an HTTP/2 connection is open, which all requests share.
+    /// Whether there is an HTTP/2 connection, which requests share.
     pub(super) fn speaks_http2(&self) -> bool {
-        self.pool.http2.borrow().as_ref().is_some_and(|shared| !shared.sender.is_closed())
+        self.pool.http2.is_open()
     }
 
     fn weight(&self) -> u64 {

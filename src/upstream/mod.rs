@@ -19,6 +19,7 @@ mod head;
 mod health;
 mod lane;
 mod member;
+mod multiplexed;
 mod patience;
 mod pool;
 mod resolve;

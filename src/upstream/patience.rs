@@ -12,30 +12,41 @@ use super::body::BodyProgress;
 #[derive(Debug, Default)]
 pub(super) struct Patience(Option<Pin<Box<Sleep>>>);
 
+/// After how long the wait is worth a closer look: see [`BodyProgress::is_slow`].
+const SLOW: Duration = Duration::from_secs(1);
+
 impl Patience {
     /// Resolves when `limit` has passed without progress of the body or, once it is finished, since then; from now on.
+    /// Notes on the way that the wait has become a long one.
     #[allow(
         clippy::disallowed_methods,
         reason = "the runtime's own time, which its timers go by and tests hold still"
     )]
     pub async fn ends(&mut self, progress: &BodyProgress, limit: Duration) {
-        let mut since = Instant::now();
-        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + limit)));
-        if sleep.deadline() > since + limit {
-            sleep.as_mut().reset(since + limit);
+        let mut now = Instant::now();
+        let (begun, mut since) = (now, now);
+        let tick = limit.min(SLOW);
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(now + tick)));
+        if sleep.deadline() > now + tick {
+            sleep.as_mut().reset(now + tick);
         }
         let mut seen = (progress.bytes(), progress.is_finished());
         loop {
             sleep.as_mut().await;
-            let now = (progress.bytes(), progress.is_finished());
-            if now != seen {
+            // What is left of an earlier request may fire at once.
+            now = now.max(sleep.deadline());
+            if now >= begun + SLOW {
+                progress.is_slow.set(true);
+            }
+            let is_at = (progress.bytes(), progress.is_finished());
+            if is_at != seen {
                 // What came since may have come at any time until now, but not later.
-                since = since.max(sleep.deadline());
-                seen = now;
-            } else if sleep.deadline() >= since + limit {
+                since = now;
+                seen = is_at;
+            } else if now >= since + limit {
                 return;
             }
-            sleep.as_mut().reset(since + limit);
+            sleep.as_mut().reset((now + tick).min(since + limit));
         }
     }
 }

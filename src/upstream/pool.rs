@@ -1,4 +1,4 @@
-//! The idle HTTP/1.1 connections of one core to one endpoint, and its shared HTTP/2 connection.
+//! The idle HTTP/1.1 connections of one core to one endpoint, and leave to make more of either version.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use hyper::client::conn::http1;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::body::RequestBody;
-use super::connect::Shared;
+use super::multiplexed::SharedPool;
 use super::patience::Patience;
 use crate::clock::{Clock, Monotonic};
 
@@ -17,7 +17,7 @@ use crate::clock::{Clock, Monotonic};
 #[derive(Debug)]
 pub(super) struct EndpointPool {
     idle: RefCell<Vec<Idle>>,
-    pub http2: RefCell<Option<Shared>>,
+    pub http2: SharedPool,
     /// Permits to connect.
     connecting: Semaphore,
     /// Those who wait for a connection to come back, the first in front.
@@ -69,7 +69,7 @@ impl EndpointPool {
     pub fn new(max_idle: usize, idle_for: Duration, may_share: bool, clock: Clock) -> Self {
         Self {
             idle: RefCell::default(),
-            http2: RefCell::default(),
+            http2: SharedPool::default(),
             connecting: Semaphore::new(if may_share { 1 } else { CONNECTS }),
             waiting: RefCell::default(),
             max_idle,
@@ -140,7 +140,7 @@ impl EndpointPool {
         self.idle
             .borrow_mut()
             .retain(|idle| idle.since.until(now) < self.idle_for && !idle.connection.sender.is_closed());
-        self.http2.borrow_mut().take_if(|shared| shared.sender.is_closed());
+        self.http2.prune();
     }
 
     fn put(&self, connection: Connection) {

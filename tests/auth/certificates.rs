@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, SerialNumber,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
@@ -17,23 +19,28 @@ use crate::support::{
     Connection, ISSUER, Reply, Signer, TestGateway, Token, base64url, eventually, get, refused, send, verdict,
 };
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub type Authority = CertifiedIssuer<'static, KeyPair>;
 
 /// Who connects: a certificate and its key.
-struct Client {
+pub struct Client {
     der: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 }
 
-fn authority() -> Authority {
+pub fn authority() -> Authority {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.distinguished_name.push(DnType::CommonName, "clients");
     CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap()
 }
 
+/// What a certificate is known by on a list of those that are revoked.
+pub fn serial_of(name: &str) -> SerialNumber {
+    SerialNumber::from_slice(name.as_bytes())
+}
+
 impl Client {
-    fn named(name: &str, authority: &Authority) -> Self {
+    pub fn named(name: &str, authority: &Authority) -> Self {
         Self::valid_until(name, authority, 4096)
     }
 
@@ -44,6 +51,7 @@ impl Client {
             vec![SanType::URI(format!("spiffe://example.org/{name}").try_into().unwrap())];
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
+        params.serial_number = Some(serial_of(name));
         let der = params.signed_by(&key, authority).unwrap().der().clone();
         Self { der, key: PrivateKeyDer::try_from(key.serialize_der()).unwrap() }
     }
@@ -126,7 +134,7 @@ async fn connect(gateway: &TestGateway, client: Option<&Client>) -> Option<Conne
     Some(Connection::over(stream))
 }
 
-async fn ask(gateway: &TestGateway, client: Option<&Client>, path: &str, lines: &str) -> Option<Reply> {
+pub async fn ask(gateway: &TestGateway, client: Option<&Client>, path: &str, lines: &str) -> Option<Reply> {
     let mut connection = connect(gateway, client).await?;
     connection.write(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")).await;
     connection.reply().await

@@ -5,7 +5,7 @@ use http::Request;
 use serde_json::{Value, json};
 use valgate::demo::api::Received;
 
-use crate::support::{ISSUER, Signer, TestGateway, Token, http2, refused, send};
+use crate::support::{Answer, ISSUER, Signer, Stub, TestGateway, Token, http2, refused, send};
 
 async fn gateway() -> (TestGateway, Signer) {
     let signer = Signer::es256("k1");
@@ -225,4 +225,49 @@ async fn what_proxies_say_is_not_believed_from_clients() {
             assert!(!spoofed(&received[0]), "{path}: {received:?}");
         }
     }
+}
+
+/// What the API is told is not for clients and caches on the way, should it send it back; nor what is about its connection.
+#[tokio::test]
+async fn what_the_api_was_told_does_not_come_back() {
+    let signer = Signer::es256("k1");
+    let api = Stub::start().await;
+    let fields = [
+        ("X-Auth-Subject", "alice"),
+        ("x-auth-subject", "bob"),
+        ("X-AUTH-GROUPS", "staff"),
+        ("X-Request-Id", "of-the-api"),
+        ("Keep-Alive", "timeout=5"),
+        ("Proxy-Authenticate", "Basic"),
+        ("X-Of-The-Api", "kept"),
+    ];
+    let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    for path in ["/orders/1", "/other/1"] {
+        api.set(path, Answer::Status(200, fields.clone(), b"ok".to_vec()));
+    }
+    let gateway = TestGateway::start(&format!(
+        "
+issuers: [{{ name: main, issuer: {ISSUER}, keys: {{ inline: {} }}, audiences: [orders-api] }}]
+upstreams: [{{ name: api, endpoints: [\"http://{}\"] }}]
+routes:
+  - match: {{ path: /orders/** }}
+    require: {{ issuers: [main] }}
+    identity_headers: {{ X-Auth-Subject: sub, X-Auth-Groups: groups }}
+    upstream: api
+  - {{ match: {{ path: /other/** }}, require: {{ issuers: [main] }}, upstream: api }}
+",
+        signer.jwks(),
+        api.address
+    ))
+    .await;
+    let token = Token::new().sign(&signer);
+    let reply = gateway.get("/orders/1", &token, &[]).await;
+    let of = |name: &str| reply.header(name);
+    assert_eq!((reply.status, reply.text().as_str(), of("x-of-the-api")), (200, "ok", Some("kept")));
+    for name in ["x-auth-subject", "x-auth-groups", "keep-alive", "proxy-authenticate"] {
+        assert_eq!(of(name), None, "{reply:?}");
+    }
+    assert!(of("x-request-id").is_some_and(|id| id != "of-the-api" && id.len() == 32), "{reply:?}");
+    // On a route that tells nothing of the kind, the names are the API's own.
+    assert!(gateway.get("/other/1", &token, &[]).await.header("x-auth-groups").is_some());
 }

@@ -14,11 +14,13 @@
 mod support;
 
 mod admin;
+mod advisories;
 mod audit_log;
 mod bench;
 mod callers;
 mod certificates;
 mod credentials;
+mod crls;
 mod dashboards;
 mod explain;
 mod failed_attempts;

@@ -159,6 +159,11 @@ impl H2 {
         }
     }
 
+    /// Whether it is known what became of a stream.
+    pub fn is_over(&self, stream: u32) -> bool {
+        self.was_reset(stream) || self.answers.get(&stream).is_some_and(|answer| answer.complete)
+    }
+
     /// Whether a stream is known to have been reset.
     pub fn was_reset(&self, stream: u32) -> bool {
         self.resets.contains_key(&stream)

@@ -6,6 +6,8 @@
 #![allow(missing_docs, reason = "the names of tests say what they are")]
 #![allow(clippy::too_many_lines, clippy::format_collect, reason = "tables")]
 
+#[path = "../support/h2api.rs"]
+mod h2api;
 #[path = "../support/recorder.rs"]
 mod recorder;
 mod setup;
@@ -14,8 +16,11 @@ mod websocket;
 mod wire;
 
 mod advisories;
+mod api_streams;
 mod bodies;
+mod closed;
 mod cors;
+mod differential;
 mod dying;
 mod endpoints;
 mod floods;
@@ -25,7 +30,10 @@ mod h2wire;
 mod headers;
 mod http2;
 mod limits;
+mod names;
 mod paths;
 mod process;
 mod provenance;
 mod routing;
+
+mod timeouts;

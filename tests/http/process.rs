@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,10 +15,11 @@ use crate::setup::{write_certificates, yaml};
 use crate::wire::Wire;
 
 /// A gateway in a process of its own; killed when dropped.
-struct Process {
+pub struct Process {
     child: Child,
-    plain: SocketAddr,
+    pub plain: SocketAddr,
     tls: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
     _dir: tempfile::TempDir,
 }
 
@@ -44,7 +45,14 @@ routes: [{{ match: {{ path: '/**' }}, public: true, upstream: api }}]
 log: {{ format: text }}
 {more}"
         ));
-        let mut child = command(&dir, &text).spawn().unwrap();
+        Self::spawn(command(&dir, &text), dir)
+    }
+
+    /// Runs this command, which logs to its standard error as text.
+    pub fn spawn(mut command: Command, dir: tempfile::TempDir) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::<Mutex<Vec<String>>>::default();
+        let kept = Arc::clone(&log);
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (found, addresses) = mpsc::channel();
         // Reads to the end, so that the process never waits for its log.
@@ -53,11 +61,17 @@ log: {{ format: text }}
                 if let Some(address) = listening(&line) {
                     let _ = found.send(address);
                 }
+                kept.lock().unwrap().push(line);
             }
         });
         let next = || addresses.recv_timeout(PATIENCE).expect("no listener in the log");
         let (plain, tls) = (next(), next());
-        Self { child, plain, tls, _dir: dir }
+        Self { child, plain, tls, log, _dir: dir }
+    }
+
+    /// Whether a line of its log says this.
+    pub fn has_said(&self, text: &str) -> bool {
+        self.log.lock().unwrap().iter().any(|line| line.contains(text))
     }
 
     /// Resident memory in KiB: now, and at its peak.

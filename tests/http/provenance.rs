@@ -68,6 +68,38 @@ async fn a_load_balancer_tells_the_client_by_the_proxy_protocol() {
     }
 }
 
+/// CVE-2024-23324 (Envoy): bytes in the PROXY protocol header that are no text made the question of who may pass fail, and
+/// everybody passed.
+#[tokio::test]
+async fn bytes_that_are_no_text_behind_the_proxy_header_open_nothing() {
+    let recorder = Recorder::start().await;
+    let expected = "address: '127.0.0.1:0', proxy_protocol: { from: [127.0.0.0/8] }";
+    let key = r#"{ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }] }"#;
+    let text = yaml(&format!(
+        "{}issuers: [{{ name: main, issuer: 'https://id.example.com/', keys: {{ inline: {key} }}, audiences: [a] }}]
+routes: [{{ match: {{ path: '/**' }}, require: {{ issuers: [main] }}, upstream: api }}]
+",
+        api(&recorder)
+    ));
+    let gateway = Gateway::start_exactly(&text.replace("address: '127.0.0.1:0'", expected)).await;
+    // PP2_TYPE_ALPN, PP2_TYPE_AUTHORITY, PP2_TYPE_UNIQUE_ID, and one that nobody knows.
+    for kind in [0x01, 0x02, 0x05, 0xea] {
+        for value in [&b"\xff\xfe\xc0\xaf"[..], b"\0\0\0\0", b"a\r\nb"] {
+            let mut header = version_2(1, [192, 0, 2, 9], 4711);
+            header.truncate(28);
+            header.push(kind);
+            header.extend(u16::try_from(value.len()).unwrap().to_be_bytes());
+            header.extend(value);
+            let length = u16::try_from(header.len() - 16).unwrap();
+            header[14..16].copy_from_slice(&length.to_be_bytes());
+            let answer = raw_exchange(&gateway, &[&header, REQUEST.as_bytes()]).await;
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 401"), "{kind} {value:?}: {answer}");
+        }
+    }
+    recorder.assert_untouched("a bypass");
+}
+
 #[tokio::test]
 async fn the_proxy_protocol_comes_before_tls() {
     let recorder = Recorder::start().await;

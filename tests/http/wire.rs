@@ -219,6 +219,13 @@ impl Wire {
         Some(self.buffer.drain(..count).collect())
     }
 
+    /// Waits until there is something to read, or the end. To be given up at any time.
+    pub async fn readable(&mut self) {
+        if self.buffer.is_empty() {
+            self.more().await;
+        }
+    }
+
     async fn more(&mut self) -> bool {
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
         matches!(read.expect("the gateway neither answered nor closed"), Ok(1..))

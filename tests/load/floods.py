@@ -6,12 +6,16 @@
 Every 100 ms a canary asks for a small page through the gateway, each time on a new connection. Each function below
 whose name begins with `flood_` is one flood; it runs on as many connections as are given, again and again, until its
 time is over. `slowhttptest` plays the three slow clients. Needs nginx, which is the API, and slowhttptest.
+
+Fails, with a line for each reason, if a canary failed, if one in a hundred took longer than --most-p99, or if memory grew
+by more than --most-growth from before the first flood to the peak of any.
 """
 
 import argparse
 import contextlib
 import multiprocessing
 import pathlib
+import resource
 import shutil
 import socket
 import struct
@@ -103,6 +107,16 @@ def flood_zero_window(target: "Target") -> None:
         target.hold(wire, answer_pings=True)
 
 
+def flood_connections(target: "Target") -> None:
+    """Connections that never say a word, many more than the others: the gateway's bound on them is reached."""
+    churn(target, said=b"")
+
+
+def flood_idle_connections(target: "Target") -> None:
+    """The same, each after a request that was answered: to be told from those that will ask again."""
+    churn(target, said=b"GET /canary HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
 SLOW_CLIENTS = {
     "slowloris": ["-H", "-i", "1"],
     "slow body": ["-B", "-i", "1", "-s", "100000"],
@@ -111,6 +125,24 @@ SLOW_CLIENTS = {
 
 
 # --- what they are made of ---
+
+
+def churn(target: "Target", said: bytes) -> None:
+    """Opens connections and keeps the last of them open. With 50 at it they come to more than `limits.connections`."""
+    with contextlib.ExitStack() as open_ones:
+        kept: list[socket.socket] = []
+        for _ in target.while_time(range(1_000_000)):
+            kept.append(open_ones.enter_context(target.connect()))
+            if said:
+                kept[-1].sendall(said)
+                with contextlib.suppress(OSError):
+                    kept[-1].recv(4096)
+            if len(kept) > KEPT:
+                kept.pop(0).close()
+
+
+# The connections of one flooding thread.
+KEPT = 250
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -221,9 +253,9 @@ def main() -> int:
         gateway = start(running, [options.binary, "run", "-c", gateway_config(directory, plain, tls, health, api)])
         wait_for(f"http://127.0.0.1:{health}/readyz")
         print(f"{options.seconds} s each, {options.connections} connections, canary every 100 ms\n")
+        calm, broken = resident(gateway.pid), []
         print("| flood | canary p50 | p99 | max | failed | RSS before | peak | after | connections made |")
         print("|---|---|---|---|---|---|---|---|---|")
-        failed = 0
         for name in chosen:
             before = resident(gateway.pid)
             target = Target(plain, tls, time.monotonic() + options.seconds)
@@ -232,13 +264,26 @@ def main() -> int:
             time.sleep(2)
             ordered = sorted(canary.times)
             p50, p99 = (ordered[int((len(ordered) - 1) * share)] for share in (0.5, 0.99))
-            failed += len(canary.failures)
+            broken += judge(name, canary, p99, calm, options)
             print(f"| {name} | {p50 * 1000:.0f} ms | {p99 * 1000:.0f} ms | {ordered[-1] * 1000:.0f} ms "
                   f"| {len(canary.failures)} of {len(ordered)} | {before:.0f} MiB | {canary.memory:.0f} MiB "
                   f"| {resident(gateway.pid):.0f} MiB | {made} |", flush=True)
             if gateway.poll() is not None:
                 sys.exit(f"the gateway has ended: {gateway.returncode}")
-    return 1 if failed else 0
+    print("\n".join(["", *broken] if broken else ["", "every canary in time, and memory within its bound"]))
+    return 1 if broken else 0
+
+
+def judge(name: str, canary: "Canary", p99: float, calm: float, options: argparse.Namespace) -> list[str]:
+    """What this flood did that none may do."""
+    found = []
+    if canary.failures:
+        found.append(f"{name}: {len(canary.failures)} canaries failed, the first of {canary.failures[0]}")
+    if p99 > options.most_p99:
+        found.append(f"{name}: the canary's p99 is {p99:.2f} s, more than {options.most_p99} s")
+    if canary.memory - calm > options.most_growth:
+        found.append(f"{name}: memory grew by {canary.memory - calm:.0f} MiB, more than {options.most_growth} MiB")
+    return found
 
 
 def attack(flood, slow_client: list[str] | None, target: Target, options: argparse.Namespace) -> int:
@@ -261,6 +306,9 @@ def attack(flood, slow_client: list[str] | None, target: Target, options: argpar
 
 
 def all_together(flood, target: Target, connections: int, made) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
     def again_and_again() -> None:
         while time.monotonic() < target.until:
             with made.get_lock():
@@ -281,6 +329,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/valgate")
     parser.add_argument("--seconds", type=int, default=10, help="of each flood")
     parser.add_argument("--connections", type=int, default=50, help="of each flood at a time")
+    parser.add_argument("--most-p99", type=float, default=1.0, help="of the canary, in seconds")
+    parser.add_argument("--most-growth", type=float, default=256, help="of the gateway's memory, in MiB")
     parser.add_argument("--only", help="one flood, such as rapid_reset")
     options = parser.parse_args()
     for program in ("nginx", "slowhttptest", "openssl"):

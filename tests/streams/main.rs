@@ -10,6 +10,9 @@
 #![allow(missing_docs, reason = "the names of tests say what they are")]
 
 mod audited;
+mod before_the_head;
+#[path = "../support/h2api.rs"]
+mod h2api;
 mod lookups;
 mod over_http2;
 #[path = "../support/recorder.rs"]
@@ -32,6 +35,11 @@ const HANDSHAKE: &str = "Host: api.example.com\r\nConnection: Upgrade\r\nUpgrade
 
 /// A gateway in front of this backend: `/open/**` is public, `/shadow/**` is not enforced, all else wants a token, or a cookie under `/cookie`.
 async fn gateway(signer: &Signer, backend: &Recorder, leeway: &str) -> TestGateway {
+    gateway_to(signer, &backend.url(), "auto", leeway).await
+}
+
+/// The same in front of an API that speaks this.
+async fn gateway_to(signer: &Signer, url: &str, protocol: &str, leeway: &str) -> TestGateway {
     let dir = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
     write_feed(dir.path(), &json!([]));
     let yaml = format!(
@@ -48,7 +56,8 @@ feeds:
     file: {{ path: $DIR/feed.json, interval: 100ms }}
 upstreams:
   - name: stream
-    endpoints: ["{}"]
+    endpoints: ["{url}"]
+    protocol: {protocol}
 routes:
   - match: {{ path: /open/** }}
     public: true
@@ -66,7 +75,6 @@ routes:
     upstream: stream
 "#,
         signer.jwks(),
-        backend.url()
     );
     let gateway = TestGateway::start_in(dir, &yaml).await;
     gateway.wait_until_ready().await;

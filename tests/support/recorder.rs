@@ -102,7 +102,16 @@ impl Recorder {
         S: Fn(Conn) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::scripted_at((Ipv4Addr::LOCALHOST, 0).into(), script).await
+    }
+
+    /// The same at this address.
+    pub async fn scripted_at<S, F>(address: SocketAddr, script: S) -> Self
+    where
+        S: Fn(Conn) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let log = Arc::<Mutex<Log>>::default();
         let shared = Arc::clone(&log);

@@ -23,6 +23,7 @@ impl Build<'_, '_> {
         let token = self.size(&raw.token, &place.field("token"), 256, MIB);
         let body =
             self.optional(raw.body.as_ref(), |build, body| build.size(body, &place.field("body"), 0, TIB));
+        let body_rate = self.size(&raw.body_rate, &place.field("body_rate"), 0, MIB);
         let connections = self.count(raw.connections, &place.field("connections"), 1, 10_000_000);
         let streams = self.count(raw.concurrent_streams, &place.field("concurrent_streams"), 1, 10_000);
         let control_frames = self.count(raw.control_frames, &place.field("control_frames"), 100, 1_000_000);
@@ -38,6 +39,7 @@ impl Build<'_, '_> {
             header_count: usize::try_from(header_count?).ok()?,
             token: usize::try_from(token?).ok()?,
             body: body?,
+            body_rate: body_rate?,
             connections: usize::try_from(connections?).ok()?,
             concurrent_streams: u32::try_from(streams?).ok()?,
             control_frames: u32::try_from(control_frames?).ok()?,

@@ -144,8 +144,11 @@ impl Build<'_, '_> {
         self.not_empty(&raw.certificates, &here, "TLS needs a certificate");
         let certificates = each(&raw.certificates, &here, |raw, place| self.certified_key(raw, place));
         let client_certificates = self.optional(raw.client_certificates.as_ref(), |build, raw| {
-            let ca = build.file(&raw.ca, &place.field("client_certificates").field("ca"));
-            Some(ClientCertificates { ca: ca?, required: raw.required })
+            let here = place.field("client_certificates");
+            let ca = build.file(&raw.ca, &here.field("ca"));
+            build.no_repeats(&raw.crls, &here.field("crls"));
+            let crls = all(each(&raw.crls, &here.field("crls"), |path, place| build.file(path, place)));
+            Some(ClientCertificates { ca: ca?, crls: crls?, required: raw.required })
         });
         let min_version = match raw.min_version {
             raw::TlsVersion::Tls12 => TlsVersion::Tls12,

@@ -29,6 +29,9 @@ impl Build<'_, '_> {
         let here = place.field("timeouts");
         let connect = self.duration(&raw.timeouts.connect, &here.field("connect"), MILLISECOND, HOUR);
         let response = self.duration(&raw.timeouts.response, &here.field("response"), MILLISECOND, DAY);
+        let total = self.optional(raw.timeouts.total.as_ref(), |build, total| {
+            build.duration(total, &here.field("total"), MILLISECOND, DAY)
+        });
         let idle = self.duration(&raw.timeouts.idle, &here.field("idle"), MILLISECOND, DAY);
         let max_idle = self.count(
             raw.max_idle_connections,
@@ -54,7 +57,7 @@ impl Build<'_, '_> {
                 raw::Protocol::Http2 => Protocol::Http2,
             },
             tls: tls?.unwrap_or_default(),
-            timeouts: UpstreamTimeouts { connect: connect?, response: response?, idle: idle? },
+            timeouts: UpstreamTimeouts { connect: connect?, response: response?, total: total?, idle: idle? },
             max_idle_connections: usize::try_from(max_idle?).ok()?,
             resolve_interval: resolve_interval?,
             balancing: balancing?,

@@ -11,6 +11,10 @@ use super::ClaimPath;
 pub struct ClientCertificates {
     /// PEM file with the certificate authorities that issue them. Relative to the configuration file.
     pub ca: String,
+    /// Files of the certificates that these authorities have revoked (RFC 5280), in PEM or DER. With them, a certificate
+    /// is refused that is on its authority's list, or whose authority has none here that is still in time.
+    #[serde(default)]
+    pub crls: Vec<String>,
     /// Refuse connections without one. Without this, routes decide by `require.client_certificate`.
     #[serde(default = "yes")]
     pub required: bool,

@@ -19,6 +19,10 @@ pub struct Limits {
     pub token: SizeText,
     /// The request's body. Without it there is no limit, since bodies are streamed and never held.
     pub body: Option<SizeText>,
+    /// Of a body, in a second, at the least: on average over the time that the client was waited for, of which
+    /// `timeouts.body_idle` is free. Ends bodies that trickle in. Until the API has begun to answer, and not for gRPC to
+    /// an upstream with `protocol: http2`. `0B` turns this off.
+    pub body_rate: SizeText,
     /// Open connections of all clients together; idle ones are closed first when it is reached.
     pub connections: u64,
     /// Requests at the same time on one HTTP/2 connection (RFC 9113 section 5.1.2).
@@ -104,6 +108,7 @@ impl Default for Limits {
             header_count: 100,
             token: "16KiB".into(),
             body: None,
+            body_rate: "240B".into(),
             connections: 10_000,
             concurrent_streams: 100,
             control_frames: 1_000,

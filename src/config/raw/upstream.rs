@@ -194,6 +194,9 @@ pub struct UpstreamTimeouts {
     pub connect: DurationText,
     /// From the end of the request to the first byte of the answer.
     pub response: DurationText,
+    /// From sending the request to the last byte of the answer, all attempts together. Not for what is made to
+    /// last: a WebSocket, server-sent events, gRPC. Without it there is no limit, since downloads may be long.
+    pub total: Option<DurationText>,
     /// How long an idle connection is kept. Shorter than the upstream's own, or requests meet closed doors.
     pub idle: DurationText,
 }
@@ -217,7 +220,7 @@ impl Endpoint {
 
 impl Default for UpstreamTimeouts {
     fn default() -> Self {
-        Self { connect: "5s".into(), response: "60s".into(), idle: "60s".into() }
+        Self { connect: "5s".into(), response: "60s".into(), total: None, idle: "60s".into() }
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Limits {
     pub token: usize,
     /// The request's body; none: unbounded.
     pub body: Option<u64>,
+    /// Bytes of a body in a second, at the least; 0: any number.
+    pub body_rate: u64,
     /// Open connections of all clients together.
     pub connections: usize,
     /// Requests at the same time on one HTTP/2 connection.

@@ -75,6 +75,8 @@ pub struct Tls {
 pub struct ClientCertificates {
     /// PEM file of the authorities that issue them.
     pub ca: PathBuf,
+    /// Files of what these authorities have revoked; none: that is not looked at.
+    pub crls: Vec<PathBuf>,
     /// Whether a connection without one is refused.
     pub required: bool,
 }

@@ -123,6 +123,8 @@ pub struct UpstreamTimeouts {
     pub connect: Duration,
     /// From the request sent to the first byte of the response.
     pub response: Duration,
+    /// From the request sent to the last byte of the response; none: as long as it takes.
+    pub total: Option<Duration>,
     /// For which an unused connection is kept.
     pub idle: Duration,
 }

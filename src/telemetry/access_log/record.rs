@@ -98,6 +98,8 @@ pub enum Outcome {
     TokenRevoked,
     /// The gateway ended a stream because its token expired.
     TokenExpired,
+    /// The gateway ended a response that was not complete within the upstream's total time-out.
+    TimedOut,
     /// The gateway ended a WebSocket on which nothing passed for too long.
     Idle,
 }
@@ -217,6 +219,7 @@ impl Outcome {
             Self::Completed => "completed",
             Self::ClientClosed => "client_closed",
             Self::UpstreamAborted => "upstream_aborted",
+            Self::TimedOut => "timed_out",
             Self::TokenRevoked => "token_revoked",
             Self::TokenExpired => "token_expired",
             Self::Idle => "idle",

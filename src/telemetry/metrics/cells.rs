@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::labels::{ConnectionState, Label, Protocol, ProtocolError, Shed, TlsResult};
+use super::labels::{Closed, ConnectionState, Label, Protocol, ProtocolError, Shed, TlsResult};
 use crate::catalogue::Reason;
 use crate::telemetry::access_log::Auth;
 
@@ -269,6 +269,7 @@ pub(super) struct CoreCells {
     /// Of authentication, by [`Auth`]; none for [`Auth::None`].
     pub(super) auth_duration: [Histogram<Work>; Auth::COUNT],
     pub(super) protocol_errors: Row<{ ProtocolError::COUNT }>,
+    pub(super) closed: Row<{ Closed::COUNT }>,
     pub(super) shed: Row<{ Shed::COUNT }>,
     pub(super) delay: Histogram,
     pub(super) failed_attempts: Cell,
@@ -285,6 +286,7 @@ impl Block for CoreCells {
             mine.absorb(theirs);
         }
         self.protocol_errors.absorb(&other.protocol_errors);
+        self.closed.absorb(&other.closed);
         self.shed.absorb(&other.shed);
         self.delay.absorb(&other.delay);
         self.failed_attempts.add(other.failed_attempts.get());

@@ -10,8 +10,8 @@ use http::StatusCode;
 use super::Shared;
 use super::cells::{CoreCells, IssuerCells, ListenerCells, Local, RouteCells, UpstreamCells};
 use super::labels::{
-    ConnectionState, IssuerId, Label, ListenerId, Names, Protocol, ProtocolError, RouteId, Shed, TlsResult,
-    UpstreamId,
+    Closed, ConnectionState, IssuerId, Label, ListenerId, Names, Protocol, ProtocolError, RouteId, Shed,
+    TlsResult, UpstreamId,
 };
 use crate::catalogue::Reason;
 use crate::telemetry::access_log::Auth;
@@ -104,6 +104,11 @@ impl CoreMetrics {
     /// Counts a failure below HTTP.
     pub fn protocol_error(&self, error: ProtocolError) {
         self.core.protocol_errors.add(error.index(), 1);
+    }
+
+    /// Counts a connection that the gateway closed.
+    pub fn connection_closed(&self, why: Closed) {
+        self.core.closed.add(why.index(), 1);
     }
 
     /// Counts a request that was shed.

@@ -9,7 +9,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::Shared;
 use super::cells::{Block, CoreCells, Histogram, ListenerCells, Published, RouteCells, Row, Scale};
-use super::labels::{ConnectionState, Label, Names, Protocol, ProtocolError, Shed, TlsResult};
+use super::labels::{Closed, ConnectionState, Label, Names, Protocol, ProtocolError, Shed, TlsResult};
 use super::readings::Readings;
 use crate::catalogue::Reason;
 use crate::telemetry::access_log::Auth;
@@ -124,7 +124,7 @@ impl Exposition {
 
     fn cores(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let sum = self.shared.cores.sums(1).pop().flatten().unwrap_or_default();
-        let CoreCells { bytes_in, bytes_out, verdicts, tls, protocol_errors, shed, delay, .. } = &sum;
+        let CoreCells { bytes_in, bytes_out, verdicts, tls, protocol_errors, closed, shed, delay, .. } = &sum;
 
         let help = "Verdicts held in the first-level caches of all cores.";
         gauges(encoder, "verdict_cache_entries", help, [(NO_LABELS, verdicts.get())])?;
@@ -141,6 +141,8 @@ impl Exposition {
         histograms(encoder, "auth_duration_seconds", help, judged)?;
         let help = "Connections that failed below HTTP.";
         counters(encoder, "protocol_errors", help, by_label::<ProtocolError, _>("kind", protocol_errors))?;
+        let help = "Connections that the gateway closed and their clients would have kept.";
+        counters(encoder, "connections_closed", help, by_label::<Closed, _>("cause", closed))?;
         let help = "Requests that were shed because of overload.";
         counters(encoder, "requests_shed", help, by_label::<Shed, _>("cause", shed))?;
         let help = "Tokens that were forged, malformed or unknown, where they are counted by client.";

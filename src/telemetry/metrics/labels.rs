@@ -92,6 +92,24 @@ label! {
 }
 
 label! {
+    /// Why the gateway closed a connection that its client would have kept.
+    Closed {
+        /// All others were busy when it came.
+        Full = "full",
+        /// It had been idle or unfinished for longest when another one came.
+        Evicted = "evicted",
+        /// It had been without a request for too long.
+        Idle = "idle",
+        /// The TLS handshake or the PROXY protocol header took too long.
+        Handshake = "handshake_timeout",
+        /// The client did not read.
+        Stalled = "stalled",
+        /// Too many HTTP/2 frames that carry nothing of a request, or too many streams reset.
+        Flood = "flood",
+    }
+}
+
+label! {
     /// Why a request was shed.
     Shed {
         /// No more may stand in line.

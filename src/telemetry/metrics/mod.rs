@@ -23,7 +23,8 @@ use self::exposition::Exposition;
 pub use self::exposition::ShadowCounts;
 use self::labels::Names;
 pub use self::labels::{
-    ConnectionState, IssuerId, ListenerId, Protocol, ProtocolError, RouteId, Shed, TlsResult, UpstreamId,
+    Closed, ConnectionState, IssuerId, ListenerId, Protocol, ProtocolError, RouteId, Shed, TlsResult,
+    UpstreamId,
 };
 pub use self::readings::{Distribution, Registration};
 use self::readings::{Reading, Readings};

@@ -189,7 +189,7 @@ fn describe_request(policy: &SpanPolicy, finished: &Finished<'_>, span: &mut Spa
         span.text("error.type", status.as_str());
     }
     // What the client did wrong is no error of the server (semantic conventions for HTTP spans, "Status").
-    if failed || record.outcome == Outcome::UpstreamAborted {
+    if failed || matches!(record.outcome, Outcome::UpstreamAborted | Outcome::TimedOut) {
         span.fail();
     }
 }
@@ -223,7 +223,9 @@ fn describe_call(policy: &SpanPolicy, record: &Record<'_>, call: &UpstreamCall<'
     span.text("valgate.upstream", call.name);
     let answered = call.first_byte.is_some();
     match (record.status, record.reason) {
-        (Some(status), reason) if answered && record.outcome != Outcome::UpstreamAborted => {
+        (Some(status), reason)
+            if answered && !matches!(record.outcome, Outcome::UpstreamAborted | Outcome::TimedOut) =>
+        {
             if let Some(reason) = reason.filter(|reason| reason.code().status() == status) {
                 span.text("error.type", reason.name());
                 span.fail();

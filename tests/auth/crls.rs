@@ -1,0 +1,109 @@
+//! Client certificates that their authority has revoked: refused in the handshake, from the moment that the list says so.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber, date_time_ymd};
+use tempfile::TempDir;
+
+use crate::certificates::{Authority, Client, ask, authority, serial_of};
+use crate::support::{TestGateway, eventually};
+
+/// The authority's list with these names on it, in time until this year.
+fn list(authority: &Authority, revoked: &[&str], until: i32) -> rcgen::CertificateRevocationList {
+    let revoked_certs = revoked.iter().map(|name| RevokedCertParams {
+        serial_number: serial_of(name),
+        revocation_time: date_time_ymd(2024, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    let params = CertificateRevocationListParams {
+        this_update: date_time_ymd(2020, 1, 1),
+        next_update: date_time_ymd(until, 1, 1),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: revoked_certs.collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(authority).unwrap()
+}
+
+const YAML: &str = "
+listeners:
+  - { address: 127.0.0.1:0, plaintext: true }
+  - address: 127.0.0.1:0
+    tls:
+      certificates: [{ certificate: $DIR/tls.crt, private_key: $DIR/tls.key }]
+      client_certificates: { ca: $DIR/clients.pem, crls: [$DIR/clients.crl] }
+routes:
+  - { match: { path: /orders/open }, public: true, upstream: api }
+";
+
+async fn gateway(authority: &Authority, crl: &[u8]) -> TestGateway {
+    let dir = Arc::new(TempDir::new().unwrap());
+    std::fs::write(dir.path().join("clients.pem"), authority.pem()).unwrap();
+    replace(dir.path(), crl);
+    TestGateway::start_in(dir, YAML).await
+}
+
+fn replace(dir: &Path, crl: &[u8]) {
+    std::fs::write(dir.join("new"), crl).unwrap();
+    std::fs::rename(dir.join("new"), dir.join("clients.crl")).unwrap();
+}
+
+/// Whether a client gets through; if not, nothing of it reached the API.
+async fn passes(gateway: &TestGateway, client: &Client) -> bool {
+    let before = gateway.received("/orders/open").len();
+    let reply = ask(gateway, Some(client), "/orders/open", "").await;
+    let came = gateway.received("/orders/open").len() - before;
+    assert_eq!(came, usize::from(reply.is_some()), "{reply:?}");
+    reply.is_some_and(|reply| reply.status == 200)
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_refused_and_others_are_not() {
+    let (ours, theirs) = (authority(), authority());
+    let (good, bad) = (Client::named("good", &ours), Client::named("bad", &ours));
+    let crl = list(&ours, &["bad"], 4096);
+    for bytes in [crl.pem().unwrap().into_bytes(), crl.der().to_vec()] {
+        let gateway = gateway(&ours, &bytes).await;
+        assert!(passes(&gateway, &good).await);
+        assert!(!passes(&gateway, &bad).await);
+        eventually("it is counted", || async {
+            gateway.metric("valgate_tls_handshakes_total{result=\"client_certificate\"}").await == 1
+        })
+        .await;
+        // That the list of another authority names the same number means nothing.
+        assert!(!passes(&gateway, &Client::named("good", &theirs)).await);
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_read_again_when_it_changes() {
+    let ours = authority();
+    let client = Client::named("orders", &ours);
+    let mut gateway = gateway(&ours, list(&ours, &[], 4096).pem().unwrap().as_bytes()).await;
+    assert!(passes(&gateway, &client).await);
+    replace(gateway.dir().path(), list(&ours, &["orders"], 4096).pem().unwrap().as_bytes());
+    let changes = gateway.reload(YAML).await.unwrap();
+    assert!(changes.iter().any(|change| change.contains("client_certificates.crls")), "{changes:?}");
+    assert!(!passes(&gateway, &client).await);
+    // What is no list takes the place of none.
+    for broken in ["", "nothing of the kind", "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n"] {
+        replace(gateway.dir().path(), broken.as_bytes());
+        let error = gateway.reload(YAML).await.unwrap_err();
+        assert!(error.contains("clients.crl"), "{error}");
+        assert!(!passes(&gateway, &client).await, "{broken}");
+    }
+}
+
+/// Who was revoked since is not known: then nobody is let in.
+#[tokio::test]
+async fn a_list_past_its_time_or_of_another_authority_lets_nobody_in() {
+    let (ours, theirs) = (authority(), authority());
+    let client = Client::named("orders", &ours);
+    for crl in [list(&ours, &[], 2024), list(&theirs, &[], 4096)] {
+        let gateway = gateway(&ours, crl.pem().unwrap().as_bytes()).await;
+        assert!(!passes(&gateway, &client).await);
+    }
+}

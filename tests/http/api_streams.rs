@@ -1,0 +1,137 @@
+//! HTTP/2 towards an API that takes few streams at a time, or that cannot be reached.
+
+use tokio::task::JoinSet;
+
+use crate::h2api::{H2Api, Manner};
+use crate::recorder::Recorder;
+use crate::setup::Gateway;
+use crate::upstream::in_front_of;
+use crate::wire::refused;
+
+/// An API that never takes more streams than it has said, and many more requests at a time than that.
+#[tokio::test]
+async fn more_requests_than_streams_get_more_connections_and_all_an_answer() {
+    for streams in [1, 2, 7] {
+        let api = H2Api::start(streams, Manner::Last).await;
+        let gateway = in_front_of(&api.url(), ", protocol: http2, retries: { attempts: 0 }").await;
+        let mut asking = JoinSet::new();
+        for place in 0..40 {
+            let mut wire = gateway.wire().await;
+            asking.spawn(async move {
+                wire.send(format!("GET /{place} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+                wire.answer().await.unwrap().status
+            });
+        }
+        // All of them are with the API before any is answered: none waits for another.
+        api.until("all requests at once", |calls| calls.len() == 40).await;
+        api.open();
+        assert_eq!(asking.join_all().await, vec![200; 40], "{streams}");
+        assert!(api.most_at_once() <= streams as usize, "{streams}");
+        assert_eq!(api.connections(), 40_usize.div_ceil(streams as usize), "{streams}");
+
+        // And the connections are used again.
+        for _ in 0..10 {
+            assert_eq!(gateway.get("/again", "").await.status, 200);
+        }
+        assert_eq!(api.connections(), 40_usize.div_ceil(streams as usize), "{streams}");
+    }
+}
+
+/// More than the bound on connections: the rest wait for a stream, and get one.
+#[tokio::test]
+async fn requests_beyond_the_most_connections_wait_for_a_stream() {
+    let api = H2Api::start(1, Manner::Last).await;
+    let gateway = in_front_of(&api.url(), ", protocol: http2, timeouts: { connect: 15s }").await;
+    let mut asking = JoinSet::new();
+    for place in 0..100 {
+        let mut wire = gateway.wire().await;
+        asking.spawn(async move {
+            wire.send(format!("GET /{place} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+            wire.answer().await.unwrap().status
+        });
+    }
+    api.until("as many as there are connections", |calls| calls.len() == 64).await;
+    api.open();
+    assert_eq!(asking.join_all().await, vec![200; 100]);
+    assert_eq!((api.connections(), api.most_at_once(), api.calls().len()), (64, 1, 100));
+}
+
+/// Where none comes free, the code says that the API is busy, and nothing of a time-out or a lost connection.
+#[tokio::test]
+async fn a_request_that_finds_no_stream_in_time_is_told_that_the_api_is_busy() {
+    let api = H2Api::start(1, Manner::Last).await;
+    let gateway = in_front_of(&api.url(), ", protocol: http2, timeouts: { connect: 500ms }").await;
+    let mut held = Vec::new();
+    for place in 0..64 {
+        let mut wire = gateway.wire().await;
+        wire.send(format!("GET /{place} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        api.until("one more", |calls| calls.len() == place + 1).await;
+        held.push(wire);
+    }
+    let answer = gateway.get("/late", "").await;
+    refused(&answer, 503, "VAL-064", "upstream_busy");
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(api.calls().len(), 64);
+    let counted = gateway.metrics();
+    assert!(
+        counted.contains("upstream_turned_away_total{upstream=\"api\",limit=\"pending\"} 1"),
+        "{counted}"
+    );
+    api.open();
+    for mut wire in held {
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+    }
+}
+
+/// A client that goes away gives its stream back.
+#[tokio::test]
+async fn the_stream_of_a_client_that_left_is_free_again() {
+    let api = H2Api::start(1, Manner::Last).await;
+    let gateway = in_front_of(&api.url(), ", protocol: http2").await;
+    for place in 0..5 {
+        let mut wire = gateway.wire().await;
+        wire.send(format!("GET /{place} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        api.until("the request", |calls| calls.len() == place + 1).await;
+        drop(wire);
+        // Until the gateway has noticed, which shows in what it counts.
+        api.until("it is told", |calls| calls[place].is_left).await;
+    }
+    assert_eq!(api.connections(), 1);
+}
+
+/// An API that accepts connections and says nothing: each WebSocket waits for its turn to connect no longer than
+/// for a connection, instead of all of them in a row.
+#[tokio::test]
+async fn websockets_do_not_queue_up_behind_a_connection_that_is_not_made() {
+    let silent = Recorder::scripted(|mut conn| async move { conn.until_closed().await }).await;
+    let gateway = Gateway::start(&format!(
+        "upstreams:
+  - name: api
+    endpoints: ['https://{}']
+    protocol: http2
+    tls: {{ ca: ca.pem }}
+    timeouts: {{ connect: 500ms }}
+    retries: {{ attempts: 0 }}
+routes: [{{ match: {{ path: '/**' }}, public: true, upstream: api }}]
+",
+        silent.address()
+    ))
+    .await;
+    let mut asking = JoinSet::new();
+    for _ in 0..30 {
+        let mut wire = gateway.wire().await;
+        asking.spawn(async move {
+            wire.send(
+                "GET /socket HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            )
+            .await;
+            wire.answer().await.unwrap()
+        });
+    }
+    for answer in asking.join_all().await {
+        refused(&answer, 504, "VAL-061", "connect_timeout");
+    }
+    // Each would have made one of its own, had it waited for all before it.
+    assert!(silent.connections() < 10, "{}", silent.connections());
+}

@@ -1,0 +1,192 @@
+//! A well-behaved HTTP/2 API that writes down what became of each request, and how many it had at a time.
+
+#![allow(dead_code, reason = "no binary uses all of it")]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, Request, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A running API; dropping it closes its socket.
+pub struct H2Api {
+    address: SocketAddr,
+    log: Arc<Mutex<Log>>,
+    gate: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+/// How it answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Behind the request, once [`H2Api::open`] is called.
+    Last,
+    /// With a head before the request has ended, and gRPC trailers behind it.
+    First,
+}
+
+#[derive(Default)]
+struct Log {
+    calls: Vec<Call>,
+    connections: usize,
+    at_once: Vec<usize>,
+    most_at_once: usize,
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub path: String,
+    /// Its connection's place among all.
+    pub connection: usize,
+    pub body: Vec<u8>,
+    /// `Some(true)`: it came to its end; `Some(false)`: it was broken off.
+    pub is_whole: Option<bool>,
+    /// Nobody waits for its answer any more.
+    pub is_left: bool,
+}
+
+impl H2Api {
+    /// Takes this many streams on each connection, and says so.
+    pub async fn start(streams: u32, manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let log = Arc::<Mutex<Log>>::default();
+        let gate = watch::Sender::new(false);
+        let (shared, opened) = (Arc::clone(&log), gate.subscribe());
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let place = {
+                    let mut log = shared.lock().unwrap();
+                    log.connections += 1;
+                    log.at_once.push(0);
+                    log.connections - 1
+                };
+                tokio::spawn(serve(stream, streams, manner, place, Arc::clone(&shared), opened.clone()));
+            }
+        });
+        Self { address, log, gate, accepting }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// From now on whole requests are answered.
+    pub fn open(&self) {
+        self.gate.send_replace(true);
+    }
+
+    pub fn calls(&self) -> Vec<Call> {
+        self.log.lock().unwrap().calls.clone()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.log.lock().unwrap().connections
+    }
+
+    /// The most streams that any connection has had at a time.
+    pub fn most_at_once(&self) -> usize {
+        self.log.lock().unwrap().most_at_once
+    }
+
+    /// Waits until its calls are as asked for.
+    pub async fn until(&self, what: &str, is: impl Fn(&[Call]) -> bool) {
+        let asking = async {
+            while !is(&self.calls()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let came = tokio::time::timeout(Duration::from_secs(20), asking).await;
+        assert!(came.is_ok(), "never: {what}; {:?}", self.calls());
+    }
+}
+
+impl Drop for H2Api {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    streams: u32,
+    manner: Manner,
+    place: usize,
+    log: Arc<Mutex<Log>>,
+    gate: watch::Receiver<bool>,
+) {
+    let handshake = h2::server::Builder::new().max_concurrent_streams(streams).handshake(stream).await;
+    let Ok(mut connection) = handshake else { return };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        {
+            let mut log = log.lock().unwrap();
+            log.at_once[place] += 1;
+            log.most_at_once = log.most_at_once.max(log.at_once[place]);
+        }
+        let (log, gate) = (Arc::clone(&log), gate.clone());
+        tokio::spawn(async move {
+            answer(request, respond, manner, place, &log, gate).await;
+            log.lock().unwrap().at_once[place] -= 1;
+        });
+    }
+}
+
+async fn answer(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    manner: Manner,
+    connection: usize,
+    log: &Mutex<Log>,
+    mut gate: watch::Receiver<bool>,
+) {
+    let number = {
+        let mut log = log.lock().unwrap();
+        let path = request.uri().path().to_owned();
+        log.calls.push(Call { path, connection, body: Vec::new(), is_whole: None, is_left: false });
+        log.calls.len() - 1
+    };
+    let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    let mut sending = match manner {
+        Manner::First => respond.send_response(head.clone(), false).ok(),
+        Manner::Last => None,
+    };
+    let mut body = request.into_body();
+    let is_whole = loop {
+        match body.data().await {
+            None => break body.trailers().await.is_ok(),
+            Some(Err(_)) => break false,
+            Some(Ok(data)) => {
+                let _ = body.flow_control().release_capacity(data.len());
+                log.lock().unwrap().calls[number].body.extend_from_slice(&data);
+            }
+        }
+    };
+    log.lock().unwrap().calls[number].is_whole = Some(is_whole);
+    if !is_whole {
+        return;
+    }
+    if manner == Manner::Last {
+        let is_reset = std::future::poll_fn(|context| respond.poll_reset(context));
+        tokio::select! {
+            _ = is_reset => {
+                log.lock().unwrap().calls[number].is_left = true;
+                return;
+            }
+            opened = gate.wait_for(|open| *open) => assert!(opened.is_ok()),
+        }
+        sending = respond.send_response(head, false).ok();
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    if let Some(mut sending) = sending {
+        let _ = sending.send_data(Bytes::from_static(b"ok"), false);
+        let _ = sending.send_trailers(trailers);
+    }
+}
