@@ -33,8 +33,9 @@ const WINDOW: u32 = 5;
 /// For which ready work may wait for its turn. A request needs a handful of turns.
 const TURN: Duration = Duration::from_millis(10);
 
-/// As many requests are taken on however late the core is, or it would never be known that the overload is over.
-const LEAST: u32 = 16;
+/// As many requests are taken on however late the core is: they are a few milliseconds' work. If it is late with so few,
+/// others have its time, and to take on fewer would not help.
+const LEAST: u32 = 64;
 
 /// Refusals of a core that is late, between two measurements: less than a tenth of its time.
 const REFUSALS_IF_LATE: u32 = 100;
@@ -182,6 +183,7 @@ impl Overload {
             let delay = before.until(now).saturating_sub(TICK);
             metrics.worker_delay(delay);
             self.measured(delay, now);
+            metrics.requests_in_line(self.line.borrow().len() as u64);
         }
     }
 

@@ -480,6 +480,32 @@ async fn too_many_requests_in_the_gateway_are_shed() {
     assert_eq!(recorder.only().target(), "/first");
 }
 
+#[tokio::test]
+async fn a_request_in_line_is_served_when_there_is_room_and_one_whose_client_left_is_not() {
+    let gate = Arc::new(Semaphore::new(0));
+    let recorder = holding(&gate).await;
+    let gateway = Gateway::with(&recorder, "overload: { requests: 1, delay: 1h }\n").await;
+    let mut wires = Vec::new();
+    for (in_line, target) in ["/first", "/leaves", "/second", "/third", "/fourth"].into_iter().enumerate() {
+        let mut wire = gateway.wire().await;
+        wire.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        recorder.wait_for("the first", |request| request.target() == "/first").await;
+        while metric(&gateway, "valgate_requests_in_line{}") as usize != in_line {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        wires.push(wire);
+    }
+    // No more may stand in line.
+    refused(&gateway.get("/more", "").await, 503, "VAL-064", "overloaded");
+    drop(wires.remove(1));
+    for mut wire in wires {
+        gate.add_permits(1);
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+    }
+    let targets: Vec<_> = recorder.requests().iter().map(|request| request.target().to_owned()).collect();
+    assert_eq!(targets, ["/first", "/second", "/third", "/fourth"]);
+}
+
 /// Announced fields arrive behind the body, by whichever versions; what nobody announced or the gateway alone says
 /// does not.
 #[tokio::test]

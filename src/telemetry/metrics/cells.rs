@@ -263,6 +263,7 @@ pub(super) struct CoreCells {
     pub(super) bytes_in: Cell,
     pub(super) bytes_out: Cell,
     pub(super) verdicts: Cell,
+    pub(super) in_line: Cell,
     pub(super) tls: Row<{ TlsResult::COUNT }>,
     /// Of handshakes that succeeded.
     pub(super) tls_duration: Histogram,
@@ -280,6 +281,7 @@ impl Block for CoreCells {
         self.bytes_in.add(other.bytes_in.get());
         self.bytes_out.add(other.bytes_out.get());
         self.verdicts.add(other.verdicts.get());
+        self.in_line.add(other.in_line.get());
         self.tls.absorb(&other.tls);
         self.tls_duration.absorb(&other.tls_duration);
         for (mine, theirs) in self.auth_duration.iter().zip(&other.auth_duration) {

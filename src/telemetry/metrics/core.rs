@@ -116,6 +116,11 @@ impl CoreMetrics {
         self.core.shed.add(why.index(), 1);
     }
 
+    /// Tells how many requests stand in line for a place on this core.
+    pub fn requests_in_line(&self, requests: u64) {
+        self.core.in_line.set(requests);
+    }
+
     /// Counts a token that was forged, malformed or unknown.
     pub fn failed_attempt(&self) {
         self.core.failed_attempts.add(1);

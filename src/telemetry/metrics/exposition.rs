@@ -145,6 +145,8 @@ impl Exposition {
         counters(encoder, "connections_closed", help, by_label::<Closed, _>("cause", closed))?;
         let help = "Requests that were shed because of overload.";
         counters(encoder, "requests_shed", help, by_label::<Shed, _>("cause", shed))?;
+        let help = "Requests that stand in line, since their worker has as many as it takes on.";
+        gauges(encoder, "requests_in_line", help, [(NO_LABELS, sum.in_line.get())])?;
         let help = "Tokens that were forged, malformed or unknown, where they are counted by client.";
         counters(encoder, "failed_attempts", help, [(NO_LABELS, sum.failed_attempts.get())])?;
         let help = "For how long ready work waited for its worker, sampled.";
