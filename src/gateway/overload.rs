@@ -341,8 +341,8 @@ mod tests {
 
     #[test]
     fn a_late_worker_takes_on_less_and_less_but_always_some_and_all_again_when_it_has_caught_up() {
-        let worker = Worker::new(1_000);
-        let mut before = 1_000;
+        let worker = Worker::new(10_000);
+        let mut before = 10_000;
         for _ in 0..5 {
             let admitted = worker.takes_on();
             worker.late();
@@ -354,7 +354,7 @@ mod tests {
         worker.is_very_late();
         assert_eq!(worker.takes_on().len(), LEAST as usize);
         (0..100).for_each(|_| worker.in_time());
-        assert_eq!(worker.takes_on().len(), 1_000);
+        assert_eq!(worker.takes_on().len(), 10_000);
     }
 
     #[test]
