@@ -30,15 +30,16 @@ const TICK: Duration = Duration::from_millis(20);
 /// How many measurements make a window.
 const WINDOW: u32 = 5;
 
-/// For which ready work may wait for its turn. A request needs a handful of turns.
-const TURN: Duration = Duration::from_millis(10);
+/// For which ready work may wait for its turn, twice what it does at the highest throughput. A request needs a handful
+/// of turns.
+const TURN: Duration = Duration::from_millis(4);
 
-/// As many requests are taken on however late the core is: they are a few milliseconds' work. If it is late with so few,
-/// others have its time, and to take on fewer would not help.
+/// As many requests are taken on however late the core is: at a time, since they are a few milliseconds' work, and in a
+/// window, since the others may wait for slow upstreams and have nothing to do with it.
 const LEAST: u32 = 64;
 
-/// Refusals of a core that is late, between two measurements: less than a tenth of its time.
-const REFUSALS_IF_LATE: u32 = 100;
+/// Refusals of a core that is late, in each [`TICK`]: less than a tenth of its time.
+const REFUSALS_IF_LATE: u32 = 50;
 
 /// How much longer the line may be than there are requests that wait for their answers at the most.
 const LINE: usize = 4;
@@ -62,7 +63,11 @@ pub struct Overload {
     /// Requests that may wait for the head of their response just now: `limits.requests`, or fewer if the core is late.
     places: Cell<u32>,
     taken: Cell<u32>,
+    /// How many of them since the window began.
+    taken_of_late: Cell<u32>,
     line: RefCell<VecDeque<Waiting>>,
+    /// Since the last measurement.
+    is_swept: Cell<bool>,
     least_delay: Cell<Duration>,
     measured: Cell<u32>,
 }
@@ -92,7 +97,9 @@ impl Overload {
             limits: Cell::new(limits),
             places: Cell::new(limits.requests),
             taken: Cell::new(0),
+            taken_of_late: Cell::new(0),
             line: RefCell::default(),
+            is_swept: Cell::new(false),
             least_delay: Cell::new(Duration::MAX),
             measured: Cell::new(0),
         })
@@ -112,7 +119,7 @@ impl Overload {
         {
             return Ok(admitted);
         }
-        if self.line.borrow().len() >= LINE * self.limits.get().requests as usize {
+        if self.line_is_full() {
             metrics.shed(Shed::Requests);
             return Err(overloaded("more requests stand in line than overload.requests allows"));
         }
@@ -128,11 +135,23 @@ impl Overload {
     }
 
     fn place(self: &Rc<Self>) -> Option<Admitted> {
-        let taken = self.taken.get();
-        (taken < self.places.get()).then(|| {
+        let (taken, of_late) = (self.taken.get(), self.taken_of_late.get());
+        let is_free = taken < self.places.get() || (of_late < LEAST && taken < self.limits.get().requests);
+        is_free.then(|| {
             self.taken.set(taken + 1);
+            self.taken_of_late.set(of_late.saturating_add(1));
             Admitted(Rc::clone(self))
         })
+    }
+
+    /// Those whose clients have left do not count; they are looked for no more than once in a while.
+    fn line_is_full(&self) -> bool {
+        let most = LINE * self.limits.get().requests as usize;
+        let mut line = self.line.borrow_mut();
+        if line.len() >= most && !self.is_swept.replace(true) {
+            line.retain(|waiting| !waiting.turn.is_closed());
+        }
+        line.len() >= most
     }
 
     /// Gives free places to those in line.
@@ -154,17 +173,16 @@ impl Overload {
         std::iter::from_fn(|| end(&mut line)).find(|waiting| !waiting.turn.is_closed())
     }
 
-    /// Refuses some of those who stood in line for too long.
-    fn refuse_late(&self, now: Monotonic) {
-        let delay = self.limits.get().delay;
-        let most = if self.is_late() { REFUSALS_IF_LATE } else { u32::MAX };
-        for _ in 0..most {
-            let is_due = self.line.borrow().front().is_some_and(|first| first.since.until(now) > delay);
-            if !is_due {
-                return;
-            }
-            if let Some(first) = self.leave(VecDeque::pop_front) {
-                first.turn.send(Turn::Refused).ok();
+    /// Refuses those who stood in line for too long, or as many of them as there was time for since `delay + TICK` ago.
+    fn refuse_late(&self, now: Monotonic, delay: Duration) {
+        let ticks = u32::try_from((TICK + delay).as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+        let mut left = if self.is_late() { REFUSALS_IF_LATE.saturating_mul(ticks) } else { u32::MAX };
+        let patience = self.limits.get().delay;
+        let is_over = |first: &mut Waiting| first.turn.is_closed() || first.since.until(now) > patience;
+        while left > 0 {
+            let Some(first) = self.line.borrow_mut().pop_front_if(is_over) else { return };
+            if first.turn.send(Turn::Refused).is_ok() {
+                left -= 1;
             }
         }
     }
@@ -192,10 +210,12 @@ impl Overload {
         self.measured.set(self.measured.get() + 1);
         if self.measured.get() >= WINDOW {
             self.measured.set(0);
+            self.taken_of_late.set(0);
             self.judge(self.least_delay.replace(Duration::MAX));
         }
+        self.is_swept.set(false);
         self.seat();
-        self.refuse_late(now);
+        self.refuse_late(now, delay);
     }
 
     /// The least delay of a window has it that there are fewer places from now on, or more.
@@ -205,7 +225,7 @@ impl Overload {
         let places = if delay > TURN {
             // As the delay is to the one that is wanted, but no more than by half at a time.
             let wanted = u64::from(taken) * TURN.as_micros() as u64 / delay.as_micros() as u64;
-            u32::try_from(wanted).unwrap_or(taken).clamp(taken / 2, taken / 8 * 7).max(LEAST)
+            u32::try_from(wanted).unwrap_or(taken).clamp(taken / 2, taken - taken / 8).max(LEAST)
         } else {
             // Those that wait for slow upstreams keep their places, and must not keep all of them.
             let places = self.places.get().max(taken);
@@ -239,7 +259,7 @@ mod tests {
 
     use futures_util::FutureExt as _;
 
-    use super::{Admitted, LEAST, LINE, Overload, OverloadLimits, REFUSALS_IF_LATE, TURN, WINDOW};
+    use super::{Admitted, LEAST, LINE, Overload, OverloadLimits, REFUSALS_IF_LATE, TICK, TURN, WINDOW};
     use crate::catalogue::Reason;
     use crate::clock::{Clock, ClockHand, UnixSeconds};
     use crate::rejection::Rejection;
@@ -363,9 +383,25 @@ mod tests {
         let mut slow = worker.takes_on();
         slow.truncate(1_000);
         worker.is_very_late();
-        assert!(worker.now().is_none());
+        for _ in 0..3 {
+            worker.late();
+            let admitted: Vec<_> = std::iter::from_fn(|| worker.now()?.ok()).collect();
+            assert_eq!(admitted.len(), LEAST as usize, "in each window, however late it is");
+        }
         worker.in_time();
         assert!(worker.takes_on().len() > 100);
+    }
+
+    #[test]
+    fn any_number_of_requests_may_be_under_way_when_it_is_late() {
+        for taken in 0..200 {
+            let worker = Worker::new(10_000);
+            let mut admitted = worker.takes_on();
+            admitted.truncate(taken);
+            worker.late();
+            let places = worker.overload.places.get() as usize;
+            assert!(places == LEAST as usize || places < taken, "{places} after {taken}");
+        }
     }
 
     #[test]
@@ -385,9 +421,10 @@ mod tests {
         assert!(decided(&mut line).is_empty(), "before its time");
 
         worker.hand.advance(DELAY * 2);
-        worker.window([TURN * 8]);
+        worker.window([Duration::ZERO]);
         assert_eq!(refused(&decided(&mut line)), REFUSALS_IF_LATE as usize);
-        worker.window([TURN * 8]);
+        // As much time went by as ten measurements take, and there is only so much to do.
+        worker.window([TICK * 9]);
         assert_eq!(refused(&decided(&mut line)), 46);
         drop((last, admitted));
         assert_eq!((worker.in_line(), worker.overload.taken.get()), (0, 0));

@@ -96,7 +96,7 @@ impl Default for FailedAttempts {
 
 impl Default for Overload {
     fn default() -> Self {
-        Self { requests: 10_000, delay: "100ms".into() }
+        Self { requests: 10_000, delay: "250ms".into() }
     }
 }
 
