@@ -254,12 +254,13 @@ impl RevocationFeed {
 
     /// Asks the source once; the pause until the next time.
     async fn step(&mut self) -> Duration {
+        let asked_at = self.replica.clock.monotonic();
         let pause = match self.sync().await {
             Ok(next) => {
                 self.succeeded();
                 match next {
                     Next::AtOnce => Duration::ZERO,
-                    Next::Soon => pace::LEAST_PAUSE,
+                    Next::Soon => pace::after_long_poll(asked_at.until(self.replica.clock.monotonic())),
                     Next::AfterInterval => pace::after_success(self.interval, Chance::draw()),
                 }
             }
