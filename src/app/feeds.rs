@@ -62,7 +62,7 @@ impl FeedTask {
         identity
     }
 
-    /// Restores the feed at this place in the configuration from its copy on disk and starts its task. `keys` are those
+    /// Starts the task of the feed at this place in the configuration, which begins with its copy on disk. `keys` are those
     /// of the issuers, at their places; `before` has the feeds of the configuration before.
     pub async fn start(
         config: &Config,
@@ -118,12 +118,14 @@ impl FeedTask {
             state_dir: ground.state_dir.clone(),
         };
         let mut reader = RevocationFeed::new(settings, ground.hasher.clone(), ground.clock.clone())?;
-        reader.restore().await;
         let (state, counts) = (reader.state(), reader.stats());
         let mut task = JoinSet::new();
         let engine = engines::writable(feed, &ground.clock)?;
         let inbox = engine.clone().map(|engine| events::write_behind(&reader, engine, &mut task));
-        task.spawn(reader.run());
+        task.spawn(async move {
+            reader.restore().await;
+            reader.run().await;
+        });
         Ok(Self {
             identity: Self::identity(config, place.0),
             state,
