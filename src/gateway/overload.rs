@@ -202,7 +202,7 @@ impl Overload {
         let was_late = self.is_late();
         let places = if delay > TURN {
             // As the delay is to the one that is wanted, but no more than by half at a time.
-            let wanted = u64::from(taken) * TURN.as_micros() as u64 / delay.as_micros() as u64;
+            let wanted = u128::from(taken) * TURN.as_micros() / delay.as_micros();
             u32::try_from(wanted).unwrap_or(taken).clamp(taken / 2, taken / 8 * 7).max(LEAST)
         } else {
             // Those that wait for slow upstreams keep their places, and must not keep all of them.
@@ -235,7 +235,7 @@ mod tests {
     use std::rc::Rc;
     use std::time::Duration;
 
-    use futures_util::FutureExt as _;
+    use futures_util::FutureExt;
 
     use super::{Admitted, LEAST, LINE, Overload, OverloadLimits, REFUSALS_IF_LATE, TURN, WINDOW};
     use crate::catalogue::Reason;
@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(worker.in_line(), many);
 
         admitted.truncate(LEAST as usize - 4);
-        let last: Vec<_> = line.drain(many - 4..).map(|asked| asked.now_or_never()).collect();
+        let last: Vec<_> = line.drain(many - 4..).map(FutureExt::now_or_never).collect();
         assert!(last.iter().all(|told| matches!(told, Some(Ok(_)))), "{last:?}");
         worker.window([TURN * 8]);
         assert!(decided(&mut line).is_empty(), "before its time");
