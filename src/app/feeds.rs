@@ -76,20 +76,20 @@ impl FeedTask {
         match &feed.source {
             FeedSource::Http(http) => {
                 let source = http_source(http, config, keys)?;
-                Self::read(config, place, feed, (source, http.interval), ground).await
+                Self::read(config, place, feed, (source, http.interval), ground)
             }
             FeedSource::File { path, interval } => {
                 let source = RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES };
-                Self::read(config, place, feed, (source, *interval), ground).await
+                Self::read(config, place, feed, (source, *interval), ground)
             }
             FeedSource::Valkey { valkey, prefix } => {
                 let source =
                     RevocationSource::Valkey { valkey: Box::new(valkey.clone()), prefix: prefix.clone() };
-                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground).await
+                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground)
             }
             FeedSource::Nats { nats, bucket } => {
                 let source = RevocationSource::Nats { nats: Box::new(nats.clone()), bucket: bucket.clone() };
-                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground).await
+                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground)
             }
             FeedSource::Events(source) => {
                 let before = before.iter().find(|task| task.state.name() == feed.name);
@@ -100,7 +100,7 @@ impl FeedTask {
     }
 
     /// Starts the task of a feed that asks its source.
-    async fn read(
+    fn read(
         config: &Config,
         place: FeedIndex,
         feed: &settings::Feed,

@@ -130,7 +130,7 @@ async fn is_written_through(
         let reply = one.tell(told.gateway()).await;
         match one.way {
             Way::SecurityEvent | Way::Logout => {
-                assert_eq!(reply.status, 503, "{:?}: {}", one.way, reply.text())
+                assert_eq!(reply.status, 503, "{:?}: {}", one.way, reply.text());
             }
             Way::OwnToken | Way::OwnSession => refused(&reply, "VAL-051", "revocation_not_kept"),
         }
