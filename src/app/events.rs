@@ -29,7 +29,13 @@ pub fn write_behind(
     tasks: &mut JoinSet<()>,
 ) -> Inbox {
     let (inbox, mail) = Inbox::new();
-    tasks.spawn(EventReceiver::new(mail, FeedWriter::for_engine(feed, engine), None).run());
+    let (state, receiver) =
+        (feed.state(), EventReceiver::new(mail, FeedWriter::for_engine(feed, engine), None));
+    tasks.spawn(async move {
+        // What is written meanwhile would be lost in the copy that takes its place.
+        state.until_restored().await;
+        receiver.run().await;
+    });
     inbox
 }
 

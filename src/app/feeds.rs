@@ -62,7 +62,7 @@ impl FeedTask {
         identity
     }
 
-    /// Restores the feed at this place in the configuration from its copy on disk and starts its task. `keys` are those
+    /// Starts the task of the feed at this place in the configuration, which begins with its copy on disk. `keys` are those
     /// of the issuers, at their places; `before` has the feeds of the configuration before.
     pub async fn start(
         config: &Config,
@@ -76,20 +76,20 @@ impl FeedTask {
         match &feed.source {
             FeedSource::Http(http) => {
                 let source = http_source(http, config, keys)?;
-                Self::read(config, place, feed, (source, http.interval), ground).await
+                Self::read(config, place, feed, (source, http.interval), ground)
             }
             FeedSource::File { path, interval } => {
                 let source = RevocationSource::File { path: path.clone(), max_bytes: DEFAULT_MAX_BYTES };
-                Self::read(config, place, feed, (source, *interval), ground).await
+                Self::read(config, place, feed, (source, *interval), ground)
             }
             FeedSource::Valkey { valkey, prefix } => {
                 let source =
                     RevocationSource::Valkey { valkey: Box::new(valkey.clone()), prefix: prefix.clone() };
-                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground).await
+                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground)
             }
             FeedSource::Nats { nats, bucket } => {
                 let source = RevocationSource::Nats { nats: Box::new(nats.clone()), bucket: bucket.clone() };
-                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground).await
+                Self::read(config, place, feed, (source, DEFAULT_INTERVAL), ground)
             }
             FeedSource::Events(source) => {
                 let before = before.iter().find(|task| task.state.name() == feed.name);
@@ -100,7 +100,7 @@ impl FeedTask {
     }
 
     /// Starts the task of a feed that asks its source.
-    async fn read(
+    fn read(
         config: &Config,
         place: FeedIndex,
         feed: &settings::Feed,
@@ -118,12 +118,14 @@ impl FeedTask {
             state_dir: ground.state_dir.clone(),
         };
         let mut reader = RevocationFeed::new(settings, ground.hasher.clone(), ground.clock.clone())?;
-        reader.restore().await;
         let (state, counts) = (reader.state(), reader.stats());
         let mut task = JoinSet::new();
         let engine = engines::writable(feed, &ground.clock)?;
         let inbox = engine.clone().map(|engine| events::write_behind(&reader, engine, &mut task));
-        task.spawn(reader.run());
+        task.spawn(async move {
+            reader.restore().await;
+            reader.run().await;
+        });
         Ok(Self {
             identity: Self::identity(config, place.0),
             state,

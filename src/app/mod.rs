@@ -58,6 +58,7 @@ use crate::config::Config;
 use crate::config::settings;
 use crate::feeds::revocation::load_fact_hasher;
 use crate::gateway::{FailedAttempts, Refusals, RequestLimits, SharedVerdicts};
+use crate::revocation::FeedState;
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::audit_log::Event;
 use crate::telemetry::metrics::{Metrics, Registration};
@@ -82,6 +83,11 @@ use worker::{Adoption, Equipment, Worker};
 
 /// How long readiness waits for keys and feeds: then a provider that is down must not hold the fleet back.
 const STARTUP_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a start waits for the copies in `state_dir` before it answers anything: as long as a client waits for a
+/// connection without a thought. While more is read, probes and public routes are answered, and who needs more than that is
+/// told to come again.
+const RESTORE_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a reload waits for sources that it changes, so that a wrong URL is not put in force in place of keys that
 /// work.
@@ -160,8 +166,11 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     };
     let mut sources = Sources::none(ground).next(config).await?;
     if inherited.has_predecessor() {
+        sources.restored().await;
         sources.load(STARTUP_WAIT).await?;
     }
+    // With what is read by then, nobody notices that it had to be.
+    _ = tokio::time::timeout(RESTORE_WAIT, sources.restored()).await;
 
     let readiness = Readiness::new(Sources::names(config));
     sources.show(&metrics, &readiness);
@@ -208,7 +217,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
 
     audit.follow(&in_force, &clock, &mut tasks);
     readiness.listening();
-    tasks.spawn(end_startup_wait(readiness.clone()));
+    tasks.spawn(end_startup_wait(readiness.clone(), sources.feeds()));
     inherited.serving();
     let mut attendance = Attendance::default();
     attendance.turn_to(&blueprint.upstreams, &metrics, &clock);
@@ -298,6 +307,7 @@ impl Running {
         let sockets = self.sockets.next(&config.listeners, cores, &mut Inherited::none())?;
         let shares = sockets.shares(&self.sockets, cores)?;
         let sources = self.sources.next(config).await?;
+        sources.restored().await;
         sources.settle(&self.sources, SETTLE_WAIT).await?;
         let spans = self.spans.prepare(config)?;
         Ok(Next { blueprint, sockets, shares, sources, spans })
@@ -415,7 +425,11 @@ fn shown(
 }
 
 /// Then readiness waits for no source any more.
-async fn end_startup_wait(readiness: Readiness) {
+async fn end_startup_wait(readiness: Readiness, feeds: Vec<Arc<FeedState>>) {
+    // A gateway that is still reading what it knows would refuse everybody.
+    for feed in feeds {
+        feed.until_restored().await;
+    }
     tokio::time::sleep(STARTUP_WAIT).await;
     readiness.startup_wait_elapsed();
 }

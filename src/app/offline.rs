@@ -40,6 +40,7 @@ impl Offline {
         let hasher = load_fact_hasher(state_dir.as_deref());
         let ground = Ground { clock: clock.clone(), hasher, state_dir, purpose: Purpose::Look };
         let sources = Sources::none(ground).next(&config).await?;
+        sources.restored().await;
         let feeds = sources.feeds();
         let heard = async {
             while !feeds.iter().all(|feed| feed.is_loaded()) {

@@ -143,6 +143,13 @@ impl Sources {
         Ok(next)
     }
 
+    /// Waits until what was kept of them over a restart was read, where anything was.
+    pub async fn restored(&self) {
+        for feed in self.feeds() {
+            feed.until_restored().await;
+        }
+    }
+
     /// Waits until those sources are loaded that `before` had loaded under the same names, so that a change of a
     /// source is no gap.
     ///

@@ -111,7 +111,7 @@ fn serve(path: &Path, start: Start, inherited: Inherited) -> Result<()> {
         if let Some(address) = running.admin_address() {
             tracing::info!(?address, "answering administrators");
         }
-        service.run(signals).await;
+        Box::pin(service.run(signals)).await;
         Ok(())
     })
 }

@@ -101,7 +101,7 @@ impl Authenticator {
             // Boxed, here and below, since warm requests would otherwise carry the room for it.
             Box::pin(self.verify(key, token, trusted, insight)).await?
         };
-        Box::pin(self.revocation.prepare(&candidate)).await;
+        Box::pin(self.revocation.prepare(&candidate, &self.clock)).await;
         self.admit(&candidate, &self.clock, insight)
     }
 

@@ -115,13 +115,15 @@ impl Explainer {
     ) -> Report {
         let mut looked_again = LookedAgain::NotYet;
         let mut introspected: Option<Result<Answer, Rejection>> = None;
+        // Last of all, and once, whatever became of it.
+        let mut waited_for_list = false;
         loop {
             let known = Known {
                 looked_again,
                 introspected: introspected.as_ref().map(Result::as_ref),
                 certificate,
                 shown: Shown::All,
-                may_wait: true,
+                may_wait: !waited_for_list,
             };
             match self.judge(token, route, known) {
                 Ok(report) => return report,
@@ -134,7 +136,10 @@ impl Explainer {
                 Err(Lacking::Verdict(Need::Introspection(issuer))) => {
                     introspected = Some(issuer.introspect(token.into()).await);
                 }
-                Err(Lacking::StatusList(candidate)) => self.revocation.prepare(&candidate).await,
+                Err(Lacking::StatusList(candidate)) => {
+                    self.revocation.prepare(&candidate, &self.clock).await;
+                    waited_for_list = true;
+                }
             }
         }
     }

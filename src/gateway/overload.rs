@@ -38,8 +38,8 @@ const TURN: Duration = Duration::from_millis(4);
 /// window, since the others may wait for slow upstreams and have nothing to do with it.
 const LEAST: u32 = 64;
 
-/// Refusals of a core that is late, in each [`TICK`]: less than a tenth of its time.
-const REFUSALS_IF_LATE: u32 = 50;
+/// Refusals of a core that is late, in each [`TICK`]: a thousand in a second, some hundredths of its time.
+const REFUSALS_IF_LATE: u32 = 20;
 
 /// How much longer the line may be than there are requests that wait for their answers at the most.
 const LINE: usize = 4;
@@ -224,7 +224,7 @@ impl Overload {
         let was_late = self.is_late();
         let places = if delay > TURN {
             // As the delay is to the one that is wanted, but no more than by half at a time.
-            let wanted = u64::from(taken) * TURN.as_micros() as u64 / delay.as_micros() as u64;
+            let wanted = u128::from(taken) * TURN.as_micros() / delay.as_micros();
             u32::try_from(wanted).unwrap_or(taken).clamp(taken / 2, taken - taken / 8).max(LEAST)
         } else {
             // Those that wait for slow upstreams keep their places, and must not keep all of them.

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::clock::Monotonic;
 
 use super::index::Index;
@@ -14,6 +16,8 @@ pub struct FeedState {
     index: Index,
     /// Milliseconds of monotonic time; below zero for what a restart brought back from before the clock was made.
     heard_at: AtomicI64,
+    /// Whether a copy from before a restart may still be on its way into the index.
+    restoring: watch::Sender<bool>,
 }
 
 /// How current the copy of a feed is.
@@ -36,7 +40,8 @@ pub enum Freshness {
 impl FeedState {
     /// A feed that was not heard from yet.
     pub fn new(name: impl Into<String>, index: Index) -> Self {
-        Self { name: name.into(), index, heard_at: AtomicI64::new(NEVER) }
+        let restoring = watch::Sender::new(false);
+        Self { name: name.into(), index, heard_at: AtomicI64::new(NEVER), restoring }
     }
 
     /// Its name in the configuration.
@@ -59,6 +64,28 @@ impl FeedState {
     pub fn heard_before(&self, now: Monotonic, age: Option<Duration>) {
         let at = age.map_or(UNKNOWN, |age| millis(now.0).saturating_sub(millis(age)).max(UNKNOWN));
         self.heard_at.store(at, Ordering::Release);
+    }
+
+    /// There may be a copy from before a restart. Until [`Self::restored`], what it revokes is not known, and no policy
+    /// lets anybody in without it.
+    pub fn restores(&self) {
+        self.restoring.send_replace(true);
+    }
+
+    /// What was kept is in the index, or is not to be had.
+    pub fn restored(&self) {
+        self.restoring.send_replace(false);
+    }
+
+    /// Whether what was kept is not in the index yet.
+    pub fn is_restoring(&self) -> bool {
+        *self.restoring.borrow()
+    }
+
+    /// Resolves once [`Self::is_restoring`] is no longer so.
+    pub async fn until_restored(&self) {
+        // The sender is here and cannot be gone.
+        let _ = self.restoring.subscribe().wait_for(|restoring| !restoring).await;
     }
 
     /// Whether there is anything to rely on, however old.

@@ -78,7 +78,7 @@ impl RevocationPolicy {
         }
         match self.unavailable(clock) {
             None => RevocationVerdict::Live { generation, stale_accepted: false },
-            Some(_) if self.accepts_stale(iat, now) => {
+            Some(_) if self.accepts_stale(iat, now) && !self.is_restoring() => {
                 RevocationVerdict::Live { generation, stale_accepted: true }
             }
             Some(why) => RevocationVerdict::Unavailable(why),
@@ -132,6 +132,12 @@ impl RevocationPolicy {
             }
         }
         worst
+    }
+
+    /// Whether tokens may be revoked by what this gateway itself knows and has not read yet: that is no staleness, which
+    /// an operator may choose to accept, but over soon.
+    fn is_restoring(&self) -> bool {
+        self.feeds.iter().any(|feed| feed.is_restoring())
     }
 
     fn accepts_stale(&self, iat: Option<UnixSeconds>, now: UnixSeconds) -> bool {
@@ -204,6 +210,10 @@ mod tests {
             let policy = policy(&[&feed], when_stale);
             let stale_accepted = RevocationVerdict::Live { generation: 0, stale_accepted: true };
 
+            feed.restores();
+            let unknown = RevocationVerdict::Unavailable(Unavailable::NotLoaded);
+            assert_eq!(policy.check(&keys(&hasher), iat, &clock), unknown, "being restored, {when_stale:?}");
+            feed.restored();
             let expected = if accepted {
                 stale_accepted
             } else {

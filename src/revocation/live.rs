@@ -112,11 +112,11 @@ impl RevocationPolicies {
 
     /// Waits until what the token needs was looked up at least once. Immediately ready but for the first token of a
     /// status list.
-    pub async fn prepare(&self, candidate: &Candidate) {
+    pub async fn prepare(&self, candidate: &Candidate, clock: &Clock) {
         let Some(status) = candidate.status.as_ref().filter(|_| !candidate.is_ready()) else { return };
         let policy = self.policy(candidate.token.issuer()).ok();
         if let Some(lists) = policy.and_then(|policy| policy.status_lists.as_ref()) {
-            status.list.first_try(lists.wait()).await;
+            lists.first_try(&status.list, clock.monotonic()).await;
         }
     }
 

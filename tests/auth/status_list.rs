@@ -7,7 +7,7 @@ use flate2::write::ZlibEncoder;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, eventually, jws, now, refused, verdict,
+    Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, eventually, jws, now, refused, send, verdict,
 };
 
 const REVOKED: &str = "401 VAL-020 revoked";
@@ -239,6 +239,30 @@ async fn a_list_that_cannot_be_had_is_handled_as_the_operator_chose() {
             eventually("fetched at last", || async { ask(&gateway, &token()).await == "200" }).await;
         }
     }
+}
+
+/// A crowd whose list hangs waits once, all together: else this test would take a quarter of an hour.
+#[tokio::test]
+async fn a_list_that_hangs_is_waited_for_once() {
+    let (signer, stub) = (Signer::es256("k1"), Stub::start().await);
+    stub.set("/lists/1", Answer::Hang);
+    let yaml = yaml(&signer, &stub, ", wait: 1s", strict()).replace("timeout: 300ms", "timeout: 5m");
+    let gateway = TestGateway::start(&format!("admin: {{ address: 127.0.0.1:0 }}\n{yaml}")).await;
+    let token = |index| referring(&stub.url("/lists/1"), index).sign(&signer);
+    let warm = token(0);
+    for number in 0..1000 {
+        let token = if number % 10 == 0 { token(number) } else { warm.clone() };
+        assert_eq!(ask(&gateway, &token).await, NOT_LOADED, "{number}");
+    }
+    assert_eq!(stub.hits("/lists/1"), 1, "which still hangs");
+    let question = json!({ "token": warm, "url": format!("http://{}/orders/1", gateway.plain) }).to_string();
+    let head = format!(
+        "POST /token/verify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+        question.len()
+    );
+    let explained = send(gateway.admin(), head + &question).await.json();
+    assert_eq!(explained["refusal"]["reason"], "feed_not_loaded", "{explained:#}");
+    assert!(gateway.received("/orders/1").is_empty());
 }
 
 #[tokio::test]

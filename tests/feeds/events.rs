@@ -13,7 +13,7 @@ use crate::support::{
 pub const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
 const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
-const SECRET: &str = "Bearer s3cret-s3cret-s3cret";
+pub const SECRET: &str = "Bearer s3cret-s3cret-s3cret";
 
 /// A gateway whose issuer is revoked by `told` and by the file `shared`; with endpoints for events and for bearers.
 fn yaml(signer: &Signer, told: &str, is_received: bool) -> String {
@@ -78,7 +78,7 @@ pub fn event(kind: &str, subject: Value) -> Token {
     token
 }
 
-fn logout(sid: Option<&str>) -> Token {
+pub fn logout(sid: Option<&str>) -> Token {
     let token = Token::new()
         .header("typ", "logout+jwt")
         .claim("aud", "shop")
@@ -90,7 +90,7 @@ fn logout(sid: Option<&str>) -> Token {
     }
 }
 
-async fn post(gateway: &TestGateway, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+pub async fn post(gateway: &TestGateway, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
     let mut request =
         format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {

@@ -41,7 +41,11 @@ async fn try_server(
 }
 
 pub fn engine(server: &FeedServer) -> HttpEngine {
-    let url = Url::parse(&format!("http://{}/revocations", server.address())).unwrap();
+    engine_at(server.address().port())
+}
+
+pub fn engine_at(port: u16) -> HttpEngine {
+    let url = Url::parse(&format!("http://127.0.0.1:{port}/revocations")).unwrap();
     HttpEngine::new(url, None, Some(HeaderValue::from_static(WRITE)), &FetchSettings::default()).unwrap()
 }
 

@@ -18,3 +18,4 @@ mod revoking_page;
 mod transport;
 mod valkey;
 mod valkey_topology;
+mod written_through;

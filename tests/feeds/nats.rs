@@ -21,16 +21,16 @@ pub fn engine_as(server: &Engine, credentials: NatsCredentials, tls: Option<Engi
     NatsEngine::new(nats, "valgate-revocations".to_owned(), Clock::system())
 }
 
-fn engine(server: &Engine) -> NatsEngine {
+pub fn engine(server: &Engine) -> NatsEngine {
     engine_as(server, NatsCredentials::None, None)
 }
 
-fn feed(server: &Engine) -> String {
+pub fn feed(server: &Engine) -> String {
     format!("nats: {{ servers: [\"{}\"], timeout: 1s }}", server.address())
 }
 
 /// A server with an empty bucket.
-async fn server(signer: &Signer) -> Engine {
+pub async fn server(signer: &Signer) -> Engine {
     let server = Engine::nats("").await;
     engine(&server).lift(&[Subject::new(signer).fact]).await.unwrap();
     server

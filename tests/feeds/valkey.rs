@@ -23,11 +23,11 @@ pub fn at(port: u16) -> HostPort {
     HostPort { host: "127.0.0.1".to_owned(), port }
 }
 
-fn engine(server: &Engine) -> ValkeyEngine {
+pub fn engine(server: &Engine) -> ValkeyEngine {
     ValkeyEngine::new(settings(ValkeyTopology::Single(at(server.port))), PREFIX)
 }
 
-fn feed(server: &Engine) -> String {
+pub fn feed(server: &Engine) -> String {
     format!("valkey: {{ address: \"{}\", timeout: 1s }}", server.address())
 }
 

@@ -17,6 +17,7 @@ mod process;
 mod recorder;
 mod reload;
 mod restart;
+mod restoring;
 mod rolling;
 mod signals;
 #[path = "../support/mod.rs"]

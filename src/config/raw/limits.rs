@@ -68,7 +68,7 @@ pub struct Overload {
     /// slow APIs, and a bound on the memory that they cost. Four times as many may stand in line.
     pub requests: u64,
     /// For how long a request stands in line before it is refused. A worker that is late refuses only as many as leave
-    /// time for answers, a few thousand a second. Longer than bursts last, far less than clients wait.
+    /// time for answers, a thousand a second. Longer than bursts last, far less than clients wait.
     pub delay: DurationText,
 }
 

@@ -21,7 +21,7 @@ pub struct StatusList {
     /// How often a list is fetched when it does not say (`ttl`), and at least.
     #[serde(default = "default_refresh_interval")]
     pub refresh_interval: DurationText,
-    /// How long a request waits for a list that nobody has asked for before.
+    /// How long requests wait for a list that nobody has asked for before, from the first of them.
     #[serde(default = "default_wait")]
     pub wait: DurationText,
     /// How many lists are kept at a time. Those of no token that was seen lately make room.

@@ -214,7 +214,11 @@ impl RevocationFeed {
         };
         let store = state_dir.map(|directory| Store::new(&directory, &name, &place, &index));
         let forgot_at = clock.monotonic();
-        let replica = Replica::new(Arc::new(FeedState::new(name, index)), clock, store);
+        let state = Arc::new(FeedState::new(name, index));
+        if store.is_some() {
+            state.restores();
+        }
+        let replica = Replica::new(state, clock, store);
         Ok(Self { replica, source, interval, failures: 0, noted: None, forgot_at })
     }
 
@@ -228,12 +232,13 @@ impl RevocationFeed {
         Arc::clone(&self.replica.stats)
     }
 
-    /// Brings back the copy in the state directory, if there is one. To be awaited before the first request is served,
-    /// so that what was revoked before a restart is revoked after it, whatever `when_stale` says. The feed does not
-    /// count as loaded by it until the source has failed: what was revoked meanwhile would otherwise be accepted by a
-    /// gateway that is only about to ask.
+    /// Brings back the copy in the state directory, if there is one. Until that is done nobody is let in, whatever
+    /// `when_stale` says, so that what was revoked before a restart is revoked after it. The feed does not count as
+    /// loaded by it until the source has failed: what was revoked meanwhile would otherwise be accepted by a gateway that
+    /// is only about to ask.
     pub async fn restore(&mut self) {
         self.replica.restore().await;
+        self.replica.state.restored();
     }
 
     /// Keeps the index current until it is dropped.
@@ -254,12 +259,13 @@ impl RevocationFeed {
 
     /// Asks the source once; the pause until the next time.
     async fn step(&mut self) -> Duration {
+        let asked_at = self.replica.clock.monotonic();
         let pause = match self.sync().await {
             Ok(next) => {
                 self.succeeded();
                 match next {
                     Next::AtOnce => Duration::ZERO,
-                    Next::Soon => pace::LEAST_PAUSE,
+                    Next::Soon => pace::after_long_poll(asked_at.until(self.replica.clock.monotonic())),
                     Next::AfterInterval => pace::after_success(self.interval, Chance::draw()),
                 }
             }

@@ -177,8 +177,9 @@ impl Follower {
             {
                 self.restore(&list, kept, &mut copy_noted).await;
             }
+            let begun = self.signed_by.clock.monotonic();
             let refreshed = self.refresh(&list, &mut etag, kept.as_mut()).await;
-            list.tried();
+            self.lists.tried(&list, begun.until(self.signed_by.clock.monotonic()));
             let pause = match refreshed {
                 Ok(lifetime) => {
                     self.stats.refreshes_ok.fetch_add(1, Ordering::Relaxed);

@@ -8,7 +8,7 @@ mod list;
 mod tracked;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use url::Url;
 
 use crate::catalogue::Reason;
-use crate::clock::UnixSeconds;
+use crate::clock::{Monotonic, UnixSeconds};
 use crate::rejection::Rejection;
 use crate::token::{Claims, VerifiedToken};
 pub use list::StatusList;
@@ -32,7 +32,7 @@ pub struct StatusListSettings {
     pub required: bool,
     /// How many lists are followed at a time; at least one.
     pub max_lists: usize,
-    /// How long a request waits for a list that was never fetched.
+    /// How long requests wait for a list that was never fetched: counted from the first of them, for all together.
     pub wait: Duration,
 }
 
@@ -44,6 +44,8 @@ pub struct StatusLists {
     lists: Mutex<HashMap<Box<str>, Arc<TrackedList>>>,
     wanted: mpsc::Sender<Arc<TrackedList>>,
     generation: AtomicU64,
+    /// The last fetch took longer than requests wait for one.
+    is_slow: AtomicBool,
 }
 
 /// The feed's side: the lists that it is to follow, as tokens bring them up.
@@ -65,7 +67,13 @@ impl StatusLists {
     /// No lists yet, and where the feed hears of those that it is to follow.
     pub fn new(settings: StatusListSettings) -> (Arc<Self>, WantedLists) {
         let (wanted, receiver) = mpsc::channel(settings.max_lists.max(1));
-        let lists = Self { settings, lists: Mutex::default(), wanted, generation: AtomicU64::new(0) };
+        let lists = Self {
+            settings,
+            lists: Mutex::default(),
+            wanted,
+            generation: AtomicU64::new(0),
+            is_slow: AtomicBool::new(false),
+        };
         (Arc::new(lists), receiver)
     }
 
@@ -90,9 +98,18 @@ impl StatusLists {
         Ok(self.lists().get(uri).map(|list| StatusRef { list: Arc::clone(list), index }))
     }
 
-    /// How long a request waits for a list that was never fetched.
-    pub fn wait(&self) -> Duration {
-        self.settings.wait
+    /// Resolves once fetching the list was tried, or is no longer waited for.
+    ///
+    /// All requests share [`StatusListSettings::wait`], so that a fetch that hangs costs those who come later nothing.
+    /// While fetches are known to be slow, only the first that needs a new list waits for it.
+    pub async fn first_try(&self, list: &TrackedList, now: Monotonic) {
+        list.first_try(now, self.settings.wait, self.is_slow.load(Ordering::Relaxed)).await;
+    }
+
+    /// Fetching the list was tried, and took so long: whoever waits for that goes on.
+    pub fn tried(&self, list: &TrackedList, took: Duration) {
+        self.is_slow.store(took >= self.settings.wait, Ordering::Relaxed);
+        list.tried();
     }
 
     /// Changes whenever a list has.
@@ -194,4 +211,86 @@ fn reference(claims: &Claims) -> Result<Option<(&str, u64)>, Rejection> {
 
 fn shortened(text: &str) -> String {
     text.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::clock::{Clock, ClockHand};
+
+    const WAIT: Duration = Duration::from_secs(3);
+
+    struct Publisher {
+        lists: Arc<StatusLists>,
+        _wanted: WantedLists,
+        clock: Clock,
+        hand: ClockHand,
+    }
+
+    impl Publisher {
+        fn new() -> Self {
+            let settings =
+                StatusListSettings { allowed: Vec::new(), required: false, max_lists: 10, wait: WAIT };
+            let (lists, wanted) = StatusLists::new(settings);
+            let (clock, hand) = Clock::manual(UnixSeconds(1_800_000_000));
+            Self { lists, _wanted: wanted, clock, hand }
+        }
+
+        fn list(&self, uri: &str) -> Arc<TrackedList> {
+            self.lists.track(uri, UnixSeconds(1_900_000_000)).unwrap()
+        }
+
+        /// Waits in the background; returns once it does.
+        async fn waiting(&self, list: &Arc<TrackedList>) -> tokio::task::JoinHandle<()> {
+            let (lists, list, now) = (Arc::clone(&self.lists), Arc::clone(list), self.clock.monotonic());
+            let task = tokio::spawn(async move { lists.first_try(&list, now).await });
+            tokio::task::yield_now().await;
+            task
+        }
+
+        /// Whether a request goes on at the first look.
+        fn goes_on(&self, list: &TrackedList) -> bool {
+            let mut look = pin!(self.lists.first_try(list, self.clock.monotonic()));
+            look.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_that_hangs_is_waited_for_once() {
+        let publisher = Publisher::new();
+        let list = publisher.list("a");
+        let first = publisher.waiting(&list).await;
+        publisher.hand.advance(WAIT / 3);
+        let second = publisher.waiting(&list).await;
+        assert!(!first.is_finished() && !second.is_finished());
+        // The second began with less time left, so that it goes on first.
+        tokio::select! {
+            biased;
+            _ = first => panic!("the second waits longer than what is left of the first one's"),
+            second = second => second.unwrap(),
+        }
+        publisher.hand.advance(WAIT);
+        for _ in 0..1000 {
+            assert!(publisher.goes_on(&list), "the bound is that of all together");
+        }
+        assert!(!publisher.goes_on(&publisher.list("b")), "of another list nothing is known yet");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_fetches_are_slow_only_the_first_who_needs_a_list_waits() {
+        let publisher = Publisher::new();
+        publisher.lists.tried(&publisher.list("a"), WAIT);
+        let list = publisher.list("b");
+        let first = publisher.waiting(&list).await;
+        assert!(!first.is_finished(), "so that it has an answer if the publisher is quick again");
+        assert!(publisher.goes_on(&list), "nobody else waits");
+        publisher.lists.tried(&list, WAIT / 2);
+        first.await.unwrap();
+        let third = publisher.list("c");
+        let both = [publisher.waiting(&third).await, publisher.waiting(&third).await];
+        assert!(both.iter().all(|waits| !waits.is_finished()), "it is quick again");
+    }
 }

@@ -1,7 +1,7 @@
 //! One list that is followed: the copy at hand, how old it is, and whether anybody still needs it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -18,6 +18,8 @@ pub struct TrackedList {
     needed_until: AtomicI64,
     /// Whether fetching it was tried at all, with whatever outcome.
     tried: watch::Sender<bool>,
+    /// When a request first waited for it.
+    awaited: OnceLock<Monotonic>,
 }
 
 /// A list as it was fetched.
@@ -55,6 +57,7 @@ impl TrackedList {
             copy: ArcSwapOption::empty(),
             needed_until: AtomicI64::new(until.0),
             tried: watch::Sender::new(false),
+            awaited: OnceLock::new(),
         }
     }
 
@@ -81,10 +84,20 @@ impl TrackedList {
         self.copy.load().is_none()
     }
 
-    /// Resolves once fetching it was tried, or after `wait`. At once if that was before.
-    pub async fn first_try(&self, wait: Duration) {
+    /// Resolves once fetching it was tried; `wait` after the first request began to wait for it, for all of them
+    /// together; or at once, if it is not the first and the publisher `is_slow`.
+    pub(super) async fn first_try(&self, now: Monotonic, wait: Duration, is_slow: bool) {
         let mut tried = self.tried.subscribe();
-        let _ = tokio::time::timeout(wait, tried.wait_for(|tried| *tried)).await;
+        let mut is_first = false;
+        let since = *self.awaited.get_or_init(|| {
+            is_first = true;
+            now
+        });
+        let left = wait.saturating_sub(since.until(now));
+        if left.is_zero() || (is_slow && !is_first) {
+            return;
+        }
+        let _ = tokio::time::timeout(left, tried.wait_for(|tried| *tried)).await;
     }
 
     /// Whether there is nothing to wait for: a copy, or a try that failed.
@@ -92,8 +105,7 @@ impl TrackedList {
         self.copy.load().is_some() || *self.tried.borrow()
     }
 
-    /// Fetching it was tried: whoever waits for that goes on.
-    pub fn tried(&self) {
+    pub(super) fn tried(&self) {
         self.tried.send_if_modified(|tried| !std::mem::replace(tried, true));
     }
 
