@@ -48,7 +48,8 @@ pub struct FetchSettings {
     pub timeout: Duration,
     /// The largest body to accept.
     pub max_bytes: u64,
-    /// Allow `http://` to any host. Without it, `http://` is for literal loopback addresses only.
+    /// Allow `http://` to any host. Without it, `http://` is for literal loopback addresses only, and not through a
+    /// proxy, whose loopback is another machine's.
     pub allow_http: bool,
 }
 
@@ -175,8 +176,26 @@ pub struct FetchClient {
     client: Client<HttpsConnector, Full<Bytes>>,
     timeout: Duration,
     max_bytes: u64,
-    allow_http: bool,
+    plain_http: PlainHttp,
     has_trust_anchors: bool,
+}
+
+/// Where a request may go without TLS.
+#[derive(Clone, Copy, Debug)]
+enum PlainHttp {
+    Anywhere,
+    Loopback,
+    Nowhere,
+}
+
+impl PlainHttp {
+    fn leads_to(self, url: &Url) -> bool {
+        match self {
+            Self::Anywhere => true,
+            Self::Loopback => is_loopback(url),
+            Self::Nowhere => false,
+        }
+    }
 }
 
 impl FetchClient {
@@ -186,6 +205,11 @@ impl FetchClient {
     /// A file cannot be read, or holds no usable certificate or key.
     pub fn new(settings: &FetchSettings) -> Result<Self, FetchError> {
         let (connector, has_trust_anchors) = HttpsConnector::new(settings)?;
+        let plain_http = match (settings.allow_http, &settings.proxy) {
+            (true, _) => PlainHttp::Anywhere,
+            (false, None) => PlainHttp::Loopback,
+            (false, Some(_)) => PlainHttp::Nowhere,
+        };
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -197,7 +221,7 @@ impl FetchClient {
             client,
             timeout: settings.timeout,
             max_bytes: settings.max_bytes,
-            allow_http: settings.allow_http,
+            plain_http,
             has_trust_anchors,
         })
     }
@@ -304,7 +328,8 @@ impl FetchClient {
         match url.scheme() {
             "https" if self.has_trust_anchors => Ok(()),
             "https" => Err(FetchError::NoTrustAnchors { url: shown(url) }),
-            "http" if self.allow_http || is_loopback(url) => Ok(()),
+            "http" if self.plain_http.leads_to(url) => Ok(()),
+            "http" if is_loopback(url) => Err(FetchError::PlainHttpByProxy { url: shown(url) }),
             "http" => Err(FetchError::PlainHttp { url: shown(url) }),
             other => Err(FetchError::Scheme { url: shown(url), scheme: other.to_owned() }),
         }

@@ -7,6 +7,7 @@ mod bind;
 mod calm;
 mod conduct;
 mod connection;
+mod crls;
 mod crowd;
 mod drain;
 mod linger;
@@ -18,6 +19,7 @@ mod tls;
 mod turns;
 
 pub use bind::{BindError, BoundListener, Port, bind, take_over};
+pub use crls::CrlError;
 pub use crowd::Crowd;
 pub use drain::{Drain, DrainSignal};
 pub use proxy_protocol::{

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoClientAuth, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
@@ -15,6 +15,7 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+use super::crls::{self, CrlError, RevocationLists};
 use crate::config::settings::{ClientCertificates, Tls, TlsVersion};
 
 /// A certificate or key that cannot be used.
@@ -46,14 +47,9 @@ pub enum TlsError {
         /// What the TLS library said.
         cause: VerifierBuilderError,
     },
-    /// A list of revoked client certificates is none.
-    #[error("{}: no certificate revocation list that can be used: {cause}", path.display())]
-    RevocationList {
-        /// Which file.
-        path: PathBuf,
-        /// What the TLS library said.
-        cause: VerifierBuilderError,
-    },
+    /// The lists of revoked client certificates are not what they have to be.
+    #[error(transparent)]
+    RevocationLists(#[from] CrlError),
     /// The TLS library refused the settings.
     #[error("TLS settings: {0}")]
     Settings(#[from] rustls::Error),
@@ -106,14 +102,16 @@ fn client_verifier(
     }
     let roots = Arc::new(roots);
     let builder = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
-    let mut revoked = Vec::new();
+    let mut lists = RevocationLists::default();
     for path in &asked.crls {
-        let of_file = revocation_lists(path)?;
-        // One by one, so that the error names the file.
-        let cause = |cause| TlsError::RevocationList { path: path.clone(), cause };
-        builder().with_crls(of_file.clone()).build().map_err(cause)?;
-        revoked.extend(of_file);
+        for list in crls::read(path)? {
+            // One by one, so that the error names the file.
+            let unusable = |cause| CrlError::Unusable { path: path.clone(), cause };
+            builder().with_crls([list.clone()]).build().map_err(unusable)?;
+            lists.add(path, list)?;
+        }
     }
+    let revoked = lists.into_der();
     let mut builder = builder();
     if !revoked.is_empty() {
         // A list that is past its time says nothing any more of who was revoked since.
@@ -121,21 +119,6 @@ fn client_verifier(
     }
     let builder = if asked.required { builder } else { builder.allow_unauthenticated() };
     builder.build().map_err(unusable)
-}
-
-/// The lists of a file, in PEM or one in DER, as authorities publish them; at least one.
-fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let unreadable = |cause| TlsError::File { path: path.to_owned(), cause };
-    let bytes = std::fs::read(path).map_err(|cause| unreadable(rustls::pki_types::pem::Error::Io(cause)))?;
-    // A sequence, as every list is; no PEM begins so.
-    if bytes.first() == Some(&0x30) {
-        return Ok(vec![bytes.into()]);
-    }
-    let lists = CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
-    match lists {
-        Ok(lists) if lists.is_empty() => Err(unreadable(rustls::pki_types::pem::Error::NoItemsFound)),
-        lists => lists.map_err(unreadable),
-    }
 }
 
 fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {

@@ -163,20 +163,21 @@ impl RevocationPolicies {
         if self.stamp(policy.generation()) == generation {
             return Ok(generation);
         }
-        match policy.check(&token.candidate.facts, token.issued_at(), clock) {
-            RevocationVerdict::Live { generation, .. } => {
-                // Looked up anew: after a reload other lists may be followed.
-                let lists = policy.status_lists.as_ref();
-                let status = lists.and_then(|lists| lists.resolve(token).ok().flatten());
-                let refused =
-                    status.and_then(|status| policy.check_status(&status, token.issued_at(), clock).err());
-                match refused {
-                    Some(refused) if refused.reason() == Reason::Revoked => Err(None),
-                    _ => Ok(self.stamp(generation)),
-                }
-            }
-            RevocationVerdict::Revoked(hit) => Err(Some(hit)),
-            RevocationVerdict::Unavailable(_) => Ok(generation),
+        let next = match policy.check(&token.candidate.facts, token.issued_at(), clock) {
+            RevocationVerdict::Live { generation, .. } => self.stamp(generation),
+            RevocationVerdict::Revoked(hit) => return Err(Some(hit)),
+            // Its status list may still know; and as long as the feed does not, it is asked again.
+            RevocationVerdict::Unavailable(_) => generation,
+        };
+        // Looked up anew: after a reload other lists may be followed.
+        match policy.status_lists.as_ref().map(|lists| lists.resolve(token)) {
+            Some(Ok(Some(status))) => match policy.check_status(&status, token.issued_at(), clock) {
+                Err(refused) if refused.reason() == Reason::Revoked => Err(None),
+                _ => Ok(next),
+            },
+            // There is no room for its list yet. When there is, no generation tells.
+            Some(Err(refused)) if refused.reason() == Reason::FeedNotLoaded => Ok(generation),
+            _ => Ok(next),
         }
     }
 
@@ -223,3 +224,6 @@ fn generation(verdict: RevocationVerdict) -> Result<u64, Rejection> {
         RevocationVerdict::Unavailable(why) => Err(Rejection::new(why.reason()).retry_after(FEED_RETRY)),
     }
 }
+
+#[cfg(test)]
+mod tests;

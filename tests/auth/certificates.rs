@@ -28,9 +28,13 @@ pub struct Client {
 }
 
 pub fn authority() -> Authority {
+    authority_named("clients")
+}
+
+pub fn authority_named(name: &str) -> Authority {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "clients");
+    ca.distinguished_name.push(DnType::CommonName, name);
     CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap()
 }
 

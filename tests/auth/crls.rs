@@ -3,14 +3,37 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber, date_time_ymd};
+use rcgen::{
+    CertificateRevocationList, CertificateRevocationListParams, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, CrlScope, KeyIdMethod, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use tempfile::TempDir;
 
-use crate::certificates::{Authority, Client, ask, authority, serial_of};
+use crate::certificates::{Authority, Client, ask, authority, authority_named, serial_of};
 use crate::support::{TestGateway, eventually};
 
 /// The authority's list with these names on it, in time until this year.
-fn list(authority: &Authority, revoked: &[&str], until: i32) -> rcgen::CertificateRevocationList {
+fn list(authority: &Authority, revoked: &[&str], until: i32) -> CertificateRevocationList {
+    list_for(authority, revoked, until, None)
+}
+
+/// One that speaks for a part of the authority's certificates.
+fn part(
+    authority: &Authority,
+    revoked: &[&str],
+    uri: &str,
+    scope: Option<CrlScope>,
+) -> CertificateRevocationList {
+    let distribution_point = CrlDistributionPoint { uris: vec![uri.to_owned()] };
+    list_for(authority, revoked, 4096, Some(CrlIssuingDistributionPoint { distribution_point, scope }))
+}
+
+fn list_for(
+    authority: &Authority,
+    revoked: &[&str],
+    until: i32,
+    issuing_distribution_point: Option<CrlIssuingDistributionPoint>,
+) -> CertificateRevocationList {
     let revoked_certs = revoked.iter().map(|name| RevokedCertParams {
         serial_number: serial_of(name),
         revocation_time: date_time_ymd(2024, 1, 1),
@@ -21,7 +44,7 @@ fn list(authority: &Authority, revoked: &[&str], until: i32) -> rcgen::Certifica
         this_update: date_time_ymd(2020, 1, 1),
         next_update: date_time_ymd(until, 1, 1),
         crl_number: SerialNumber::from(1_u64),
-        issuing_distribution_point: None,
+        issuing_distribution_point,
         revoked_certs: revoked_certs.collect(),
         key_identifier_method: KeyIdMethod::Sha256,
     };
@@ -105,5 +128,44 @@ async fn a_list_past_its_time_or_of_another_authority_lets_nobody_in() {
     for crl in [list(&ours, &[], 2024), list(&theirs, &[], 4096)] {
         let gateway = gateway(&ours, crl.pem().unwrap().as_bytes()).await;
         assert!(!passes(&gateway, &client).await);
+    }
+}
+
+/// Only one of them would be asked: what the other one revokes would pass.
+#[tokio::test]
+async fn a_second_list_for_the_same_certificates_is_refused_and_what_is_in_force_stays() {
+    let ours = authority();
+    let (good, bad) = (Client::named("good", &ours), Client::named("bad", &ours));
+    let [before, after] = [&[][..], &["bad"]].map(|revoked| list(&ours, revoked, 4096).pem().unwrap());
+    let [here, there] = ["http://ca.test/1", "http://ca.test/2"];
+    let pem = |uri, scope| part(&ours, &["bad"], uri, scope).pem().unwrap();
+    let mut gateway = gateway(&ours, after.as_bytes()).await;
+    for (first, second) in [
+        (before.clone(), after.clone()),
+        (after.clone(), before.clone()),
+        (before.clone(), pem(here, None)),
+        (pem(here, None), before.clone()),
+        (pem(here, None), pem(here, None)),
+        (pem(here, None), pem(here, Some(CrlScope::UserCertsOnly))),
+    ] {
+        // In one file, as when the new one is appended to the old one.
+        replace(gateway.dir().path(), format!("{first}{second}").as_bytes());
+        let error = gateway.reload(YAML).await.unwrap_err();
+        assert!(error.contains("clients.crl: a second certificate revocation list"), "{error}");
+        // In two.
+        replace(gateway.dir().path(), first.as_bytes());
+        std::fs::write(gateway.dir().path().join("more.crl"), &second).unwrap();
+        let both = YAML.replace("clients.crl]", "clients.crl, $DIR/more.crl]");
+        let error = gateway.reload(&both).await.unwrap_err();
+        assert!(error.contains("more.crl: a second") && error.contains("clients.crl: only one"), "{error}");
+        assert!(passes(&gateway, &good).await && !passes(&gateway, &bad).await);
+    }
+    // Parts that have nothing in common stand beside each other, and so do lists of other authorities.
+    let users = pem(here, Some(CrlScope::UserCertsOnly));
+    let theirs = list(&authority_named("others"), &["good"], 4096).pem().unwrap();
+    for others in [pem(here, Some(CrlScope::CaCertsOnly)), pem(there, None), theirs] {
+        replace(gateway.dir().path(), format!("{users}{others}").as_bytes());
+        gateway.reload(YAML).await.unwrap();
+        assert!(passes(&gateway, &good).await && !passes(&gateway, &bad).await);
     }
 }

@@ -1,7 +1,7 @@
 //! `feeds` that identity providers tell of sessions and accounts, and `routes` that take revocations.
 
 use super::names::Names;
-use super::transport::{Given, Most};
+use super::transport::{Given, Most, PlainHttp};
 use super::values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND};
 use super::{Build, feed};
 use crate::config::place::Place;
@@ -40,7 +40,8 @@ impl Build<'_, '_> {
         names: &feed::References<'_>,
         place: &Place,
     ) -> Option<EventFeed> {
-        let url = self.source_url(&raw.url, &place.field("url"), raw.insecure_allow_http);
+        let plain = PlainHttp::of(raw.insecure_allow_http, raw.proxy.as_ref());
+        let url = self.source_url(&raw.url, &place.field("url"), plain);
         let authorization = self.optional(raw.authorization.as_ref(), |build, secret| {
             build.secret_header(secret, &place.field("authorization"))
         });

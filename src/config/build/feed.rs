@@ -2,7 +2,7 @@
 
 use super::Build;
 use super::names::Names;
-use super::transport::{Given, Most};
+use super::transport::{Given, Most, PlainHttp};
 use super::values::{HOUR, MILLISECOND, MINUTE, SECOND};
 use crate::config::place::Place;
 use crate::config::raw;
@@ -62,7 +62,8 @@ impl Build<'_, '_> {
     }
 
     fn http_feed(&mut self, raw: &raw::HttpFeed, names: &References<'_>, place: &Place) -> Option<HttpFeed> {
-        let url = self.source_url(&raw.url, &place.field("url"), raw.insecure_allow_http);
+        let plain = PlainHttp::of(raw.insecure_allow_http, raw.proxy.as_ref());
+        let url = self.source_url(&raw.url, &place.field("url"), plain);
         let long_poll = self.optional(raw.long_poll.as_ref(), |build, text| {
             build.duration(text, &place.field("long_poll"), SECOND, 5 * MINUTE)
         });

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use url::Url;
+
 use super::Build;
-use super::transport::{Given, Most};
-use super::values::{HOUR, MILLISECOND, MINUTE};
+use super::transport::{Given, Most, PlainHttp};
+use super::values::{HOUR, MILLISECOND, MINUTE, is_loopback};
 use crate::config::place::Place;
 use crate::config::raw::{self, SecretText};
 use crate::config::settings::{
@@ -19,7 +21,7 @@ impl Build<'_, '_> {
         issuer: &str,
         place: &Place,
     ) -> Option<Introspection> {
-        let location = self.introspection_endpoint(raw, place);
+        let location = self.introspection_endpoint(raw, issuer, place);
         let client_auth = self.client_auth(raw, issuer, &place.field("client"));
         let cache = self.duration(&raw.cache, &place.field("cache"), Duration::ZERO, HOUR);
         let negative_cache =
@@ -65,19 +67,27 @@ impl Build<'_, '_> {
     fn introspection_endpoint(
         &mut self,
         raw: &raw::Introspection,
+        issuer: &str,
         place: &Place,
     ) -> Option<EndpointLocation> {
         self.exactly_one(place, &[("url", raw.url.is_some()), ("discovery", raw.discovery.is_some())])?;
+        let plain = PlainHttp::of(raw.insecure_allow_http, raw.proxy.as_ref());
         if let Some(url) = &raw.url {
-            return self
-                .source_url(url, &place.field("url"), raw.insecure_allow_http)
-                .map(EndpointLocation::Url);
+            return self.source_url(url, &place.field("url"), plain).map(EndpointLocation::Url);
         }
         let place = place.field("discovery");
         match raw.discovery.as_ref()? {
-            raw::Discovery::Enabled(true) => Some(EndpointLocation::Discovery(None)),
+            raw::Discovery::Enabled(true) => {
+                // Whether it is a URL, and a safe one but for the proxy, is told where the issuer stands.
+                if let Ok(url) = Url::parse(issuer)
+                    && is_loopback(&url)
+                {
+                    self.plain_http(&url, &place, plain)?;
+                }
+                Some(EndpointLocation::Discovery(None))
+            }
             raw::Discovery::Url(url) => {
-                let url = self.source_url(url, &place, raw.insecure_allow_http)?;
+                let url = self.source_url(url, &place, plain)?;
                 Some(EndpointLocation::Discovery(Some(url)))
             }
             raw::Discovery::Enabled(false) => {

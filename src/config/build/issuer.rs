@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::names::Names;
-use super::transport::{Given, Most};
+use super::transport::{Given, Most, PlainHttp};
 use super::values::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, is_loopback};
 use super::{Build, all, each};
 use crate::config::place::Place;
@@ -230,8 +230,9 @@ impl Build<'_, '_> {
     }
 
     fn jwks_location(&mut self, raw: &raw::Keys, issuer: &str, place: &Place) -> Option<JwksLocation> {
+        let plain = PlainHttp::of(raw.insecure_allow_http, raw.proxy.as_ref());
         if let Some(url) = &raw.jwks_url {
-            let url = self.source_url(url, &place.field("jwks_url"), raw.insecure_allow_http)?;
+            let url = self.source_url(url, &place.field("jwks_url"), plain)?;
             return Some(JwksLocation::Url(url));
         }
         if let Some(path) = &raw.file {
@@ -243,7 +244,7 @@ impl Build<'_, '_> {
         let place = place.field("discovery");
         match raw.discovery.as_ref()? {
             raw::Discovery::Url(url) => {
-                let url = self.source_url(url, &place, raw.insecure_allow_http)?;
+                let url = self.source_url(url, &place, plain)?;
                 Some(JwksLocation::Discovery(MetadataLocation::Url(url)))
             }
             raw::Discovery::Enabled(true) => {
@@ -257,6 +258,10 @@ impl Build<'_, '_> {
                         "use `jwks_url`, or give the URL of the metadata here",
                     );
                     return None;
+                }
+                // What is not loopback is told there as well.
+                if is_loopback(&url) {
+                    self.plain_http(&url, &place, plain)?;
                 }
                 Some(JwksLocation::Discovery(MetadataLocation::WellKnown(url)))
             }

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::transport::{Given, Most};
+use super::transport::{Given, Most, PlainHttp};
 use super::values::{DAY, MILLISECOND, MINUTE};
 use super::{Build, all, each};
 use crate::config::place::Place;
@@ -18,9 +18,9 @@ impl Build<'_, '_> {
     ) -> Option<StatusList> {
         let here = place.field("allowed");
         let some = self.not_empty(&raw.allowed, &here, "without it no list could be fetched");
+        let plain = PlainHttp::of(raw.insecure_allow_http, raw.proxy.as_ref());
         let allowed = each(&raw.allowed, &here, |text, place| {
-            self.source_url(text, place, raw.insecure_allow_http)
-                .and_then(|url| self.without_query(url, place))
+            self.source_url(text, place, plain).and_then(|url| self.without_query(url, place))
         });
         let keys = self.optional(raw.keys.as_ref(), |build, keys| {
             build.keys(keys, &issuer.issuer, &place.field("keys"))

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::transport::{Given, Most};
+use super::transport::{Given, Most, PlainHttp};
 use super::values::{HOUR, SECOND};
 use super::{Build, units};
 use crate::config::place::Place;
@@ -52,7 +52,8 @@ impl Build<'_, '_> {
     }
 
     fn collector(&mut self, raw: &raw::Tracing, place: &Place) -> Option<Url> {
-        let url = self.source_url(&raw.endpoint, place, raw.insecure_allow_http)?;
+        let plain = PlainHttp::of(raw.insecure_allow_http, raw.proxy.as_ref());
+        let url = self.source_url(&raw.endpoint, place, plain)?;
         if url.path() == "/" {
             let remedy = "write the URL whole, as it is posted to: collectors have it at `/v1/traces`";
             self.mistakes.add(place, "the URL has no path", remedy);

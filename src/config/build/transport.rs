@@ -21,6 +21,27 @@ impl Most {
     pub(super) const OF_FEEDS: Self = Self { timeout: HOUR, size: 1 << 36 };
 }
 
+/// Where a source may be that is reached without TLS.
+#[derive(Clone, Copy)]
+pub(super) enum PlainHttp {
+    /// The operator takes the risk.
+    Anywhere,
+    /// At a loopback address, so that nobody is on the way.
+    ThisMachine,
+    /// What goes through a proxy leaves this machine, whatever the address: loopback is the proxy's own.
+    Nowhere,
+}
+
+impl PlainHttp {
+    pub(super) fn of(insecure_allow_http: bool, proxy: Option<&raw::Proxy>) -> Self {
+        match (insecure_allow_http, proxy) {
+            (true, _) => Self::Anywhere,
+            (false, None) => Self::ThisMachine,
+            (false, Some(_)) => Self::Nowhere,
+        }
+    }
+}
+
 /// The fields that sections share, as they stand in one of them.
 pub(super) struct Given<'a> {
     pub(super) timeout: &'a DurationText,
@@ -65,8 +86,8 @@ impl Build<'_, '_> {
         let url = url?;
         let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
         if url.scheme() != "http" || has_more || !url.username().is_empty() || url.password().is_some() {
-            let remedy = "write `http://`, host and port: `http://proxy.example.com:3128`; what goes through it is \
-                          encrypted to the source; credentials belong in `authorization`";
+            let remedy = "write `http://`, host and port: `http://proxy.example.com:3128`; what goes to \
+                          `https://` sources is encrypted all the way; credentials belong in `authorization`";
             self.mistakes.add(&here, "not the address of a proxy", remedy);
             return None;
         }

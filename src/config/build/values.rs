@@ -8,6 +8,7 @@ use http::HeaderValue;
 use url::{Host, Url};
 
 use super::Build;
+use super::transport::PlainHttp;
 use super::units::{self, UnitError};
 use crate::config::place::Place;
 use crate::config::raw::{DurationText, SecretText, SizeText};
@@ -128,17 +129,9 @@ impl Build<'_, '_> {
     }
 
     /// A URL from which keys or revocations are fetched: `https`, or `http` where nobody is on the way.
-    pub(super) fn source_url(&mut self, text: &str, place: &Place, allow_http: bool) -> Option<Url> {
+    pub(super) fn source_url(&mut self, text: &str, place: &Place, plain: PlainHttp) -> Option<Url> {
         let url = self.url(text, place)?;
-        if url.scheme() == "http" && !allow_http && !is_loopback(&url) {
-            self.mistakes.add(
-                place,
-                "`http://` lets whoever is on the way change the answer",
-                "use `https://`; `http://` is for loopback addresses (127.0.0.1, [::1]), or, at your risk, with \
-                 `insecure_allow_http: true`",
-            );
-            return None;
-        }
+        self.plain_http(&url, place, plain)?;
         if !url.username().is_empty() || url.password().is_some() {
             self.mistakes.add(place, "the URL holds credentials", "remove them: URLs are written to logs");
             return None;
@@ -148,6 +141,28 @@ impl Build<'_, '_> {
             return None;
         }
         Some(url)
+    }
+
+    /// That nobody is on the way to a URL by `http`.
+    pub(super) fn plain_http(&mut self, url: &Url, place: &Place, plain: PlainHttp) -> Option<()> {
+        let is_near = is_loopback(url);
+        let (message, remedy) = match plain {
+            _ if url.scheme() != "http" => return Some(()),
+            PlainHttp::Anywhere => return Some(()),
+            PlainHttp::ThisMachine if is_near => return Some(()),
+            PlainHttp::Nowhere if is_near => (
+                "by way of `proxy` a loopback address is the proxy's own, and `http://` goes there in the clear",
+                "remove `proxy`: a source on this machine needs none; or use `https://`; or, at your risk, \
+                 `insecure_allow_http: true`",
+            ),
+            PlainHttp::ThisMachine | PlainHttp::Nowhere => (
+                "`http://` lets whoever is on the way change the answer",
+                "use `https://`; `http://` is for loopback addresses (127.0.0.1, [::1]), or, at your risk, with \
+                 `insecure_allow_http: true`",
+            ),
+        };
+        self.mistakes.add(place, message, remedy);
+        None
     }
 
     /// A URL with `http` or `https` and a host.

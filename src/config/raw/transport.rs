@@ -15,7 +15,8 @@ pub struct ClientCertificate {
     pub private_key: String,
 }
 
-/// A proxy on the way out. It opens a tunnel (HTTP CONNECT), so that it sees neither credentials nor answers.
+/// A proxy on the way out. It opens a tunnel (HTTP CONNECT), so that it sees neither credentials nor answers
+/// of `https://` sources. `http://` sources need `insecure_allow_http`, on loopback too: that is the proxy's own then.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Proxy {

@@ -29,6 +29,10 @@ pub enum FetchError {
         "{url} is plain HTTP, which anyone on the way can change; use https, or a literal loopback address, or allow it by insecure_allow_http"
     )]
     PlainHttp { url: String },
+    #[error(
+        "{url} is plain HTTP by way of a proxy, whose own loopback address that is: anyone between can read and change it; use https, or reach it without the proxy, or allow it by insecure_allow_http"
+    )]
+    PlainHttpByProxy { url: String },
     #[error("{url} has the scheme '{scheme}'; use https")]
     Scheme { url: String, scheme: String },
     #[error(

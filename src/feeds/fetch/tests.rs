@@ -302,7 +302,7 @@ async fn proxy(answer: &'static str) -> (EgressProxy, Arc<Mutex<Vec<String>>>) {
 async fn the_way_out_leads_through_a_tunnel() {
     let server = TestServer::start(|_| Reply::ok("{}")).await;
     let (proxy, heads) = proxy("HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n").await;
-    let settings = FetchSettings { proxy: Some(proxy), ..FetchSettings::default() };
+    let settings = FetchSettings { proxy: Some(proxy), allow_http: true, ..FetchSettings::default() };
     assert_eq!(body_of(&get(&server, &settings).await.unwrap()), b"{}");
     let heads = heads.lock().unwrap().clone();
     let address = server.url("/").authority().to_owned();
@@ -313,6 +313,21 @@ async fn the_way_out_leads_through_a_tunnel() {
         )]
     );
     assert!(!format!("{settings:?}").contains("c3Vy"), "the proxy's credentials are not shown");
+}
+
+/// Loopback is the proxy's own there, and everybody between the two could read along.
+#[tokio::test]
+async fn nothing_goes_through_a_proxy_in_the_clear() {
+    let server = TestServer::start(|_| Reply::ok("{}")).await;
+    let (proxy, heads) = proxy("HTTP/1.1 200 Connection established\r\n\r\n").await;
+    let settings = FetchSettings { proxy: Some(proxy), ..FetchSettings::default() };
+    let client = client(&settings);
+    let elsewhere = [Url::parse("http://[::1]:1/").unwrap(), Url::parse("http://id.example.com/").unwrap()];
+    for url in elsewhere.into_iter().chain([server.url("/doc")]) {
+        let error = client.get(&url, FetchRequest::default()).await.unwrap_err().to_string();
+        assert!(error.contains("plain HTTP"), "{url}: {error}");
+    }
+    assert_eq!((server.hits(), heads.lock().unwrap().len()), (0, 0));
 }
 
 #[tokio::test]
@@ -326,7 +341,7 @@ async fn a_proxy_that_opens_no_tunnel_is_told_as_such() {
         (endless.leak(), "has no end"),
     ] {
         let (proxy, _) = proxy(answer).await;
-        let settings = FetchSettings { proxy: Some(proxy), ..FetchSettings::default() };
+        let settings = FetchSettings { proxy: Some(proxy), allow_http: true, ..FetchSettings::default() };
         let error = get(&server, &settings).await.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
