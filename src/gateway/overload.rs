@@ -178,10 +178,10 @@ impl Overload {
         let ticks = u32::try_from((TICK + delay).as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
         let mut left = if self.is_late() { REFUSALS_IF_LATE.saturating_mul(ticks) } else { u32::MAX };
         let patience = self.limits.get().delay;
-        let is_over = |first: &mut Waiting| first.turn.is_closed() || first.since.until(now) > patience;
-        while left > 0 {
-            let Some(first) = self.line.borrow_mut().pop_front_if(is_over) else { return };
-            if first.turn.send(Turn::Refused).is_ok() {
+        let is_over = |first: &Waiting| first.turn.is_closed() || first.since.until(now) > patience;
+        while left > 0 && self.line.borrow().front().is_some_and(is_over) {
+            let first = self.line.borrow_mut().pop_front();
+            if first.is_some_and(|first| first.turn.send(Turn::Refused).is_ok()) {
                 left -= 1;
             }
         }
@@ -257,7 +257,7 @@ mod tests {
     use std::rc::Rc;
     use std::time::Duration;
 
-    use futures_util::FutureExt as _;
+    use futures_util::FutureExt;
 
     use super::{Admitted, LEAST, LINE, Overload, OverloadLimits, REFUSALS_IF_LATE, TICK, TURN, WINDOW};
     use crate::catalogue::Reason;
@@ -415,7 +415,7 @@ mod tests {
         assert_eq!(worker.in_line(), many);
 
         admitted.truncate(LEAST as usize - 4);
-        let last: Vec<_> = line.drain(many - 4..).map(|asked| asked.now_or_never()).collect();
+        let last: Vec<_> = line.drain(many - 4..).map(FutureExt::now_or_never).collect();
         assert!(last.iter().all(|told| matches!(told, Some(Ok(_)))), "{last:?}");
         worker.window([TURN * 8]);
         assert!(decided(&mut line).is_empty(), "before its time");

@@ -486,11 +486,13 @@ async fn a_request_in_line_is_served_when_there_is_room_and_one_whose_client_lef
     let recorder = holding(&gate).await;
     let gateway = Gateway::with(&recorder, "overload: { requests: 1, delay: 1h }\n").await;
     let mut wires = Vec::new();
-    for (in_line, target) in ["/first", "/leaves", "/second", "/third", "/fourth"].into_iter().enumerate() {
+    for (target, in_line) in
+        [("/first", 0.0), ("/leaves", 1.0), ("/second", 2.0), ("/third", 3.0), ("/fourth", 4.0)]
+    {
         let mut wire = gateway.wire().await;
         wire.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
         recorder.wait_for("the first", |request| request.target() == "/first").await;
-        while metric(&gateway, "valgate_requests_in_line{}") as usize != in_line {
+        while metric(&gateway, "valgate_requests_in_line{}") < in_line {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         wires.push(wire);
