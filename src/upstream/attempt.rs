@@ -111,7 +111,17 @@ impl Attempt<'_> {
                     }
                 },
                 Way::Http1(lease) => self.by_http1(lease, request).await,
-                Way::Http2(shared, stream) => self.by_http2(shared, stream, request).await,
+                Way::Http2 { shared, stream, is_new } => {
+                    match self.by_http2(shared, stream, request).await? {
+                        // hyper notices that a connection has been told to take no more (GOAWAY) only when a request
+                        // is to be sent on it, and closes it then: each such one is met once.
+                        Outcome::Unsent(again) if !is_new => {
+                            request = again;
+                            continue;
+                        }
+                        outcome => Ok(outcome),
+                    }
+                }
             };
         }
     }
@@ -136,7 +146,7 @@ impl Attempt<'_> {
             };
             // Whoever had the permit before may have made an HTTP/2 connection for all.
             if let Some((shared, stream)) = self.shared() {
-                return Ok(Way::Http2(shared, stream));
+                return Ok(Way::Http2 { shared, stream, is_new: false });
             }
             if pool.http2.may_grow() {
                 let made = self.connect_for_all().await;
@@ -160,7 +170,7 @@ impl Attempt<'_> {
             Connected::Http1(sender) => Way::Http1(self.lane.pool.lease(sender)),
             Connected::Http2(shared) => {
                 let stream = self.lane.pool.http2.add(&shared);
-                Way::Http2(shared, stream)
+                Way::Http2 { shared, stream, is_new: true }
             }
         })
     }
@@ -168,24 +178,33 @@ impl Attempt<'_> {
     /// For a request that opens a WebSocket: by a stream of an HTTP/2 connection, if the other side takes that, or by an
     /// HTTP/1.1 connection of its own.
     pub async fn make_upgrade(&self, request: Sending) -> Result<Answered, Failed> {
-        match self.http2_for_websockets().await {
-            Ok(Some((shared, stream))) => self.by_extended_connect(shared, stream, request).await,
-            Ok(None) => self.by_upgrade(request).await,
-            Err(error) => Err(Failed { error, again: Some(request) }),
+        let mut request = request;
+        loop {
+            let (shared, stream, is_new) = match self.http2_for_websockets().await {
+                Ok(Some(found)) => found,
+                Ok(None) => return self.by_upgrade(request).await,
+                Err(error) => return Err(Failed { error, again: Some(request) }),
+            };
+            match self.by_extended_connect(shared, stream, request).await? {
+                Outcome::Done(answered) => return Ok(answered),
+                Outcome::Unsent(again) | Outcome::Stale(again) if is_new => return Err(unsent(again)),
+                // As with any other request: the connection is closed by now.
+                Outcome::Unsent(again) | Outcome::Stale(again) => request = again,
+            }
         }
     }
 
-    async fn http2_for_websockets(&self) -> Result<Option<(Shared, OnStream)>, UpstreamError> {
-        let found = match self.shared() {
-            Some(found) => found,
+    async fn http2_for_websockets(&self) -> Result<Option<(Shared, OnStream, bool)>, UpstreamError> {
+        let (shared, stream, is_new) = match self.shared() {
+            Some((shared, stream)) => (shared, stream, false),
             None if self.settings.protocol == Protocol::Http2 => match self.in_turn(false).await? {
-                Way::Http2(shared, stream) => (shared, stream),
+                Way::Http2 { shared, stream, is_new } => (shared, stream, is_new),
                 Way::Http1(_) | Way::Returned(_) => return Ok(None),
             },
             None => return Ok(None),
         };
-        let takes = found.0.takes_websockets(self.settings.timeouts.connect).await;
-        Ok(takes.then_some(found))
+        let takes = shared.takes_websockets(self.settings.timeouts.connect).await;
+        Ok(takes.then_some((shared, stream, is_new)))
     }
 
     async fn by_extended_connect(
@@ -193,19 +212,23 @@ impl Attempt<'_> {
         mut shared: Shared,
         stream: OnStream,
         request: Sending,
-    ) -> Result<Answered, Failed> {
+    ) -> Result<Outcome, Failed> {
         let Some(key) = HandshakeKey::of(request.headers()) else {
             return Err(Failed { error: UpstreamError::NoUpgrade, again: None });
         };
+        let copy = self.copy(&request, true);
         let mut request = to_http2(request, self.lane.endpoint());
         to_extended_connect(&mut request);
         let mut patience = Patience::default();
         match self.in_time(&mut patience, shared.sender.try_send_request(*request)).await? {
             Ok(response) => {
                 let response = from_extended_connect(response, &key);
-                Ok(Answered { response, lease: None, stream: Some(stream), again: None })
+                Ok(Outcome::Done(Answered { response, lease: None, stream: Some(stream), again: None }))
             }
-            Err(error) => Err(lost(error, None)),
+            Err(mut error) => match copy.filter(|_| error.take_message().is_some()) {
+                Some(copy) => Ok(Outcome::Unsent(copy)),
+                None => Err(lost(error, None)),
+            },
         }
     }
 
@@ -319,8 +342,8 @@ enum Way {
     Returned(Lease),
     /// A new connection.
     Http1(Lease),
-    /// A stream of a connection, new or not.
-    Http2(Shared, OnStream),
+    /// A stream of a connection.
+    Http2 { shared: Shared, stream: OnStream, is_new: bool },
 }
 
 enum Outcome {

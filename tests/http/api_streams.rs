@@ -99,6 +99,46 @@ async fn the_stream_of_a_client_that_left_is_free_again() {
     assert_eq!(api.connections(), 1);
 }
 
+/// An API that is restarted tells all its connections to take no more while requests are still on them. That is noticed
+/// on each only when the next request is to go by it, and that one still gets to the API.
+#[tokio::test]
+async fn a_request_after_all_connections_were_told_to_take_no_more_gets_one_that_does() {
+    let api = H2Api::start(2, Manner::Last).await;
+    let gateway = in_front_of(&api.url(), ", protocol: http2").await;
+    let mut held = Vec::new();
+    for place in 0..6 {
+        let mut wire = gateway.wire().await;
+        wire.send(format!("GET /{place} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        api.until("one more", |calls| calls.len() == place + 1).await;
+        held.push(wire);
+    }
+    assert_eq!(api.connections(), 3);
+    // One on each leaves, so that each has room.
+    for place in [4, 2, 0] {
+        drop(held.remove(place));
+        api.until("it is told", |calls| calls[place].is_left).await;
+    }
+    api.go_away().await;
+    let mut wire = gateway.wire().await;
+    wire.send("GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    held.push(wire);
+    let asking = async {
+        let mut answers = Vec::new();
+        for wire in &mut held {
+            answers.push(wire.answer().await.unwrap().status);
+        }
+        answers
+    };
+    let opening = async {
+        // A refusal would not get there.
+        let came = api.until("the next one", |calls| calls.len() == 7);
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(3), came).await;
+        api.open();
+    };
+    assert_eq!(tokio::join!(asking, opening).0, [200; 4]);
+    assert_eq!((api.calls().len(), api.connections()), (7, 4));
+}
+
 /// An API that accepts connections and says nothing: each WebSocket waits for its turn to connect no longer than
 /// for a connection, instead of all of them in a row.
 #[tokio::test]
