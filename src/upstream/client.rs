@@ -51,9 +51,24 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub struct InUse {
     _lane: OnLane,
-    _stream: Option<OnStream>,
+    _stream: Option<StreamInUse>,
     _slot: Option<OwnedSemaphorePermit>,
     _admission: Option<Admission>,
+}
+
+/// A stream of an HTTP/2 connection. It is free when both the answer and the request's body have come to their end.
+#[derive(Debug)]
+struct StreamInUse {
+    stream: Option<OnStream>,
+    progress: Rc<BodyProgress>,
+}
+
+impl Drop for StreamInUse {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.progress.outlast(stream);
+        }
+    }
 }
 
 impl Client {
@@ -114,8 +129,10 @@ impl Client {
                 Ok(answered) => {
                     let verdict = self.judge(&current, &answered.response, is_idempotent);
                     let slot = slot.filter(|_| answered.lease.is_some());
-                    let in_use =
-                        InUse { _lane: on_lane, _stream: answered.stream, _slot: slot, _admission: None };
+                    let stream = answered
+                        .stream
+                        .map(|stream| StreamInUse { stream: Some(stream), progress: Rc::clone(&progress) });
+                    let in_use = InUse { _lane: on_lane, _stream: stream, _slot: slot, _admission: None };
                     (
                         Ok((answered.response, answered.lease, in_use)),
                         answered.again.filter(|_| verdict.is_retried),

@@ -30,6 +30,8 @@ pub enum Manner {
     Last,
     /// With a head before the request has ended, and gRPC trailers behind it.
     First,
+    /// With all of its answer before the request has ended, of which it reads the rest all the same.
+    Early,
 }
 
 #[derive(Default)]
@@ -199,6 +201,7 @@ async fn answer(
     let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     let mut sending = match manner {
         Manner::First => respond.send_response(head.clone(), false).ok(),
+        Manner::Early => respond.send_response(Response::new(()), true).ok().and(None),
         Manner::Last => None,
     };
     let mut body = request.into_body();
