@@ -146,7 +146,10 @@ async fn an_answer_that_is_not_whole_within_the_total_time_out_is_ended() {
     refused(&gateway.get("/a", "").await, 504, "VAL-061", "total_timeout");
     let answer = H2::plain(gateway.plain).await.request(1, &get("/a")).await.answer();
     assert_eq!(answer.verdict(), "VAL-061 total_timeout");
-    assert_eq!(silent.requests().len(), 2, "a time-out is not repeated");
+    let called_grpc = gateway.get("/a", "Content-Type: application/grpc\r\n").await;
+    // The API does not speak it.
+    assert!(called_grpc.header("grpc-message").unwrap().starts_with("VAL-061"), "{called_grpc:?}");
+    assert_eq!(silent.requests().len(), 3, "a time-out is not repeated");
 
     let (told, mut ended) = tokio::sync::mpsc::unbounded_channel();
     let endless = Recorder::scripted(move |mut conn| {
