@@ -95,9 +95,16 @@ pub async fn forward(
     let deadline_of_head = if limits.is_sparse { &mut none } else { &mut deadline };
     let token = exchange.token.as_ref();
     let watch = || exchange::watch(core, Some(route), token);
-    let sending = pin!(client.send(outgoing, &mut exchange.lane));
-    let sent_in_time = awaiting::in_time(sending, &progress, deadline_of_head, watch).await?;
-    let mut response = sent_in_time.map_err(|error| refusal(&error))?;
+    let sent_in_time = {
+        let sending = pin!(client.send(outgoing, &mut exchange.lane));
+        awaiting::in_time(sending, &progress, deadline_of_head, watch).await
+    };
+    if let (Err(refused), Some(lane)) = (&sent_in_time, &exchange.lane)
+        && refused.reason() == Reason::UpstreamTotalTimeout
+    {
+        client.overdue(lane, &progress);
+    }
+    let mut response = sent_in_time?.map_err(|error| refusal(&error))?;
     progress.answered();
     exchange.first_byte = Some(sent.until(core.clock.monotonic()));
     strip_response(response.headers_mut(), &route.identity_headers);

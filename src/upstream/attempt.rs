@@ -326,9 +326,13 @@ impl Attempt<'_> {
     /// rest, so that a long upload is not taken for a slow answer.
     async fn in_time<F: Future>(&self, patience: &mut Patience, sending: F) -> Result<F::Output, Failed> {
         let limit: Duration = self.settings.timeouts.response;
+        self.progress.is_sent.set(true);
         tokio::select! {
             biased;
-            outcome = sending => Ok(outcome),
+            outcome = sending => {
+                self.progress.is_sent.set(false);
+                Ok(outcome)
+            }
             () = patience.ends(self.progress, limit) => {
                 Err(Failed { error: UpstreamError::ResponseTimeout, again: None })
             }

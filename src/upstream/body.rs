@@ -48,6 +48,8 @@ pub struct BodyProgress {
     is_answered: Cell<bool>,
     /// The head of the answer has been waited for long enough to look at what else may end the wait.
     pub(super) is_slow: Cell<bool>,
+    /// It is with a connection, and the head of the answer is waited for.
+    pub(super) is_sent: Cell<bool>,
     limits: BodyLimits,
     /// The fields that may follow the body (RFC 9110 section 6.5); all others are dropped.
     trailers: Vec<HeaderName>,
@@ -106,6 +108,11 @@ impl BodyProgress {
     /// Whether the client is waited for.
     pub fn is_awaited(&self) -> bool {
         self.awaited.get() && !self.finished.get()
+    }
+
+    /// For how long the client was waited for, until now.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited.get()
     }
 
     /// Whether the answer's head has been waited for so long that it is worth the effort to see whether it still should.
@@ -186,6 +193,7 @@ impl BodyProgress {
             waited: Cell::new(Duration::ZERO),
             is_answered: Cell::new(false),
             is_slow: Cell::new(false),
+            is_sent: Cell::new(false),
             limits,
             trailers,
             source: RefCell::new(source),

@@ -164,6 +164,16 @@ impl Client {
         }
     }
 
+    /// The sending to this lane was given up, since it had taken too long as a whole. That counts as a response time-out if
+    /// it was the answer that was waited for, and for most of the time: no client shall have an endpoint ejected by
+    /// being slow itself.
+    pub fn overdue(&self, lane: &Lane, progress: &BodyProgress) {
+        let total = self.upstream.settings.timeouts.total;
+        if progress.is_sent.get() && total.is_some_and(|total| progress.waited() < total / 2) {
+            self.upstream.failed(&lane.member, Failure::Timeout, self.clock.monotonic());
+        }
+    }
+
     /// Closes connections that have been idle for too long; to be called now and then.
     pub fn prune(&self) {
         self.lanes.borrow().all().iter().for_each(|lane| lane.pool.prune());
