@@ -2,11 +2,13 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{BodyProgress, RequestBody};
 use super::connect::{Connected, connect};
@@ -16,11 +18,13 @@ use super::lane::Lane;
 use super::multiplexed::{OnStream, Shared};
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Turn};
+use super::service::Upstream;
 use super::settings::{Protocol, UpstreamSettings};
 use super::websocket::{HandshakeKey, from_extended_connect, to_extended_connect};
 
 /// One attempt of one request.
 pub(super) struct Attempt<'a> {
+    pub upstream: &'a Arc<Upstream>,
     pub settings: &'a UpstreamSettings,
     pub lane: &'a Rc<Lane>,
     pub progress: &'a BodyProgress,
@@ -127,17 +131,26 @@ impl Attempt<'_> {
     }
 
     /// A connection, or a stream of one, for a request that found none at hand. It waits for its turn to make one no
-    /// longer than for a connection, and for the other side as long once more.
+    /// longer than for a connection, and for the other side as long once more if there is none at all; where there is
+    /// one, any stream that comes free will do, and no request waits for one more connection in particular.
     async fn in_turn(&self, takes_used: bool) -> Result<Way, UpstreamError> {
         let pool = &self.lane.pool;
         let until = tokio::time::sleep(self.settings.timeouts.connect);
         let mut until = pin!(until);
         loop {
-            let turn = tokio::select! {
-                biased;
-                turn = pool.turn(takes_used) => turn,
-                () = &mut until => {
-                    return Err(UpstreamError::ConnectTimeout { endpoint: self.lane.member.label() });
+            let turn = {
+                let mut turn = pin!(pool.turn(takes_used));
+                loop {
+                    tokio::select! {
+                        biased;
+                        turn = &mut turn => break turn,
+                        () = pool.http2.freed(), if pool.http2.is_open() => {
+                            if let Some((shared, stream)) = self.shared() {
+                                return Ok(Way::Http2 { shared, stream, is_new: false });
+                            }
+                        }
+                        () = &mut until => return Err(self.none_in_time()),
+                    }
                 }
             };
             let permit = match turn {
@@ -148,18 +161,31 @@ impl Attempt<'_> {
             if let Some((shared, stream)) = self.shared() {
                 return Ok(Way::Http2 { shared, stream, is_new: false });
             }
-            if pool.http2.may_grow() {
+            if !pool.http2.is_open() {
                 let made = self.connect_for_all().await;
                 drop(permit);
                 return made;
             }
+            if pool.http2.may_grow() {
+                let (upstream, lane) = (Arc::clone(self.upstream), Rc::clone(self.lane));
+                tokio::task::spawn_local(grow(upstream, lane, permit));
+                continue;
+            }
             drop(permit);
             tokio::select! {
                 () = pool.http2.freed() => {}
-                () = &mut until => {
-                    return Err(UpstreamError::NoStream { endpoint: self.lane.member.label() });
-                }
+                () = &mut until => return Err(self.none_in_time()),
             }
+        }
+    }
+
+    /// There are connections, and no room on them, or there are none.
+    fn none_in_time(&self) -> UpstreamError {
+        let endpoint = self.lane.member.label();
+        if self.lane.pool.http2.is_open() {
+            UpstreamError::NoStream { endpoint }
+        } else {
+            UpstreamError::ConnectTimeout { endpoint }
         }
     }
 
@@ -338,6 +364,20 @@ impl Attempt<'_> {
             }
         }
     }
+}
+
+/// How long no further connection is tried after one that could not be made, where there are others.
+const REST: Duration = Duration::from_millis(100);
+
+/// One more HTTP/2 connection, for whoever comes next. That it cannot be made is no failure of any request: those wait for
+/// the streams that there are, and the other side may have as many connections as it wants.
+async fn grow(upstream: Arc<Upstream>, lane: Rc<Lane>, permit: OwnedSemaphorePermit) {
+    match Box::pin(connect(&upstream.settings, &lane.member, upstream.settings.protocol)).await {
+        Ok(Connected::Http1(sender)) => lane.pool.lease(sender).give_back(),
+        Ok(Connected::Http2(shared)) => drop(lane.pool.http2.add(&shared)),
+        Err(_) => tokio::time::sleep(REST).await,
+    }
+    drop(permit);
 }
 
 /// What a request goes by that found nothing at hand.

@@ -110,6 +110,7 @@ impl Client {
             let slot = if current.speaks_http2() { None } else { self.slot().await? };
             let on_lane = current.enter();
             let attempt = Attempt {
+                upstream: &self.upstream,
                 settings: &self.upstream.settings,
                 lane: &current,
                 progress: &progress,

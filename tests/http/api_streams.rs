@@ -99,6 +99,30 @@ async fn the_stream_of_a_client_that_left_is_free_again() {
     assert_eq!(api.connections(), 1);
 }
 
+/// An API that has no more connections to give still has streams: those who wait get them, and no request is told of a
+/// connection that nobody needs.
+#[tokio::test]
+async fn requests_get_the_streams_that_there_are_where_no_further_connection_is_to_be_had() {
+    let api = H2Api::start(1, Manner::Last).await;
+    let more = ", protocol: http2, timeouts: { connect: 15s }, ejection: { consecutive_failures: 1, max_percent: 100 }";
+    let gateway = in_front_of(&api.url(), more).await;
+    let mut asking = JoinSet::new();
+    for place in 0..8 {
+        let mut wire = gateway.wire().await;
+        wire.send(format!("GET /{place} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        if place == 0 {
+            api.until("the first one", |calls| calls.len() == 1).await;
+            api.is_full().await;
+        }
+        asking.spawn(async move { wire.answer().await.unwrap().status });
+    }
+    // Time to ask for a connection in vain.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    api.open();
+    assert_eq!(asking.join_all().await, vec![200; 8]);
+    assert_eq!((api.connections(), api.most_at_once(), api.calls().len()), (1, 1, 8));
+}
+
 /// An API that is restarted tells all its connections to take no more while requests are still on them. That is noticed
 /// on each only when the next request is to go by it, and that one still gets to the API.
 #[tokio::test]

@@ -92,6 +92,14 @@ impl H2Api {
         self.gate.send_replace(true);
     }
 
+    /// Has no further connection from now on, as a server that is full.
+    pub async fn is_full(&self) {
+        self.accepting.abort();
+        while !self.accepting.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Tells all connections of this moment that they are to take no more requests, those that they have being served to
     /// their end; returns when the other side has got that.
     pub async fn go_away(&self) {
