@@ -213,9 +213,6 @@ impl Exchange {
 
     /// The response was ended because its token was.
     pub(super) fn cut(mut self: Box<Self>, ending: Ending) {
-        if let Some(body) = &self.body {
-            body.abort(ending.reason());
-        }
         let outcome = match ending {
             Ending::Expired => Outcome::TokenExpired,
             Ending::Revoked => Outcome::TokenRevoked,
@@ -230,9 +227,6 @@ impl Exchange {
 
     /// The response was ended because it was not complete in time.
     pub(super) fn timed_out(mut self: Box<Self>) {
-        if let Some(body) = &self.body {
-            body.abort(Reason::UpstreamTotalTimeout);
-        }
         self.write(Outcome::TimedOut, Some(Reason::UpstreamTotalTimeout));
     }
 
@@ -249,6 +243,12 @@ impl Exchange {
     fn write(&mut self, outcome: Outcome, late: Option<Reason>) {
         if std::mem::replace(&mut self.is_written, true) {
             return;
+        }
+        // Also a request by HTTP/2 could go on without it, and without an eye on its token.
+        match (&self.body, outcome) {
+            (Some(body), Outcome::Completed) => body.ends_soon(),
+            (Some(body), _) => body.abort(late.unwrap_or(Reason::ClientClosed)),
+            (None, _) => {}
         }
         let core = Rc::clone(&self.core);
         let now = core.clock.monotonic();

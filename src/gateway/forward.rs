@@ -57,13 +57,12 @@ pub async fn forward(
     let (mut parts, authority, incoming) = request.into_parts();
     let key = HandshakeKey::of(&parts.headers).filter(|_| is_extended_connect);
     let settings = &client.upstream().settings;
-    let is_grpc = is_grpc(&parts.headers);
     let limits = BodyLimits {
         max_bytes: route.max_body,
         idle: core.limits.body_idle,
         least_rate: core.limits.body_rate,
         // To an API that does not speak it, gRPC would be no more than a word.
-        is_sparse: is_grpc && settings.protocol == Protocol::Http2,
+        is_sparse: is_grpc(&parts.headers) && settings.protocol == Protocol::Http2,
     };
     check_length(&parts.headers, limits)?;
     let has_body = !incoming.is_end_stream();
@@ -90,17 +89,26 @@ pub async fn forward(
     let request = Box::new(Request::from_parts(parts, body));
     let own_host = route.host == HostHeader::Upstream;
     let outgoing = Outgoing { request, progress: Rc::clone(&progress), own_host, is_upgrade: is_websocket };
-    let total = settings.timeouts.total.filter(|_| !is_grpc);
-    let mut deadline = total.map(|total| Box::pin(tokio::time::sleep(total)));
+    let mut deadline = settings.timeouts.total.map(|total| Box::pin(tokio::time::sleep(total)));
+    // The wait for the answer has none only where the API speaks gRPC: what the client calls its request is its own word.
+    let mut none = None;
+    let deadline_of_head = if limits.is_sparse { &mut none } else { &mut deadline };
     let token = exchange.token.as_ref();
     let watch = || exchange::watch(core, Some(route), token);
-    let sending = pin!(client.send(outgoing, &mut exchange.lane));
-    let sent_in_time = awaiting::in_time(sending, &progress, &mut deadline, watch).await?;
-    let mut response = sent_in_time.map_err(|error| refusal(&error))?;
+    let sent_in_time = {
+        let sending = pin!(client.send(outgoing, &mut exchange.lane));
+        awaiting::in_time(sending, &progress, deadline_of_head, watch).await
+    };
+    if let (Err(refused), Some(lane)) = (&sent_in_time, &exchange.lane)
+        && refused.reason() == Reason::UpstreamTotalTimeout
+    {
+        client.overdue(lane, &progress);
+    }
+    let mut response = sent_in_time?.map_err(|error| refusal(&error))?;
     progress.answered();
     exchange.first_byte = Some(sent.until(core.clock.monotonic()));
     strip_response(response.headers_mut(), &route.identity_headers);
-    let is_answer_grpc = self::is_grpc(response.headers());
+    let is_answer_grpc = is_grpc(response.headers());
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         if is_extended_connect {
             extended_connect::check_refusal(response.status())?;

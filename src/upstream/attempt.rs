@@ -2,11 +2,13 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{BodyProgress, RequestBody};
 use super::connect::{Connected, connect};
@@ -16,11 +18,13 @@ use super::lane::Lane;
 use super::multiplexed::{OnStream, Shared};
 use super::patience::Patience;
 use super::pool::{Connection, Lease, Turn};
+use super::service::Upstream;
 use super::settings::{Protocol, UpstreamSettings};
 use super::websocket::{HandshakeKey, from_extended_connect, to_extended_connect};
 
 /// One attempt of one request.
 pub(super) struct Attempt<'a> {
+    pub upstream: &'a Arc<Upstream>,
     pub settings: &'a UpstreamSettings,
     pub lane: &'a Rc<Lane>,
     pub progress: &'a BodyProgress,
@@ -111,23 +115,42 @@ impl Attempt<'_> {
                     }
                 },
                 Way::Http1(lease) => self.by_http1(lease, request).await,
-                Way::Http2(shared, stream) => self.by_http2(shared, stream, request).await,
+                Way::Http2 { shared, stream, is_new } => {
+                    match self.by_http2(shared, stream, request).await? {
+                        // hyper notices that a connection has been told to take no more (GOAWAY) only when a request
+                        // is to be sent on it, and closes it then: each such one is met once.
+                        Outcome::Unsent(again) if !is_new => {
+                            request = again;
+                            continue;
+                        }
+                        outcome => Ok(outcome),
+                    }
+                }
             };
         }
     }
 
     /// A connection, or a stream of one, for a request that found none at hand. It waits for its turn to make one no
-    /// longer than for a connection, and for the other side as long once more.
+    /// longer than for a connection, and for the other side as long once more if there is none at all; where there is
+    /// one, any stream that comes free will do, and no request waits for one more connection in particular.
     async fn in_turn(&self, takes_used: bool) -> Result<Way, UpstreamError> {
         let pool = &self.lane.pool;
         let until = tokio::time::sleep(self.settings.timeouts.connect);
         let mut until = pin!(until);
         loop {
-            let turn = tokio::select! {
-                biased;
-                turn = pool.turn(takes_used) => turn,
-                () = &mut until => {
-                    return Err(UpstreamError::ConnectTimeout { endpoint: self.lane.member.label() });
+            let turn = {
+                let mut turn = pin!(pool.turn(takes_used));
+                loop {
+                    tokio::select! {
+                        biased;
+                        turn = &mut turn => break turn,
+                        () = pool.http2.freed(), if pool.http2.is_open() => {
+                            if let Some((shared, stream)) = self.shared() {
+                                return Ok(Way::Http2 { shared, stream, is_new: false });
+                            }
+                        }
+                        () = &mut until => return Err(self.none_in_time()),
+                    }
                 }
             };
             let permit = match turn {
@@ -136,20 +159,33 @@ impl Attempt<'_> {
             };
             // Whoever had the permit before may have made an HTTP/2 connection for all.
             if let Some((shared, stream)) = self.shared() {
-                return Ok(Way::Http2(shared, stream));
+                return Ok(Way::Http2 { shared, stream, is_new: false });
             }
-            if pool.http2.may_grow() {
+            if !pool.http2.is_open() {
                 let made = self.connect_for_all().await;
                 drop(permit);
                 return made;
             }
+            if pool.http2.may_grow() {
+                let (upstream, lane) = (Arc::clone(self.upstream), Rc::clone(self.lane));
+                tokio::task::spawn_local(grow(upstream, lane, permit));
+                continue;
+            }
             drop(permit);
             tokio::select! {
                 () = pool.http2.freed() => {}
-                () = &mut until => {
-                    return Err(UpstreamError::NoStream { endpoint: self.lane.member.label() });
-                }
+                () = &mut until => return Err(self.none_in_time()),
             }
+        }
+    }
+
+    /// There are connections, and no room on them, or there are none.
+    fn none_in_time(&self) -> UpstreamError {
+        let endpoint = self.lane.member.label();
+        if self.lane.pool.http2.is_open() {
+            UpstreamError::NoStream { endpoint }
+        } else {
+            UpstreamError::ConnectTimeout { endpoint }
         }
     }
 
@@ -160,7 +196,7 @@ impl Attempt<'_> {
             Connected::Http1(sender) => Way::Http1(self.lane.pool.lease(sender)),
             Connected::Http2(shared) => {
                 let stream = self.lane.pool.http2.add(&shared);
-                Way::Http2(shared, stream)
+                Way::Http2 { shared, stream, is_new: true }
             }
         })
     }
@@ -168,24 +204,33 @@ impl Attempt<'_> {
     /// For a request that opens a WebSocket: by a stream of an HTTP/2 connection, if the other side takes that, or by an
     /// HTTP/1.1 connection of its own.
     pub async fn make_upgrade(&self, request: Sending) -> Result<Answered, Failed> {
-        match self.http2_for_websockets().await {
-            Ok(Some((shared, stream))) => self.by_extended_connect(shared, stream, request).await,
-            Ok(None) => self.by_upgrade(request).await,
-            Err(error) => Err(Failed { error, again: Some(request) }),
+        let mut request = request;
+        loop {
+            let (shared, stream, is_new) = match self.http2_for_websockets().await {
+                Ok(Some(found)) => found,
+                Ok(None) => return self.by_upgrade(request).await,
+                Err(error) => return Err(Failed { error, again: Some(request) }),
+            };
+            match self.by_extended_connect(shared, stream, request).await? {
+                Outcome::Done(answered) => return Ok(answered),
+                Outcome::Unsent(again) | Outcome::Stale(again) if is_new => return Err(unsent(again)),
+                // As with any other request: the connection is closed by now.
+                Outcome::Unsent(again) | Outcome::Stale(again) => request = again,
+            }
         }
     }
 
-    async fn http2_for_websockets(&self) -> Result<Option<(Shared, OnStream)>, UpstreamError> {
-        let found = match self.shared() {
-            Some(found) => found,
+    async fn http2_for_websockets(&self) -> Result<Option<(Shared, OnStream, bool)>, UpstreamError> {
+        let (shared, stream, is_new) = match self.shared() {
+            Some((shared, stream)) => (shared, stream, false),
             None if self.settings.protocol == Protocol::Http2 => match self.in_turn(false).await? {
-                Way::Http2(shared, stream) => (shared, stream),
+                Way::Http2 { shared, stream, is_new } => (shared, stream, is_new),
                 Way::Http1(_) | Way::Returned(_) => return Ok(None),
             },
             None => return Ok(None),
         };
-        let takes = found.0.takes_websockets(self.settings.timeouts.connect).await;
-        Ok(takes.then_some(found))
+        let takes = shared.takes_websockets(self.settings.timeouts.connect).await;
+        Ok(takes.then_some((shared, stream, is_new)))
     }
 
     async fn by_extended_connect(
@@ -193,19 +238,23 @@ impl Attempt<'_> {
         mut shared: Shared,
         stream: OnStream,
         request: Sending,
-    ) -> Result<Answered, Failed> {
+    ) -> Result<Outcome, Failed> {
         let Some(key) = HandshakeKey::of(request.headers()) else {
             return Err(Failed { error: UpstreamError::NoUpgrade, again: None });
         };
+        let copy = self.copy(&request, true);
         let mut request = to_http2(request, self.lane.endpoint());
         to_extended_connect(&mut request);
         let mut patience = Patience::default();
         match self.in_time(&mut patience, shared.sender.try_send_request(*request)).await? {
             Ok(response) => {
                 let response = from_extended_connect(response, &key);
-                Ok(Answered { response, lease: None, stream: Some(stream), again: None })
+                Ok(Outcome::Done(Answered { response, lease: None, stream: Some(stream), again: None }))
             }
-            Err(error) => Err(lost(error, None)),
+            Err(mut error) => match copy.filter(|_| error.take_message().is_some()) {
+                Some(copy) => Ok(Outcome::Unsent(copy)),
+                None => Err(lost(error, None)),
+            },
         }
     }
 
@@ -303,14 +352,32 @@ impl Attempt<'_> {
     /// rest, so that a long upload is not taken for a slow answer.
     async fn in_time<F: Future>(&self, patience: &mut Patience, sending: F) -> Result<F::Output, Failed> {
         let limit: Duration = self.settings.timeouts.response;
+        self.progress.is_sent.set(true);
         tokio::select! {
             biased;
-            outcome = sending => Ok(outcome),
+            outcome = sending => {
+                self.progress.is_sent.set(false);
+                Ok(outcome)
+            }
             () = patience.ends(self.progress, limit) => {
                 Err(Failed { error: UpstreamError::ResponseTimeout, again: None })
             }
         }
     }
+}
+
+/// How long no further connection is tried after one that could not be made, where there are others.
+const REST: Duration = Duration::from_millis(100);
+
+/// One more HTTP/2 connection, for whoever comes next. That it cannot be made is no failure of any request: those wait for
+/// the streams that there are, and the other side may have as many connections as it wants.
+async fn grow(upstream: Arc<Upstream>, lane: Rc<Lane>, permit: OwnedSemaphorePermit) {
+    match Box::pin(connect(&upstream.settings, &lane.member, upstream.settings.protocol)).await {
+        Ok(Connected::Http1(sender)) => lane.pool.lease(sender).give_back(),
+        Ok(Connected::Http2(shared)) => drop(lane.pool.http2.add(&shared)),
+        Err(_) => tokio::time::sleep(REST).await,
+    }
+    drop(permit);
 }
 
 /// What a request goes by that found nothing at hand.
@@ -319,8 +386,8 @@ enum Way {
     Returned(Lease),
     /// A new connection.
     Http1(Lease),
-    /// A stream of a connection, new or not.
-    Http2(Shared, OnStream),
+    /// A stream of a connection.
+    Http2 { shared: Shared, stream: OnStream, is_new: bool },
 }
 
 enum Outcome {

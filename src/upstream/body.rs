@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::client::InUse;
 use super::client_body::ClientBody;
+use super::multiplexed::OnStream;
 use super::pool::Lease;
 use crate::catalogue::Reason;
 
@@ -47,10 +48,16 @@ pub struct BodyProgress {
     is_answered: Cell<bool>,
     /// The head of the answer has been waited for long enough to look at what else may end the wait.
     pub(super) is_slow: Cell<bool>,
+    /// It is with a connection, and the head of the answer is waited for.
+    pub(super) is_sent: Cell<bool>,
     limits: BodyLimits,
     /// The fields that may follow the body (RFC 9110 section 6.5); all others are dropped.
     trailers: Vec<HeaderName>,
     source: RefCell<Source>,
+    /// Who has it to send, or might.
+    senders: Cell<usize>,
+    /// What the last of them gives back: the stream by which the answer has come to its end before the body has.
+    stream: RefCell<Option<OnStream>>,
 }
 
 /// Where the body comes from: one attempt at a time takes from it, and what it took is kept for the next.
@@ -67,6 +74,10 @@ struct Source {
     /// Who waits for the next part.
     waker: Option<Waker>,
 }
+
+/// How long a body may go on behind its answer: long enough for what is on its way, and for an API that answers early and
+/// reads on to keep its connection. Nobody has an eye on the token any more, nor on how fast it comes.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// The attempt that nothing takes over from.
 const NO_MORE: u32 = u32::MAX;
@@ -99,6 +110,11 @@ impl BodyProgress {
         self.awaited.get() && !self.finished.get()
     }
 
+    /// For how long the client was waited for, until now.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited.get()
+    }
+
     /// Whether the answer's head has been waited for so long that it is worth the effort to see whether it still should.
     pub fn is_slow(&self) -> bool {
         self.is_slow.get()
@@ -121,6 +137,29 @@ impl BodyProgress {
         drop(source);
         drop(incoming);
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// The exchange is over, with the answer that the API meant to give: the rest of the body may follow for a moment.
+    pub fn ends_soon(self: &Rc<Self>) {
+        if self.finished.get() {
+            return;
+        }
+        // What nobody sends any more ends with the exchange itself.
+        let progress = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(GRACE).await;
+            if let Some(progress) = progress.upgrade() {
+                progress.abort(Reason::ClientClosed);
+            }
+        });
+    }
+
+    /// Keeps the stream taken until nobody has the body to send any more: it is not free before, whatever has become of
+    /// the answer.
+    pub(super) fn outlast(&self, stream: OnStream) {
+        if self.senders.get() > 0 {
+            self.stream.replace(Some(stream));
+        }
     }
 
     /// Until when a part is waited for that has been since then, and what it means if it does not come; `None`: as long
@@ -154,9 +193,12 @@ impl BodyProgress {
             waited: Cell::new(Duration::ZERO),
             is_answered: Cell::new(false),
             is_slow: Cell::new(false),
+            is_sent: Cell::new(false),
             limits,
             trailers,
             source: RefCell::new(source),
+            senders: Cell::new(0),
+            stream: RefCell::new(None),
         }
     }
 
@@ -205,14 +247,18 @@ impl RequestBody {
         let ended = incoming.is_end_stream();
         let source = Source { incoming: (!ended).then_some(incoming), ..Source::none() };
         let progress = Rc::new(BodyProgress::of(limits, trailers, source, ended));
-        (Self { progress: Rc::clone(&progress), attempt: 0, repeated: 0, since: None, pause: None }, progress)
+        (Self::of(Rc::clone(&progress), 0), progress)
     }
 
     /// The body once more, from its beginning, for an attempt of its own. It must be repeatable still when this
     /// attempt begins, and ends all attempts before.
     pub(super) fn again(&self) -> Self {
-        let progress = Rc::clone(&self.progress);
-        Self { progress, attempt: self.attempt + 1, repeated: 0, since: None, pause: None }
+        Self::of(Rc::clone(&self.progress), self.attempt + 1)
+    }
+
+    pub(super) fn of(progress: Rc<BodyProgress>, attempt: u32) -> Self {
+        progress.senders.set(progress.senders.get() + 1);
+        Self { progress, attempt, repeated: 0, since: None, pause: None }
     }
 
     /// Whether fields may follow the body.
@@ -319,6 +365,16 @@ impl RequestBody {
     fn finish(&self) {
         self.progress.source.borrow_mut().incoming = None;
         self.progress.finished.set(true);
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let left = self.progress.senders.get().saturating_sub(1);
+        self.progress.senders.set(left);
+        if left == 0 {
+            drop(self.progress.stream.take());
+        }
     }
 }
 

@@ -51,9 +51,24 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub struct InUse {
     _lane: OnLane,
-    _stream: Option<OnStream>,
+    _stream: Option<StreamInUse>,
     _slot: Option<OwnedSemaphorePermit>,
     _admission: Option<Admission>,
+}
+
+/// A stream of an HTTP/2 connection. It is free when both the answer and the request's body have come to their end.
+#[derive(Debug)]
+struct StreamInUse {
+    stream: Option<OnStream>,
+    progress: Rc<BodyProgress>,
+}
+
+impl Drop for StreamInUse {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.progress.outlast(stream);
+        }
+    }
 }
 
 impl Client {
@@ -95,6 +110,7 @@ impl Client {
             let slot = if current.speaks_http2() { None } else { self.slot().await? };
             let on_lane = current.enter();
             let attempt = Attempt {
+                upstream: &self.upstream,
                 settings: &self.upstream.settings,
                 lane: &current,
                 progress: &progress,
@@ -114,8 +130,10 @@ impl Client {
                 Ok(answered) => {
                     let verdict = self.judge(&current, &answered.response, is_idempotent);
                     let slot = slot.filter(|_| answered.lease.is_some());
-                    let in_use =
-                        InUse { _lane: on_lane, _stream: answered.stream, _slot: slot, _admission: None };
+                    let stream = answered
+                        .stream
+                        .map(|stream| StreamInUse { stream: Some(stream), progress: Rc::clone(&progress) });
+                    let in_use = InUse { _lane: on_lane, _stream: stream, _slot: slot, _admission: None };
                     (
                         Ok((answered.response, answered.lease, in_use)),
                         answered.again.filter(|_| verdict.is_retried),
@@ -144,6 +162,16 @@ impl Client {
             let (response, lease, in_use) = outcome?;
             let in_use = InUse { _admission: admission, ..in_use };
             return Ok(response.map(|body| UpstreamBody::new(body, lease, in_use)));
+        }
+    }
+
+    /// The sending to this lane was given up, since it had taken too long as a whole. That counts as a response time-out if
+    /// it was the answer that was waited for, and for most of the time: no client shall have an endpoint ejected by
+    /// being slow itself.
+    pub fn overdue(&self, lane: &Lane, progress: &BodyProgress) {
+        let total = self.upstream.settings.timeouts.total;
+        if progress.is_sent.get() && total.is_some_and(|total| progress.waited() < total / 2) {
+            self.upstream.failed(&lane.member, Failure::Timeout, self.clock.monotonic());
         }
     }
 

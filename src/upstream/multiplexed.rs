@@ -197,3 +197,30 @@ impl Drop for Waiting<'_> {
         self.0.set(self.0.get().saturating_sub(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::{OnStream, State};
+    use crate::upstream::body::{BodyProgress, RequestBody};
+
+    #[test]
+    fn a_stream_is_not_free_while_its_request_is_being_sent() {
+        let state = Rc::<State>::default();
+        let enter = || {
+            state.streams.set(state.streams.get() + 1);
+            OnStream(Rc::clone(&state))
+        };
+        let progress = Rc::new(BodyProgress::of_nothing());
+        let body = RequestBody::of(Rc::clone(&progress), 0);
+        let copy = body.again();
+        progress.outlast(enter());
+        drop(copy);
+        assert_eq!(state.streams.get(), 1);
+        drop(body);
+        assert_eq!(state.streams.get(), 0);
+        progress.outlast(enter());
+        assert_eq!(state.streams.get(), 0, "the body was over first");
+    }
+}

@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::http1;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::body::RequestBody;
 use super::multiplexed::SharedPool;
@@ -19,7 +20,7 @@ pub(super) struct EndpointPool {
     idle: RefCell<Vec<Idle>>,
     pub http2: SharedPool,
     /// Permits to connect.
-    connecting: Semaphore,
+    connecting: Arc<Semaphore>,
     /// Those who wait for a connection to come back, the first in front.
     waiting: RefCell<VecDeque<oneshot::Sender<Connection>>>,
     max_idle: usize,
@@ -49,11 +50,11 @@ pub(super) struct Lease {
 
 /// How a request comes by a connection when none is idle.
 #[derive(Debug)]
-pub(super) enum Turn<'a> {
+pub(super) enum Turn {
     /// One has come back.
     Returned(Lease),
     /// It may make one, for as long as it holds this.
-    Connect(SemaphorePermit<'a>),
+    Connect(OwnedSemaphorePermit),
 }
 
 /// How many HTTP/1.1 connections are made at the same time. Whoever comes later waits for one of them or for one that
@@ -70,7 +71,7 @@ impl EndpointPool {
         Self {
             idle: RefCell::default(),
             http2: SharedPool::default(),
-            connecting: Semaphore::new(if may_share { 1 } else { CONNECTS }),
+            connecting: Arc::new(Semaphore::new(if may_share { 1 } else { CONNECTS })),
             waiting: RefCell::default(),
             max_idle,
             idle_for,
@@ -97,8 +98,8 @@ impl EndpointPool {
 
     /// Waits for a connection to come back, if it `takes_used` ones, or for leave to make one. The caller bounds the
     /// time.
-    pub async fn turn(self: &Rc<Self>, takes_used: bool) -> Turn<'_> {
-        if let Ok(permit) = self.connecting.try_acquire() {
+    pub async fn turn(self: &Rc<Self>, takes_used: bool) -> Turn {
+        if let Ok(permit) = Arc::clone(&self.connecting).try_acquire_owned() {
             return Turn::Connect(permit);
         }
         if !takes_used {
@@ -120,8 +121,8 @@ impl EndpointPool {
         }
     }
 
-    async fn leave_to_connect(&self) -> SemaphorePermit<'_> {
-        match self.connecting.acquire().await {
+    async fn leave_to_connect(&self) -> OwnedSemaphorePermit {
+        match Arc::clone(&self.connecting).acquire_owned().await {
             Ok(permit) => permit,
             // It is never closed.
             Err(_) => std::future::pending().await,

@@ -99,6 +99,70 @@ async fn the_stream_of_a_client_that_left_is_free_again() {
     assert_eq!(api.connections(), 1);
 }
 
+/// An API that has no more connections to give still has streams: those who wait get them, and no request is told of a
+/// connection that nobody needs.
+#[tokio::test]
+async fn requests_get_the_streams_that_there_are_where_no_further_connection_is_to_be_had() {
+    let api = H2Api::start(1, Manner::Last).await;
+    let more = ", protocol: http2, timeouts: { connect: 15s }, ejection: { consecutive_failures: 1, max_percent: 100 }";
+    let gateway = in_front_of(&api.url(), more).await;
+    let mut asking = JoinSet::new();
+    for place in 0..8 {
+        let mut wire = gateway.wire().await;
+        wire.send(format!("GET /{place} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        if place == 0 {
+            api.until("the first one", |calls| calls.len() == 1).await;
+            api.is_full().await;
+        }
+        asking.spawn(async move { wire.answer().await.unwrap().status });
+    }
+    // Time to ask for a connection in vain.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    api.open();
+    assert_eq!(asking.join_all().await, vec![200; 8]);
+    assert_eq!((api.connections(), api.most_at_once(), api.calls().len()), (1, 1, 8));
+}
+
+/// An API that is restarted tells all its connections to take no more while requests are still on them. That is noticed
+/// on each only when the next request is to go by it, and that one still gets to the API.
+#[tokio::test]
+async fn a_request_after_all_connections_were_told_to_take_no_more_gets_one_that_does() {
+    let api = H2Api::start(2, Manner::Last).await;
+    let gateway = in_front_of(&api.url(), ", protocol: http2").await;
+    let mut held = Vec::new();
+    for place in 0..6 {
+        let mut wire = gateway.wire().await;
+        wire.send(format!("GET /{place} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        api.until("one more", |calls| calls.len() == place + 1).await;
+        held.push(wire);
+    }
+    assert_eq!(api.connections(), 3);
+    // One on each leaves, so that each has room.
+    for place in [4, 2, 0] {
+        drop(held.remove(place));
+        api.until("it is told", |calls| calls[place].is_left).await;
+    }
+    api.go_away().await;
+    let mut wire = gateway.wire().await;
+    wire.send("GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    held.push(wire);
+    let asking = async {
+        let mut answers = Vec::new();
+        for wire in &mut held {
+            answers.push(wire.answer().await.unwrap().status);
+        }
+        answers
+    };
+    let opening = async {
+        // A refusal would not get there.
+        let came = api.until("the next one", |calls| calls.len() == 7);
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(3), came).await;
+        api.open();
+    };
+    assert_eq!(tokio::join!(asking, opening).0, [200; 4]);
+    assert_eq!((api.calls().len(), api.connections()), (7, 4));
+}
+
 /// An API that accepts connections and says nothing: each WebSocket waits for its turn to connect no longer than
 /// for a connection, instead of all of them in a row.
 #[tokio::test]

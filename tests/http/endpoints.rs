@@ -311,6 +311,31 @@ async fn an_endpoint_that_fails_in_a_row_is_ejected_and_the_last_ones_never() {
     assert_eq!(broken.requests().len(), 10);
 }
 
+/// It is not the less broken for a total time-out that is over before the response time-out would be.
+#[tokio::test]
+async fn an_endpoint_that_never_answers_within_the_total_time_out_is_ejected() {
+    let hanging = Recorder::scripted(|mut conn| async move {
+        conn.request().await;
+        conn.until_closed().await;
+    })
+    .await;
+    let recorder = Recorder::start().await;
+    let more = format!(
+        "{IN_TURN}, timeouts: {{ total: 2s }}, ejection: {{ consecutive_failures: 2, time: 1h, max_time: 1h }}"
+    );
+    let gateway = in_front_of(&[hanging.url(), recorder.url()], &more).await;
+    for _ in 0..10 {
+        gateway.get("/a", "").await;
+    }
+    assert_eq!((hanging.requests().len(), recorder.requests().len()), (2, 8));
+    let failures = "valgate_endpoint_failures_total{upstream=\"api\",endpoint=";
+    let address = hanging.address();
+    assert_eq!(
+        metric(&gateway, &format!("{failures}\"{address}\",kind=\"timeout\"}}")).to_bits(),
+        2_f64.to_bits()
+    );
+}
+
 #[tokio::test]
 async fn an_ejected_endpoint_is_tried_again_after_its_time() {
     let is_well = Arc::new(AtomicBool::new(false));

@@ -146,7 +146,10 @@ async fn an_answer_that_is_not_whole_within_the_total_time_out_is_ended() {
     refused(&gateway.get("/a", "").await, 504, "VAL-061", "total_timeout");
     let answer = H2::plain(gateway.plain).await.request(1, &get("/a")).await.answer();
     assert_eq!(answer.verdict(), "VAL-061 total_timeout");
-    assert_eq!(silent.requests().len(), 2, "a time-out is not repeated");
+    let called_grpc = gateway.get("/a", "Content-Type: application/grpc\r\n").await;
+    // The API does not speak it.
+    assert!(called_grpc.header("grpc-message").unwrap().starts_with("VAL-061"), "{called_grpc:?}");
+    assert_eq!(silent.requests().len(), 3, "a time-out is not repeated");
 
     let (told, mut ended) = tokio::sync::mpsc::unbounded_channel();
     let endless = Recorder::scripted(move |mut conn| {
@@ -181,6 +184,26 @@ async fn a_request_that_takes_up_the_total_time_out_itself_is_told_so() {
     let answer = gateway.exchange("POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhi").await;
     refused(&answer, 408, "VAL-045", "body_rate");
     assert!(!recorder.only().complete);
+}
+
+/// A client that leaves the API next to none of the total time-out does not have it ejected for that.
+#[tokio::test]
+async fn an_api_is_not_to_blame_for_the_time_that_its_client_took() {
+    let silent = Recorder::scripted(|mut conn| async move {
+        conn.request().await;
+        conn.until_closed().await;
+    })
+    .await;
+    let gateway = in_front_of(&silent.url(), ", timeouts: { total: 2s }").await;
+    let mut wire = gateway.wire().await;
+    wire.send("POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhel").await;
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    wire.send("lo").await;
+    let status = wire.answer().await.unwrap().status;
+    assert!(status == 504 || status == 408, "{status}");
+    let counted = gateway.metrics();
+    let blamed = counted.lines().find(|line| line.contains("kind=\"timeout\"") && !line.ends_with(" 0"));
+    assert_eq!(blamed, None);
 }
 
 /// Neither the total time-out nor anything else ends what the API means to last.

@@ -100,6 +100,36 @@ async fn the_messages_of_a_grpc_call_end_with_its_answer() {
     assert_eq!(api.calls()[0].body, b"first");
 }
 
+/// An API that has answered may go on reading, and its client on sending, but not for long: there is no exchange any more
+/// that would end with its token.
+#[tokio::test]
+async fn the_messages_of_a_call_do_not_go_on_behind_its_answer() {
+    let signer = Signer::es256("k1");
+    let api = H2Api::start(100, Manner::Early).await;
+    let gateway = gateway_to(&signer, &api.url(), "http2", "30s").await;
+    let (mut client, token) = (client(&gateway).await, Token::new());
+    let (response, mut sending) = call(&mut client, "/a.B/Early", &token.sign(&signer), "application/grpc");
+    let (body, _) = body_of(response.await.unwrap().into_body()).await;
+    assert!(body.is_empty());
+    api.until("the call is broken off", |calls| calls[0].is_whole == Some(false)).await;
+    go_on(&mut sending, true);
+    assert_eq!(api.calls()[0].body, b"first");
+}
+
+/// A client that leaves in the middle of an answer, and of its request: that one is not sent on either.
+#[tokio::test]
+async fn the_messages_of_a_call_end_with_its_client() {
+    let signer = Signer::es256("k1");
+    let api = H2Api::start(100, Manner::First).await;
+    let gateway = gateway_to(&signer, &api.url(), "http2", "30s").await;
+    let (mut client, token) = (client(&gateway).await, Token::new());
+    let (response, _sending) = call(&mut client, "/a.B/Chat", &token.sign(&signer), "application/grpc");
+    let response = response.await.unwrap();
+    api.until("the first message", |calls| calls[0].body == b"first").await;
+    drop((response, _sending));
+    api.until("the call is broken off", |calls| calls[0].is_whole == Some(false)).await;
+}
+
 /// A long upload, by either version of HTTP on either side.
 #[tokio::test]
 async fn an_upload_ends_with_its_token() {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
+use h2::{Ping, RecvStream};
 use http::{HeaderMap, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -19,6 +19,7 @@ pub struct H2Api {
     address: SocketAddr,
     log: Arc<Mutex<Log>>,
     gate: watch::Sender<bool>,
+    leaving: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
 
@@ -29,6 +30,8 @@ pub enum Manner {
     Last,
     /// With a head before the request has ended, and gRPC trailers behind it.
     First,
+    /// With all of its answer before the request has ended, of which it reads the rest all the same.
+    Early,
 }
 
 #[derive(Default)]
@@ -37,6 +40,7 @@ struct Log {
     connections: usize,
     at_once: Vec<usize>,
     most_at_once: usize,
+    told_to_leave: usize,
 }
 
 /// A request as it came.
@@ -59,7 +63,8 @@ impl H2Api {
         let address = listener.local_addr().unwrap();
         let log = Arc::<Mutex<Log>>::default();
         let gate = watch::Sender::new(false);
-        let (shared, opened) = (Arc::clone(&log), gate.subscribe());
+        let leaving = watch::Sender::new(false);
+        let (shared, opened, leave) = (Arc::clone(&log), gate.subscribe(), leaving.subscribe());
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let place = {
@@ -68,10 +73,14 @@ impl H2Api {
                     log.at_once.push(0);
                     log.connections - 1
                 };
-                tokio::spawn(serve(stream, streams, manner, place, Arc::clone(&shared), opened.clone()));
+                // Who connects after that is not meant.
+                let leave = (!*leave.borrow()).then(|| leave.clone());
+                let serving =
+                    serve(stream, streams, manner, place, Arc::clone(&shared), opened.clone(), leave);
+                tokio::spawn(serving);
             }
         });
-        Self { address, log, gate, accepting }
+        Self { address, log, gate, leaving, accepting }
     }
 
     pub fn url(&self) -> String {
@@ -81,6 +90,27 @@ impl H2Api {
     /// From now on whole requests are answered.
     pub fn open(&self) {
         self.gate.send_replace(true);
+    }
+
+    /// Has no further connection from now on, as a server that is full.
+    pub async fn is_full(&self) {
+        self.accepting.abort();
+        while !self.accepting.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Tells all connections of this moment that they are to take no more requests, those that they have being served to
+    /// their end; returns when the other side has got that.
+    pub async fn go_away(&self) {
+        let connections = self.connections();
+        self.leaving.send_replace(true);
+        let telling = async {
+            while self.log.lock().unwrap().told_to_leave < connections {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), telling).await.expect("all are told");
     }
 
     pub fn calls(&self) -> Vec<Call> {
@@ -121,10 +151,34 @@ async fn serve(
     place: usize,
     log: Arc<Mutex<Log>>,
     gate: watch::Receiver<bool>,
+    mut leave: Option<watch::Receiver<bool>>,
 ) {
     let handshake = h2::server::Builder::new().max_concurrent_streams(streams).handshake(stream).await;
     let Ok(mut connection) = handshake else { return };
-    while let Some(Ok((request, respond))) = connection.accept().await {
+    let mut pings = connection.ping_pong();
+    loop {
+        let told = async {
+            match &mut leave {
+                Some(leave) => drop(leave.wait_for(|leave| *leave).await),
+                None => std::future::pending().await,
+            }
+        };
+        let accepted = tokio::select! {
+            accepted = connection.accept() => accepted,
+            () = told => {
+                leave = None;
+                connection.graceful_shutdown();
+                let (pings, log) = (pings.take(), Arc::clone(&log));
+                tokio::spawn(async move {
+                    // Its answer comes behind that to the frames before it.
+                    if let Some(mut pings) = pings && pings.ping(Ping::opaque()).await.is_ok() {
+                        log.lock().unwrap().told_to_leave += 1;
+                    }
+                });
+                continue;
+            }
+        };
+        let Some(Ok((request, respond))) = accepted else { return };
         {
             let mut log = log.lock().unwrap();
             log.at_once[place] += 1;
@@ -155,6 +209,7 @@ async fn answer(
     let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     let mut sending = match manner {
         Manner::First => respond.send_response(head.clone(), false).ok(),
+        Manner::Early => respond.send_response(Response::new(()), true).ok().and(None),
         Manner::Last => None,
     };
     let mut body = request.into_body();
