@@ -19,12 +19,19 @@ const LOOK: Duration = Duration::from_millis(250);
 /// that there are.
 const ROUND: usize = 128;
 
+/// When a look at many finds fewer than this, nearly all are busy, and each new connection would cost another look. None
+/// is had for so long: whoever comes meanwhile and finds none left is turned away.
+const FEW: usize = 8;
+const REST: Duration = Duration::from_millis(10);
+
 /// All connections of one core.
 #[derive(Debug)]
 pub struct Crowd {
     members: RefCell<HashMap<u64, Rc<State>>>,
     /// Who had been idle the longest when it was last looked, since when; the longest at the end.
     next_to_leave: RefCell<Vec<(Monotonic, u64)>>,
+    /// When it was last looked in nearly vain.
+    found_few: Cell<Option<Monotonic>>,
     next: Cell<u64>,
     most: Cell<usize>,
     clock: Clock,
@@ -51,8 +58,8 @@ pub struct Member {
 impl Crowd {
     /// Room for this many.
     pub fn new(most: usize, clock: Clock) -> Rc<Self> {
-        let (members, next_to_leave, next, left) = Default::default();
-        Rc::new(Self { members, next_to_leave, next, most: Cell::new(most.max(1)), clock, left })
+        let (members, next_to_leave, found_few, next, left) = Default::default();
+        Rc::new(Self { members, next_to_leave, found_few, next, most: Cell::new(most.max(1)), clock, left })
     }
 
     /// From now on there is room for this many; those who are in stay.
@@ -100,7 +107,12 @@ impl Crowd {
                 return Some(id);
             }
         }
+        let now = self.clock.monotonic();
+        if self.found_few.get().is_some_and(|when| when.until(now) < REST) {
+            return None;
+        }
         next.extend(members.iter().filter_map(|(id, state)| Some((state.activity.quiet_since()?, *id))));
+        self.found_few.set((next.len() < FEW && members.len() > ROUND).then_some(now));
         if next.len() > ROUND {
             next.select_nth_unstable(ROUND);
             next.truncate(ROUND);
@@ -171,7 +183,7 @@ mod tests {
     use std::rc::Rc;
     use std::time::Duration;
 
-    use super::{Crowd, LOOK, Member};
+    use super::{Crowd, LOOK, Member, REST};
     use crate::clock::{Clock, UnixSeconds};
 
     #[test]
@@ -215,6 +227,21 @@ mod tests {
         assert_eq!(gone, expected[..900]);
         while crowd.make_room() {}
         assert_eq!(members.iter().filter(|member| is_in(member)).count(), 95, "the busy stay");
+    }
+
+    #[test]
+    fn a_crowd_that_was_busy_a_moment_ago_is_not_looked_through_again() {
+        let (clock, hand) = Clock::manual(UnixSeconds(0));
+        let crowd = Crowd::new(200, clock);
+        let members: Vec<Member> = (0..200).map(|_| crowd.enter().unwrap()).collect();
+        let mut busy: Vec<_> = members[3..].iter().map(|member| member.activity().busy()).collect();
+        for _ in 0..3 {
+            assert!(crowd.make_room(), "what was found is used up first");
+        }
+        drop(busy.pop());
+        assert!(!crowd.make_room());
+        hand.advance(REST);
+        assert!(crowd.make_room() && !crowd.make_room());
     }
 
     #[tokio::test(start_paused = true)]

@@ -149,6 +149,7 @@ impl Attempt<'_> {
                                 return Ok(Way::Http2 { shared, stream, is_new: false });
                             }
                         }
+                        () = pool.http2.look_now_and_then(), if pool.http2.is_open() => {}
                         () = &mut until => return Err(self.none_in_time()),
                     }
                 }
@@ -174,6 +175,7 @@ impl Attempt<'_> {
             drop(permit);
             tokio::select! {
                 () = pool.http2.freed() => {}
+                () = pool.http2.look_now_and_then() => {}
                 () = &mut until => return Err(self.none_in_time()),
             }
         }

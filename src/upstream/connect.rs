@@ -154,7 +154,7 @@ where
         let is_over = std::future::poll_fn(|context| {
             let is_over = connection.as_mut().poll(context).is_ready();
             let most = connection.current_max_send_streams();
-            state.most_streams.set(most);
+            state.takes(most);
             if is_over { Poll::Ready(true) } else { look.as_mut().poll(context).map(|()| false) }
         });
         if is_over.await {

@@ -26,6 +26,9 @@ const MOST: usize = 64;
 const LOOK: Duration = Duration::from_millis(1);
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether a connection takes more streams by now, while there are requests that wait for one.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// One HTTP/2 connection.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
@@ -58,6 +61,17 @@ impl Default for State {
             streams: Cell::new(0),
             freed: OnceCell::new(),
             was_idle: Cell::new(false),
+        }
+    }
+}
+
+impl State {
+    /// Notes how many streams it takes. The other side may raise that at any time (RFC 9113 section 6.5.3), and with it
+    /// there is room for all who wait, up to the next look.
+    pub fn takes(&self, most: usize) {
+        let before = self.most_streams.replace(most);
+        if let Some(freed) = self.freed.get().filter(|freed| most > before && freed.waiting.get() > 0) {
+            freed.notify.notify_waiters();
         }
     }
 }
@@ -169,6 +183,13 @@ impl SharedPool {
     pub async fn freed(&self) {
         let _waiting = Waiting::new(&self.freed.waiting);
         self.freed.notify.notified().await;
+    }
+
+    /// After a while, has it looked whether the connections take more streams than they did; that is told to those who
+    /// wait, as hyper tells nobody.
+    pub async fn look_now_and_then(&self) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        self.all.borrow().iter().for_each(|shared| shared.state.look.notify_one());
     }
 
     /// Closes what is closed, and all but the first that have had nothing to do since the last time.

@@ -3,6 +3,7 @@
 use tokio::task::JoinSet;
 
 use crate::h2api::{H2Api, Manner};
+use crate::h2server::H2Server;
 use crate::recorder::Recorder;
 use crate::setup::Gateway;
 use crate::upstream::in_front_of;
@@ -121,6 +122,33 @@ async fn requests_get_the_streams_that_there_are_where_no_further_connection_is_
     api.open();
     assert_eq!(asking.join_all().await, vec![200; 8]);
     assert_eq!((api.connections(), api.most_at_once(), api.calls().len()), (1, 1, 8));
+}
+
+/// An API may take more streams than it first said, and then those who wait need not wait for one to come free.
+#[tokio::test]
+async fn requests_that_wait_for_a_stream_are_told_of_those_that_the_api_grants_later() {
+    let server = H2Server::scripted(|mut conn| async move {
+        conn.takes(u32::from(conn.place == 0)).await;
+        let Some(first) = conn.request().await else { return };
+        // Long enough for the gateway to find out that more connections are of no use.
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        conn.takes(10).await;
+        let Some(second) = conn.request().await else { return };
+        for stream in [second, first] {
+            conn.answer(stream, b"ok").await;
+        }
+        conn.request().await;
+    })
+    .await;
+    let gateway = in_front_of(&server.url(), ", protocol: http2, timeouts: { connect: 10s }").await;
+    let (mut one, mut other) = (gateway.wire().await, gateway.wire().await);
+    one.send("GET /first HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    while server.seen().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    other.send("GET /second HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(other.answer().await.unwrap().status, 200);
+    assert_eq!(one.answer().await.unwrap().status, 200);
 }
 
 /// An API that is restarted tells all its connections to take no more while requests are still on them. That is noticed

@@ -95,6 +95,12 @@ impl Conn {
         self.send(&frame(SETTINGS, 0, 0, &[])).await;
     }
 
+    /// Our SETTINGS, with the most streams that are taken from now on.
+    pub async fn takes(&mut self, streams: u32) {
+        let payload = [&[0, 3][..], &streams.to_be_bytes()].concat();
+        self.send(&frame(SETTINGS, 0, 0, &payload)).await;
+    }
+
     /// Reads frames until a request is whole; its stream. `None` at the end of the connection.
     pub async fn request(&mut self) -> Option<u32> {
         loop {

@@ -123,10 +123,10 @@ async fn the_messages_of_a_call_end_with_its_client() {
     let api = H2Api::start(100, Manner::First).await;
     let gateway = gateway_to(&signer, &api.url(), "http2", "30s").await;
     let (mut client, token) = (client(&gateway).await, Token::new());
-    let (response, _sending) = call(&mut client, "/a.B/Chat", &token.sign(&signer), "application/grpc");
+    let (response, sending) = call(&mut client, "/a.B/Chat", &token.sign(&signer), "application/grpc");
     let response = response.await.unwrap();
     api.until("the first message", |calls| calls[0].body == b"first").await;
-    drop((response, _sending));
+    drop((response, sending));
     api.until("the call is broken off", |calls| calls[0].is_whole == Some(false)).await;
 }
 
