@@ -176,7 +176,8 @@ async fn a_killed_server_costs_nothing_but_time() {
     assert_eq!(node.ask(&after.token).await, "200");
 
     server.restart().await;
-    engine.revoke(&[after.revocation()]).await.unwrap();
+    // It listens before it has read what it kept, and says so (LOADING).
+    eventually("it takes commands", || async { engine.revoke(&[after.revocation()]).await.is_ok() }).await;
     node.until(&after.token, REVOKED, "after").await;
     assert_eq!(node.ask(&before.token).await, REVOKED);
     assert_eq!(node.count("snapshots").await, 0, "the position is still good");
