@@ -297,6 +297,67 @@ async fn lists_beyond_the_bound_are_not_followed_and_other_keys_can_sign_them() 
 }
 
 /// So that a gateway that comes up alone still refuses what the list said.
+/// What was revoked while a gateway was away is not in the copy that it kept.
+#[tokio::test]
+async fn a_restart_asks_before_it_believes_the_stored_copy() {
+    let (signer, stub) = (Signer::es256("k1"), Stub::start().await);
+    publish(&stub, "/lists/1", &signer, 1, &[0]);
+    let yaml = format!("state_dir: $DIR/state\n{}", yaml(&signer, &stub, "", strict()));
+    let token = referring(&stub.url("/lists/1"), 0).sign(&signer);
+    let gateway = TestGateway::start(&yaml).await;
+    assert_eq!(ask(&gateway, &token).await, "200");
+    let dir = gateway.dir();
+    let is_kept = || {
+        let files = std::fs::read_dir(dir.path().join("state")).into_iter().flatten();
+        files.map(|file| file.unwrap().path()).any(|path| {
+            let is_list = path.file_name().unwrap().to_str().unwrap().starts_with("status-list-");
+            is_list && path.extension().unwrap() == "json"
+        })
+    };
+    eventually("stored", || async { is_kept() }).await;
+    gateway.stop().await;
+
+    let (go, held) = tokio::sync::watch::channel(false);
+    let document = jws(HEADER, claims(&stub.url("/lists/1"), 1, &[1]).to_string(), &signer);
+    let answer = Answer::body("application/statuslist+jwt", document);
+    stub.set("/lists/1", Answer::Held(held, Box::new(answer)));
+    let restarted = TestGateway::start_in(dir.clone(), &yaml).await;
+    let before = stub.hits("/lists/1");
+    let later = async {
+        eventually("it asks", || async { stub.hits("/lists/1") > before }).await;
+        // The copy is in force by now. One that believes it answers; one that does not waits for what is held.
+        let release = async {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            go.send_replace(true);
+        };
+        tokio::join!(ask(&restarted, &token), release).0
+    };
+    let (first, later) = tokio::join!(ask(&restarted, &token), later);
+    assert_eq!([first, later], [REVOKED; 2]);
+}
+
+/// Mirrors that disagree, a server that was rolled back, somebody who replays.
+#[tokio::test]
+async fn an_older_list_does_not_lift_what_a_newer_one_revoked() {
+    let (signer, stub) = (Signer::es256("k1"), Stub::start().await);
+    let publish = |age: i64, bytes: &[u8]| {
+        let mut claims = claims(&stub.url("/lists/1"), 1, bytes);
+        claims["iat"] = (now() - age).into();
+        let document = jws(HEADER, claims.to_string(), &signer);
+        stub.set("/lists/1", Answer::body("application/statuslist+jwt", document));
+    };
+    publish(60, &[1]);
+    let gateway = TestGateway::start(&yaml(&signer, &stub, "", strict())).await;
+    let token = referring(&stub.url("/lists/1"), 0).sign(&signer);
+    assert_eq!(ask(&gateway, &token).await, REVOKED);
+    publish(120, &[0]);
+    let failed = "valgate_status_list_refresh_failures_total{issuer=\"main\"}";
+    eventually("it was seen", || async { gateway.metric(failed).await > 1 }).await;
+    assert_eq!(ask(&gateway, &token).await, REVOKED);
+    publish(0, &[0]);
+    eventually("a newer one counts", || async { ask(&gateway, &token).await == "200" }).await;
+}
+
 #[tokio::test]
 async fn a_restart_while_the_lists_cannot_be_had_starts_from_the_stored_copy() {
     let (signer, stub) = (Signer::es256("k1"), Stub::start().await);

@@ -28,6 +28,8 @@ pub(super) enum DocumentError {
     Expired,
     #[error("it is of the future (iat)")]
     Future,
+    #[error("it is older (iat) than the one that is in force")]
+    Older,
     #[error("its list (lst) is not DEFLATE data in the ZLIB format, in base64url")]
     Compression,
     #[error("its list is larger than {0} bytes inflated")]
@@ -51,6 +53,7 @@ pub(super) struct Expected<'a> {
 pub(super) struct Document {
     pub list: StatusList,
     pub ttl: Option<Duration>,
+    pub issued_at: UnixSeconds,
     pub expires: Option<UnixSeconds>,
 }
 
@@ -85,7 +88,7 @@ pub(super) fn read(members: Map<String, Value>, expected: &Expected<'_>) -> Resu
         list.get("lst").and_then(Value::as_str).ok_or(DocumentError::Claim("status_list.lst"))?;
     let bytes = inflate(compressed, expected.max_size)?;
     let list = bits.and_then(|bits| StatusList::new(bits, bytes));
-    Ok(Document { list: list.ok_or(DocumentError::Claim("status_list.bits"))?, ttl, expires })
+    Ok(Document { list: list.ok_or(DocumentError::Claim("status_list.bits"))?, ttl, issued_at, expires })
 }
 
 /// A positive number of seconds; a fraction never prolongs.

@@ -19,7 +19,7 @@ use url::Url;
 use super::back_off::{Chance, after_failure};
 use super::fetch::{FetchClient, FetchError, FetchRequest, FetchSettings, Fetched};
 use super::signed::SignedBy;
-use crate::clock::{Clock, UnixSeconds};
+use crate::clock::{Clock, Monotonic, UnixSeconds};
 use crate::keys::{Algorithm, KeySource};
 use crate::revocation::{StatusList, StatusListCopy, StatusLists, TrackedList, WantedLists};
 use crate::token::json_object;
@@ -179,7 +179,6 @@ impl Follower {
             }
             let begun = self.signed_by.clock.monotonic();
             let refreshed = self.refresh(&list, &mut etag, kept.as_mut()).await;
-            self.lists.tried(&list, begun.until(self.signed_by.clock.monotonic()));
             let pause = match refreshed {
                 Ok(lifetime) => {
                     self.stats.refreshes_ok.fetch_add(1, Ordering::Relaxed);
@@ -190,6 +189,7 @@ impl Follower {
                     lifetime * 8 / 10 + Chance::draw().of(lifetime / 10)
                 }
                 Err(error) => {
+                    self.tried(&list, begun);
                     self.stats.refreshes_failed.fetch_add(1, Ordering::Relaxed);
                     failures = failures.saturating_add(1);
                     let message = error.to_string();
@@ -221,7 +221,7 @@ impl Follower {
         let heard = self.signed_by.clock.monotonic();
         match self.read(list, &restored.document, true).await {
             Ok(document) => {
-                let (age, expires) = (restored.age, document.expires);
+                let (age, issued_at, expires) = (restored.age, document.issued_at, document.expires);
                 info!(
                     issuer = &*self.name,
                     uri = list.uri(),
@@ -229,7 +229,7 @@ impl Follower {
                     "a status list starts from a stored copy"
                 );
                 let list_read = Arc::new(document.list);
-                self.lists.publish(list, StatusListCopy { list: list_read, heard, age, expires });
+                self.lists.publish(list, StatusListCopy { list: list_read, heard, age, issued_at, expires });
             }
             Err(error) if !std::mem::replace(noted, true) => {
                 warn!(issuer = &*self.name, uri = list.uri(), %error, "the copy of a status list is not used");
@@ -273,6 +273,7 @@ impl Follower {
         let (head, body) = match fetched {
             Fetched::NotModified(_) => {
                 list.confirm(asked_at);
+                self.tried(list, asked_at);
                 if let Some(kept) = kept {
                     kept.keep(None, list.uri(), &self.signed_by.clock).await;
                 }
@@ -282,6 +283,10 @@ impl Follower {
         };
         let document = self.read(list, &body, false).await?;
         drop(place);
+        // A replay, or a mirror that is behind: it would lift what the newer one revoked.
+        if list.issued_at().is_some_and(|known| document.issued_at < known) {
+            return Err(DocumentError::Older.into());
+        }
         let lifetime = self.lifetime(&document);
         *remembered = head.etag.map(|etag| (etag, lifetime));
         self.lists.publish(
@@ -290,13 +295,21 @@ impl Follower {
                 list: Arc::new(document.list),
                 heard: asked_at,
                 age: Duration::ZERO,
+                issued_at: document.issued_at,
                 expires: document.expires,
             },
         );
+        // Before it is kept: a disk that hangs holds up no request.
+        self.tried(list, asked_at);
         if let Some(kept) = kept {
             kept.keep(Some(body), list.uri(), &self.signed_by.clock).await;
         }
         Ok(lifetime)
+    }
+
+    /// Those who wait for the list go on.
+    fn tried(&self, list: &TrackedList, asked_at: Monotonic) {
+        self.lists.tried(list, asked_at.until(self.signed_by.clock.monotonic()));
     }
 
     /// Until when the list counts, by what it says of itself, within what is configured.

@@ -84,6 +84,7 @@ impl Bench {
             list: Arc::new(StatusList::new(1, vec![bits]).unwrap()),
             heard: self.clock.monotonic(),
             age: Duration::ZERO,
+            issued_at: NOW,
             expires: None,
         };
         lists.publish(list, copy);

@@ -1,6 +1,6 @@
 //! One list that is followed: the copy at hand, how old it is, and whether anybody still needs it.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub struct TrackedList {
     needed_until: AtomicI64,
     /// Whether fetching it was tried at all, with whatever outcome.
     tried: watch::Sender<bool>,
+    /// The same, for requests, which take no lock.
+    was_tried: AtomicBool,
     /// When a request first waited for it.
     awaited: OnceLock<Monotonic>,
 }
@@ -31,6 +33,8 @@ pub struct Copy {
     pub heard: Monotonic,
     /// How old it was then.
     pub age: Duration,
+    /// When it was made (`iat`).
+    pub issued_at: UnixSeconds,
     /// When it stops to count, however recently it was fetched (`exp`).
     pub expires: Option<UnixSeconds>,
 }
@@ -57,6 +61,7 @@ impl TrackedList {
             copy: ArcSwapOption::empty(),
             needed_until: AtomicI64::new(until.0),
             tried: watch::Sender::new(false),
+            was_tried: AtomicBool::new(false),
             awaited: OnceLock::new(),
         }
     }
@@ -72,8 +77,9 @@ impl TrackedList {
         let copy = self.copy.load();
         let Some(copy) = copy.as_deref() else { return Status::NotLoaded };
         match copy.list.get(index) {
+            // One that is too old may have grown since.
+            None | Some(0) if copy.is_stale(clock, max_staleness) => Status::Stale,
             None => Status::OutOfRange,
-            Some(0) if copy.is_stale(clock, max_staleness) => Status::Stale,
             Some(0) => Status::Valid,
             Some(other) => Status::NotValid(other),
         }
@@ -100,13 +106,20 @@ impl TrackedList {
         let _ = tokio::time::timeout(left, tried.wait_for(|tried| *tried)).await;
     }
 
-    /// Whether there is nothing to wait for: a copy, or a try that failed.
+    /// Whether there is nothing to wait for. A copy from before a restart is not enough: what was revoked while the gateway
+    /// was away is not in it, and its publisher is being asked.
     pub fn was_tried(&self) -> bool {
-        self.copy.load().is_some() || *self.tried.borrow()
+        self.was_tried.load(Ordering::Acquire)
     }
 
     pub(super) fn tried(&self) {
+        self.was_tried.store(true, Ordering::Release);
         self.tried.send_if_modified(|tried| !std::mem::replace(tried, true));
+    }
+
+    /// When the copy at hand was made.
+    pub fn issued_at(&self) -> Option<UnixSeconds> {
+        self.copy.load().as_deref().map(|copy| copy.issued_at)
     }
 
     /// How long ago its publisher last confirmed it.
@@ -121,6 +134,7 @@ impl TrackedList {
                 heard: now,
                 age: Duration::ZERO,
                 list: Arc::clone(&copy.list),
+                issued_at: copy.issued_at,
                 expires: copy.expires,
             })));
         }
