@@ -25,7 +25,7 @@ import threading
 import time
 import urllib.request
 
-from unknown_kids import ISSUER, Key
+from signing import ISSUER, Key
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LEAST_GOODPUT = 0.8

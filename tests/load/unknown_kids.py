@@ -20,7 +20,6 @@ be one that the machine bears; beyond it everything stands in line, whatever is 
 
 import argparse
 import asyncio
-import base64
 import http.server
 import json
 import multiprocessing
@@ -34,8 +33,9 @@ import tempfile
 import threading
 import time
 
+from signing import ISSUER, Key, encoded
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ISSUER = "http://127.0.0.1/"
 CONNECTIONS = 16
 COOLDOWN = 5
 # Seconds that the provider takes to answer.
@@ -161,30 +161,6 @@ def wait_for(port: int, token: str) -> None:
     raise SystemExit("the gateway does not answer")
 
 
-class Key:
-    """An ES256 key, by openssl."""
-
-    def __init__(self, directory: pathlib.Path) -> None:
-        self.path = directory / "key.pem"
-        openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", self.path)
-        point = openssl("pkey", "-in", self.path, "-pubout", "-outform", "DER")[-64:]
-        self.jwk = {"kty": "EC", "crv": "P-256", "kid": "k1", "x": encoded(point[:32]), "y": encoded(point[32:])}
-
-    def claims(self) -> str:
-        return encoded(json.dumps({"iss": ISSUER, "aud": "api", "sub": "u", "exp": int(time.time()) + 3600}).encode())
-
-    def token(self) -> str:
-        text = encoded(b'{"alg":"ES256","kid":"k1"}') + "." + self.claims()
-        der = openssl("dgst", "-sha256", "-sign", self.path, stdin=text.encode())
-        first = 4 + der[3]
-        numbers = (der[4:first], der[first + 2 :])
-        return text + "." + encoded(b"".join(number[-32:].rjust(32, b"\0") for number in numbers))
-
-
-def openssl(*arguments, stdin: bytes = b"") -> bytes:
-    return subprocess.run(["openssl", *arguments], input=stdin, capture_output=True, check=True).stdout
-
-
 class Counting:
     """A server that says the same to all, after so many seconds, and counts."""
 
@@ -212,10 +188,6 @@ class Counting:
         server.daemon_threads = True
         self.port = server.server_address[1]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-
-
-def encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def free_port() -> int:
