@@ -74,10 +74,10 @@ impl Worker {
             local.block_on(&runtime, async move {
                 let mut desk = Desk::open(equipment, first);
                 let gateway = desk.gateway.clone();
-                tokio::task::spawn_local(measure_load(gateway.clone()));
                 tokio::select! {
                     () = desk.follow(pending) => {}
                     _ = stopped => tracing::warn!(core, "requests were cut off at the end of the drain time-out"),
+                    () = measure_load(&gateway) => {}
                     () = keep_house(&gateway) => {}
                     () = end_streams(&gateway) => {}
                 }
@@ -314,14 +314,20 @@ async fn end_streams(gateway: &Gateway) {
     }
 }
 
-/// Never ends. A task of its own, so that it waits for its turn behind all others, which is what it measures.
-async fn measure_load(gateway: Gateway) {
-    let (overload, clock, metrics) = {
-        let core = gateway.core();
-        // All of them outlast the core's state, which the next generation replaces.
-        (Rc::clone(&core.overload), core.clock.clone(), Rc::clone(&core.metrics))
-    };
-    overload.watch(&clock, &metrics).await;
+/// Never ends: requests in line would be forgotten, so that it is begun anew whatever happens to it.
+async fn measure_load(gateway: &Gateway) {
+    loop {
+        let (overload, clock, metrics) = {
+            let core = gateway.core();
+            // All of them outlast the core's state, which the next generation replaces.
+            (Rc::clone(&core.overload), core.clock.clone(), Rc::clone(&core.metrics))
+        };
+        // A task of its own, so that it waits for its turn behind all others, which is what it measures.
+        let watching = async move { overload.watch(&clock, &metrics).await };
+        if let Err(error) = tokio::task::spawn_local(watching).await {
+            tracing::error!(%error, "the load of a core was no longer measured; it is measured anew");
+        }
+    }
 }
 
 /// Never ends.
