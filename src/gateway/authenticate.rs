@@ -6,13 +6,15 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::refused_tokens::{RefusedBefore, RefusedTokens};
 use super::verdict_cache::{SharedVerdicts, TokenKey, VerdictCache};
 use crate::clock::Clock;
 use crate::keys::LookAgain;
 use crate::rejection::Rejection;
 use crate::revocation::{Candidate, LiveToken, RevocationPolicies};
 use crate::token::{
-    Answer, BearerToken, FailFast, Inputs, IssuerSet, LookedAgain, Need, Verdict, VerifiedToken, Verifier,
+    Answer, BearerToken, FailFast, Fingerprint, Inputs, IssuerSet, LookedAgain, Need, Verdict, VerifiedToken,
+    Verifier,
 };
 
 /// One core's way from tokens to principals.
@@ -21,6 +23,7 @@ pub struct Authenticator {
     verifier: Arc<Verifier>,
     revocation: Arc<RevocationPolicies>,
     verdicts: Rc<VerdictCache>,
+    refused: RefusedTokens,
     clock: Clock,
 }
 
@@ -31,6 +34,8 @@ pub struct Insight {
     pub temperature: Option<Temperature>,
     /// The token, if its issuer stands behind it and it is refused for what is known of it besides.
     pub verified: Option<VerifiedToken>,
+    /// What stands for the token in logs, where that is known already.
+    pub fingerprint: Option<Fingerprint>,
     /// What its issuer said, if it was asked.
     pub answer: Option<Answer>,
 }
@@ -52,14 +57,16 @@ impl Authenticator {
         shared: SharedVerdicts,
         clock: Clock,
     ) -> Self {
-        Self { verifier, revocation, verdicts: Rc::new(VerdictCache::new(shared)), clock }
+        let (verdicts, refused) = (Rc::new(VerdictCache::new(shared)), RefusedTokens::new());
+        Self { verifier, revocation, verdicts, refused, clock }
     }
 
     /// The authenticator of the next configuration. It shares the cache, whose verdicts hold for as long as their
-    /// issuers stay the same.
+    /// issuers stay the same. Who was refused under the rules of before may be let through by the new ones.
     #[must_use]
     pub fn succeeded_by(&self, verifier: Arc<Verifier>, revocation: Arc<RevocationPolicies>) -> Self {
-        Self { verifier, revocation, verdicts: Rc::clone(&self.verdicts), clock: self.clock.clone() }
+        let verdicts = Rc::clone(&self.verdicts);
+        Self { verifier, revocation, verdicts, refused: RefusedTokens::new(), clock: self.clock.clone() }
     }
 
     /// How tokens are verified.
@@ -87,7 +94,16 @@ impl Authenticator {
         insight: &mut Insight,
     ) -> Result<LiveToken, Rejection> {
         let key = self.verdicts.key(token);
-        let cached = self.verdicts.get(key);
+        let mut cached = self.verdicts.at_hand(key);
+        if cached.is_none() {
+            if let Some(RefusedBefore { rejection, fingerprint }) =
+                self.refused.recall(key, trusted, now.monotonic())
+            {
+                (insight.temperature, insight.fingerprint) = (Some(Temperature::Warm), Some(fingerprint));
+                return Err(rejection);
+            }
+            cached = self.verdicts.of_any_core(key);
+        }
         let inputs = inputs(trusted, now, LookedAgain::NotYet, None);
         let good = cached.filter(|found| self.verifier.still_good(found.token(), inputs));
         let candidate = if let Some(candidate) = good {
@@ -99,7 +115,10 @@ impl Authenticator {
         } else {
             insight.temperature = Some(Temperature::Cold);
             // Boxed, here and below, since warm requests would otherwise carry the room for it.
-            Box::pin(self.verify(key, token, trusted, insight)).await?
+            let verified = Box::pin(self.verify(key, token, trusted, insight)).await;
+            verified.inspect_err(|refused| {
+                self.refused.keep(key, token, trusted, self.clock.monotonic(), refused);
+            })?
         };
         Box::pin(self.revocation.prepare(&candidate, &self.clock)).await;
         self.admit(&candidate, &self.clock, insight)

@@ -144,7 +144,7 @@ impl Exchange {
 
     /// Notes which token was refused, and why if refusals are kept.
     pub(super) fn token_refused(&mut self, token: BearerToken<'_>, route: &Route, refused: &Rejection) {
-        let fingerprint = token.fingerprint();
+        let fingerprint = self.insight.fingerprint.unwrap_or_else(|| token.fingerprint());
         self.fingerprint = Some(fingerprint);
         if self.core.patterns.is_some() {
             let claims = Compact::parse(token.expose()).and_then(|compact| compact.claims()).map(Claims::new);

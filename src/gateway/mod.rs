@@ -28,6 +28,7 @@ mod own_revocation;
 mod peer;
 mod receive;
 mod refusals;
+mod refused_tokens;
 mod reserved;
 mod respond;
 mod route;

@@ -1,6 +1,7 @@
 //! The refusal as a response: problem+json (RFC 9457) with a challenge (RFC 6750), or what the client can read
 //! better: a page for a browser, trailers-only for gRPC.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -148,10 +149,15 @@ pub(super) fn sentence(rejection: &Rejection) -> String {
 
 /// A hint may be a mere clause.
 pub(super) fn as_sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(|first| first.to_ascii_uppercase());
-    let end = if text.ends_with('.') { "" } else { "." };
-    first.into_iter().chain(chars).chain(end.chars()).collect()
+    let mut sentence = String::with_capacity(text.len() + 1);
+    sentence.push_str(text);
+    if let Some(first) = sentence.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    if !text.ends_with('.') {
+        sentence.push('.');
+    }
+    sentence
 }
 
 fn problem(
@@ -215,7 +221,10 @@ fn challenge(rejection: &Rejection, sentence: Option<&str>) -> String {
 }
 
 /// The characters that `error_description` and `scope` may have (RFC 6750 section 3).
-fn quotable(text: &str) -> String {
+fn quotable(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|byte| matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~')) {
+        return Cow::Borrowed(text);
+    }
     text.chars()
         .map(|c| match c {
             '"' | '\\' => '\'',

@@ -23,6 +23,13 @@ use crate::token::BearerToken;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TokenKey(u128);
 
+impl TokenKey {
+    /// Its place in a table of so many slots, which is a power of two.
+    pub fn slot(self, slots: usize) -> usize {
+        usize::try_from(self.0 & (slots as u128 - 1)).unwrap_or_default()
+    }
+}
+
 /// The level that all cores share. Cheap to clone.
 #[derive(Clone)]
 pub struct SharedVerdicts {
@@ -84,15 +91,15 @@ impl VerdictCache {
         TokenKey(hasher.finish128().as_u128())
     }
 
-    pub fn get(&self, key: TokenKey) -> Option<Rc<Candidate>> {
-        if let Some(Some((_, candidate))) = self
-            .near
-            .borrow()
-            .get(slot(key))
-            .filter(|slot| slot.as_ref().is_some_and(|(held, _)| *held == key))
-        {
-            return Some(Rc::clone(candidate));
-        }
+    /// The verdict that this core has at hand.
+    pub fn at_hand(&self, key: TokenKey) -> Option<Rc<Candidate>> {
+        let near = self.near.borrow();
+        let (held, candidate) = near.get(key.slot(SLOTS))?.as_ref()?;
+        (*held == key).then(|| Rc::clone(candidate))
+    }
+
+    /// The verdict that any core came to; this one has it at hand from now on.
+    pub fn of_any_core(&self, key: TokenKey) -> Option<Rc<Candidate>> {
         let candidate = Rc::new(self.shared.cache.get(&key)?.as_ref().clone());
         self.keep(key, &candidate);
         Some(candidate)
@@ -110,12 +117,8 @@ impl VerdictCache {
 
     /// What stood in the slot is still in the shared level.
     fn keep(&self, key: TokenKey, candidate: &Rc<Candidate>) {
-        if let Some(place) = self.near.borrow_mut().get_mut(slot(key)) {
+        if let Some(place) = self.near.borrow_mut().get_mut(key.slot(SLOTS)) {
             *place = Some((key, Rc::clone(candidate)));
         }
     }
-}
-
-fn slot(key: TokenKey) -> usize {
-    usize::try_from(key.0 & (SLOTS as u128 - 1)).unwrap_or_default()
 }

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, PASSES};
-use crate::support::{Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, jws, now};
+use crate::support::{
+    Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, jws, now, refused,
+};
 
 pub const MALFORMED: &str = "401 VAL-020 malformed";
 pub const MISSING: &str = "401 VAL-020 claim_missing";
@@ -421,4 +423,29 @@ async fn a_cached_verdict_does_not_outlive_the_token() {
     })
     .await;
     assert_eq!(gateway.metric("valgate_auth_total{issuer=\"main\",cache=\"cold\"}").await, 1);
+}
+
+#[tokio::test]
+async fn a_token_that_comes_back_is_refused_alike_and_let_through_when_the_rules_change() {
+    let signer = Signer::es256("k1");
+    let rules = |audience: &str| {
+        format!(
+            "issuers: [{{ name: main, issuer: {ISSUER}, keys: {{ inline: {} }}, audiences: [{audience}] }}]
+routes: [{{ match: {{ path: /orders/** }}, require: {{ issuers: [main] }}, upstream: api }}]
+",
+            signer.jwks()
+        )
+    };
+    let mut gateway = TestGateway::start(&rules("billing-api")).await;
+    let token = Token::new().sign(&signer);
+    for _ in 0..3 {
+        refused(&gateway.get("/orders/1", &token, &[]).await, "VAL-020", "audience_mismatch");
+    }
+    assert!(gateway.received("/orders/1").is_empty());
+    gateway.reload(&rules("orders-api")).await.unwrap();
+    assert_eq!(gateway.get("/orders/1", &token, &[]).await.status, 200);
+    let log = gateway.stop().await;
+    let auth: Vec<_> = log.iter().map(|line| line["auth"].as_str().unwrap()).collect();
+    assert_eq!(auth, ["cold", "warm", "warm", "cold"]);
+    assert!(log[..3].iter().all(|line| line["token"] == log[0]["token"] && line["token"].is_string()), "{log:?}");
 }
