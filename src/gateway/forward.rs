@@ -26,7 +26,7 @@ use super::reserved::strip_response;
 use super::route::{HostHeader, Route};
 use super::sanitize::CleanRequest;
 use super::scribe::Scribe;
-use super::trailers;
+use super::trailers::{self, Withheld};
 use super::websocket::{self, Ends};
 use crate::catalogue::Reason;
 use crate::policy::Permit;
@@ -107,13 +107,17 @@ pub async fn forward(
     let mut response = sent_in_time?.map_err(|error| refusal(&error))?;
     progress.answered();
     exchange.first_byte = Some(sent.until(core.clock.monotonic()));
-    strip_response(response.headers_mut(), &route.identity_headers);
+    let listed = strip_response(response.headers_mut(), &route.identity_headers);
+    let withheld = Withheld::of_response(listed, response.headers_mut(), &route.identity_headers);
     let is_answer_grpc = is_grpc(response.headers());
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         if is_extended_connect {
             extended_connect::check_refusal(response.status())?;
         }
-        return Ok(Served { response: respond(response, is_answer_grpc, deadline), websocket: None });
+        return Ok(Served {
+            response: respond(response, withheld, is_answer_grpc, deadline),
+            websocket: None,
+        });
     }
     let Some(upgrade) = upgrade else {
         return Err(Rejection::new(Reason::BadResponse).log("the API switched protocols unasked"));
@@ -130,12 +134,13 @@ pub async fn forward(
 /// The answer for the client. What is made to last has no deadline.
 fn respond(
     response: Response<UpstreamBody>,
+    withheld: Withheld,
     is_grpc: bool,
     deadline: Option<Pin<Box<Sleep>>>,
 ) -> Response<ResponseBody> {
     let lasts = is_grpc || has_type(response.headers(), b"text/event-stream");
     let deadline = deadline.filter(|_| !lasts);
-    response.map(|body| ResponseBody::upstream(body, is_grpc).until(deadline))
+    response.map(|body| ResponseBody::upstream(body, withheld, is_grpc).until(deadline))
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
