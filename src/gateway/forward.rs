@@ -60,7 +60,7 @@ pub async fn forward(
     let limits = BodyLimits {
         max_bytes: route.max_body,
         idle: core.limits.body_idle,
-        least_rate: core.limits.body_rate,
+        least_rate: route.body_rate,
         // To an API that does not speak it, gRPC would be no more than a word.
         is_sparse: is_grpc(&parts.headers) && settings.protocol == Protocol::Http2,
     };
@@ -88,8 +88,9 @@ pub async fn forward(
     exchange.forwarded_at = Some(sent);
     let request = Box::new(Request::from_parts(parts, body));
     let own_host = route.host == HostHeader::Upstream;
-    let outgoing = Outgoing { request, progress: Rc::clone(&progress), own_host, is_upgrade: is_websocket };
-    let mut deadline = settings.timeouts.total.map(|total| Box::pin(tokio::time::sleep(total)));
+    let (progress_of_body, is_upgrade, timeouts) = (Rc::clone(&progress), is_websocket, route.timeouts);
+    let outgoing = Outgoing { request, progress: progress_of_body, own_host, is_upgrade, timeouts };
+    let mut deadline = timeouts.total.map(|total| Box::pin(tokio::time::sleep(total)));
     // The wait for the answer has none only where the API speaks gRPC: what the client calls its request is its own word.
     let mut none = None;
     let deadline_of_head = if limits.is_sparse { &mut none } else { &mut deadline };
@@ -99,10 +100,10 @@ pub async fn forward(
         let sending = pin!(client.send(outgoing, &mut exchange.lane));
         awaiting::in_time(sending, &progress, deadline_of_head, watch).await
     };
-    if let (Err(refused), Some(lane)) = (&sent_in_time, &exchange.lane)
+    if let (Err(refused), Some(lane), Some(total)) = (&sent_in_time, &exchange.lane, timeouts.total)
         && refused.reason() == Reason::UpstreamTotalTimeout
     {
-        client.overdue(lane, &progress);
+        client.overdue(lane, &progress, total);
     }
     let mut response = sent_in_time?.map_err(|error| refusal(&error))?;
     progress.answered();

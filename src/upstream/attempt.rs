@@ -28,6 +28,8 @@ pub(super) struct Attempt<'a> {
     pub settings: &'a UpstreamSettings,
     pub lane: &'a Rc<Lane>,
     pub progress: &'a BodyProgress,
+    /// From the end of the request to the first byte of the answer.
+    pub response_timeout: Duration,
     /// Whether more attempts may follow, so that what they would send has to be kept.
     pub may_repeat: MayRepeat,
 }
@@ -353,7 +355,6 @@ impl Attempt<'_> {
     /// Waits for the response's head no longer than the response time-out after the request's body has come to
     /// rest, so that a long upload is not taken for a slow answer.
     async fn in_time<F: Future>(&self, patience: &mut Patience, sending: F) -> Result<F::Output, Failed> {
-        let limit: Duration = self.settings.timeouts.response;
         self.progress.is_sent.set(true);
         tokio::select! {
             biased;
@@ -361,7 +362,7 @@ impl Attempt<'_> {
                 self.progress.is_sent.set(false);
                 Ok(outcome)
             }
-            () = patience.ends(self.progress, limit) => {
+            () = patience.ends(self.progress, self.response_timeout) => {
                 Err(Failed { error: UpstreamError::ResponseTimeout, again: None })
             }
         }
