@@ -138,6 +138,9 @@ reasons! {
     CertificateMissing = AccessDenied, "certificate_missing", Client,
         "This route requires a client certificate, and the connection has none.",
         "Connect by TLS with a certificate of the authority that this API trusts.";
+    CertificateEnded = AccessDenied, "certificate_ended", Client,
+        "The client certificate of the connection is not accepted any more.",
+        "Connect again with a certificate that is in time and that its authority has not revoked.";
     CertificateRule = AccessDenied, "certificate_rule", Client,
         "The client certificate is not one that this route allows.",
         "Use the certificate that was issued for this API; the gateway's log names the rule.";

@@ -17,6 +17,7 @@ mod proxy_protocol;
 mod serve;
 mod tls;
 mod turns;
+mod vouching;
 
 pub use bind::{BindError, BoundListener, Port, bind, take_over};
 pub use crls::CrlError;
@@ -26,4 +27,4 @@ pub use proxy_protocol::{
     Header as ProxyHeader, HeaderError as ProxyHeaderError, parse as parse_proxy_header,
 };
 pub use serve::{ListenerSettings, Manner, Role, serve};
-pub use tls::{TlsError, server_config};
+pub use tls::{ServerTls, TlsError, server_config, server_tls};

@@ -23,8 +23,8 @@ pub type Authority = CertifiedIssuer<'static, KeyPair>;
 
 /// Who connects: a certificate and its key.
 pub struct Client {
-    der: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
+    pub der: CertificateDer<'static>,
+    pub key: PrivateKeyDer<'static>,
 }
 
 pub fn authority() -> Authority {
@@ -118,6 +118,11 @@ routes:
 
 /// A connection of this client; what is wrong with its certificate may show only when it is used.
 async fn connect(gateway: &TestGateway, client: Option<&Client>) -> Option<Connection> {
+    connect_by(gateway, client, b"http/1.1").await
+}
+
+/// The same by this protocol of ALPN.
+pub async fn connect_by(gateway: &TestGateway, client: Option<&Client>, alpn: &[u8]) -> Option<Connection> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(gateway.ca().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -131,7 +136,7 @@ async fn connect(gateway: &TestGateway, client: Option<&Client>) -> Option<Conne
         }
         None => config.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     let stream = TcpStream::connect(gateway.tls).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;

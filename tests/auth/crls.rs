@@ -13,7 +13,7 @@ use crate::certificates::{Authority, Client, ask, authority, authority_named, se
 use crate::support::{TestGateway, eventually};
 
 /// The authority's list with these names on it, in time until this year.
-fn list(authority: &Authority, revoked: &[&str], until: i32) -> CertificateRevocationList {
+pub fn list(authority: &Authority, revoked: &[&str], until: i32) -> CertificateRevocationList {
     list_for(authority, revoked, until, None)
 }
 
@@ -69,7 +69,7 @@ async fn gateway(authority: &Authority, crl: &[u8]) -> TestGateway {
     TestGateway::start_in(dir, YAML).await
 }
 
-fn replace(dir: &Path, crl: &[u8]) {
+pub fn replace(dir: &Path, crl: &[u8]) {
     std::fs::write(dir.join("new"), crl).unwrap();
     std::fs::rename(dir.join("new"), dir.join("clients.crl")).unwrap();
 }
