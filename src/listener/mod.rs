@@ -9,6 +9,7 @@ mod conduct;
 mod connection;
 mod crls;
 mod crowd;
+mod divided;
 mod drain;
 mod linger;
 mod pace;

@@ -129,7 +129,7 @@ pub async fn serve(
         match accepted {
             Ok((stream, address)) => take_in(stream, address, &manner, &gateway, &crowd, &drain),
             Err(error) => {
-                let name = &manner.settled.borrow().settings.name;
+                let name = Arc::clone(&manner.settled.borrow().settings.name);
                 tracing::warn!(listener = %name, %error, "accepting a connection failed");
                 // Descriptors have run out, most likely: whoever does nothing with one gives it back.
                 crowd.make_room();

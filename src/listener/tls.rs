@@ -16,6 +16,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::crls::{self, CrlError, RevocationLists};
+use super::divided::NamesItsPart;
 use crate::config::settings::{ClientCertificates, Tls, TlsVersion};
 
 /// A certificate or key that cannot be used.
@@ -124,6 +125,7 @@ fn client_verifier(
             lists.add(path, list)?;
         }
     }
+    let dividing = lists.dividing();
     let revoked = lists.into_der();
     let mut builder = builder();
     if !revoked.is_empty() {
@@ -131,7 +133,8 @@ fn client_verifier(
         builder = builder.with_crls(revoked).enforce_revocation_expiration();
     }
     let builder = if asked.required { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(unusable)
+    let verifier = builder.build().map_err(unusable)?;
+    Ok(if dividing.is_empty() { verifier } else { Arc::new(NamesItsPart::new(verifier, dividing)) })
 }
 
 fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CrlDistributionPoint, DnType, IsCa, KeyPair,
+    SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
@@ -48,8 +49,19 @@ impl Client {
         Self::valid_until(name, authority, 4096)
     }
 
+    /// One that says where the list is published that it would be on.
+    pub fn listed_at(name: &str, authority: &Authority, uri: &str) -> Self {
+        Self::of(name, authority, 4096, &[uri])
+    }
+
     fn valid_until(name: &str, authority: &Authority, year: i32) -> Self {
+        Self::of(name, authority, year, &[])
+    }
+
+    fn of(name: &str, authority: &Authority, year: i32, lists: &[&str]) -> Self {
         let mut params = CertificateParams::default();
+        params.crl_distribution_points =
+            lists.iter().map(|uri| CrlDistributionPoint { uris: vec![(*uri).to_owned()] }).collect();
         params.distinguished_name.push(DnType::CommonName, name);
         params.subject_alt_names =
             vec![SanType::URI(format!("spiffe://example.org/{name}").try_into().unwrap())];
