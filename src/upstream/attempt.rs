@@ -215,6 +215,15 @@ impl Attempt<'_> {
                 Ok(None) => return self.by_upgrade(request).await,
                 Err(error) => return Err(Failed { error, again: Some(request) }),
             };
+            match shared.takes_websockets(self.settings.timeouts.connect).await {
+                Some(true) => {}
+                Some(false) => {
+                    drop(stream);
+                    return self.by_upgrade(request).await;
+                }
+                None if is_new => return Err(unsent(request)),
+                None => continue,
+            }
             match self.by_extended_connect(shared, stream, request).await? {
                 Outcome::Done(answered) => return Ok(answered),
                 Outcome::Unsent(again) | Outcome::Stale(again) if is_new => return Err(unsent(again)),
@@ -225,16 +234,14 @@ impl Attempt<'_> {
     }
 
     async fn http2_for_websockets(&self) -> Result<Option<(Shared, OnStream, bool)>, UpstreamError> {
-        let (shared, stream, is_new) = match self.shared() {
-            Some((shared, stream)) => (shared, stream, false),
+        Ok(match self.shared() {
+            Some((shared, stream)) => Some((shared, stream, false)),
             None if self.settings.protocol == Protocol::Http2 => match self.in_turn(false).await? {
-                Way::Http2 { shared, stream, is_new } => (shared, stream, is_new),
-                Way::Http1(_) | Way::Returned(_) => return Ok(None),
+                Way::Http2 { shared, stream, is_new } => Some((shared, stream, is_new)),
+                Way::Http1(_) | Way::Returned(_) => None,
             },
-            None => return Ok(None),
-        };
-        let takes = shared.takes_websockets(self.settings.timeouts.connect).await;
-        Ok(takes.then_some((shared, stream, is_new)))
+            None => None,
+        })
     }
 
     async fn by_extended_connect(
