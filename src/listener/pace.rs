@@ -191,12 +191,12 @@ mod tests {
         let held = Rc::new(());
         let place = Rc::clone(&held);
         StreamExecutor::new(LIMIT).execute(async move {
-            let _place = place;
             let mut body = Paced::new(Full::new(Bytes::from(vec![b'x'; 1000 * PIECE])));
             // As the library does it: a piece is fetched once the one before is taken.
             while body.frame().await.is_some() {
                 sleep(takes_every).await;
             }
+            drop(place);
         });
         sleep(10 * LIMIT).await;
         Rc::strong_count(&held) == 1

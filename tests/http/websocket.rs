@@ -221,7 +221,7 @@ async fn that_leaves()
     (address, asks, leave)
 }
 
-/// An API that goes away lets its open WebSockets go on; whoever opens one meanwhile is served by another connection.
+/// An API that goes away lets the open ones go on; whoever opens one meanwhile is served by another connection.
 #[tokio::test]
 async fn an_open_one_outlives_the_leave_of_its_connection_and_new_ones_take_another() {
     let (address, mut asks, leave) = that_leaves().await;
