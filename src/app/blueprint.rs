@@ -9,13 +9,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use http::HeaderValue;
 use ipnet::IpNet;
-use rustls::ServerConfig;
 
 use super::{routes, upstreams};
 use crate::config::settings::{Forwarded, Listener, ListenerKind};
 use crate::config::{Config, Identity};
 use crate::gateway::{Decisions, ReservedNames, Routes, TrustedProxies};
-use crate::listener;
+use crate::listener::{self, ServerTls};
 use crate::upstream::Upstream;
 
 /// See the module.
@@ -52,7 +51,7 @@ pub struct Face {
 #[derive(Clone, Debug)]
 pub enum Speech {
     /// HTTP over TLS.
-    Tls(Arc<ServerConfig>),
+    Tls(ServerTls),
     /// HTTP.
     Plaintext,
     /// HTTP, and only to send everybody to HTTPS.
@@ -95,7 +94,7 @@ impl Face {
     fn of(listener: &Listener) -> Result<Self> {
         let (speech, hsts) = match &listener.kind {
             ListenerKind::Tls(tls) => {
-                let config = listener::server_config(tls);
+                let config = listener::server_tls(tls);
                 let config = config.with_context(|| format!("listener {}", listener.address))?;
                 (Speech::Tls(config), tls.hsts.as_ref())
             }

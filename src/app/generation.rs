@@ -132,7 +132,7 @@ fn listeners(
             name,
             proxy_protocol: face.proxy_protocol.clone(),
             role: match &face.speech {
-                Speech::Tls(tls) => Role::Tls(Arc::clone(tls)),
+                Speech::Tls(tls) => Role::Tls(tls.clone()),
                 Speech::Plaintext => Role::Plaintext,
                 Speech::RedirectToHttps => Role::RedirectToHttps(https_port),
             },

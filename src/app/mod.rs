@@ -474,7 +474,6 @@ fn request_limits(config: &Config) -> RequestLimits {
         header_count: config.limits.header_count,
         token: config.limits.token,
         body_idle: config.timeouts.body_idle,
-        body_rate: config.limits.body_rate,
         websocket_idle: config.timeouts.websocket_idle,
     }
 }

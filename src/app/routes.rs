@@ -15,6 +15,7 @@ use crate::policy::{Access, ClaimRule, ClaimTest, Enforcement, Policy};
 use crate::route::{Ambiguity, RouteId, RouteTable};
 use crate::telemetry::metrics::Metrics;
 use crate::token::{IssuerId, scalar_text};
+use crate::upstream::AnswerTimeouts;
 
 /// The routes and the table that finds them.
 pub fn build(config: &Config) -> Result<Routes> {
@@ -107,11 +108,31 @@ fn build_route(config: &Config, place: usize, route: &settings::Route) -> Result
         allow: ambiguities(route.allow),
         allow_override_headers: route.allow_override_headers.clone(),
         max_body: route.max_body,
+        body_rate: route.body_rate,
+        timeouts: answer_timeouts(config, route),
         expiry_hints: expiry_hints(config, route)?,
         error_detail: route.error_detail,
         cors: route.cors.clone().map(Arc::new),
         enforcement: route.enforcement,
     }))
+}
+
+/// The route's own, or its upstream's.
+fn answer_timeouts(config: &Config, route: &settings::Route) -> AnswerTimeouts {
+    let of_upstream = route.upstream().and_then(|index| config.upstreams.get(index.0));
+    let of_upstream = of_upstream.map(|upstream| upstream.timeouts);
+    AnswerTimeouts {
+        response: route
+            .timeouts
+            .response
+            .or(of_upstream.map(|timeouts| timeouts.response))
+            .unwrap_or_default(),
+        total: route
+            .timeouts
+            .total
+            .or(of_upstream.and_then(|timeouts| timeouts.total))
+            .filter(|total| !total.is_zero()),
+    }
 }
 
 /// The route's own hint for all of its issuers, or each issuer's.

@@ -172,14 +172,18 @@ impl Desk {
     }
 
     fn arrange_doors(&mut self, generation: &Generation, mut sockets: Vec<(ListenerKey, Vec<TcpListener>)>) {
+        let mut is_other_voucher = false;
         self.doors.retain(|door| {
             let settings = generation.listeners.iter().find(|(key, _)| *key == door.key);
             match settings {
-                Some((_, settings)) => door.manner.replace(settings),
+                Some((_, settings)) => is_other_voucher |= door.manner.replace(settings),
                 None => door.drain.begin(generation.drain_idle),
             }
             settings.is_some()
         });
+        if is_other_voucher {
+            tokio::task::spawn_local(Rc::clone(&self.crowd).look_at_certificates());
+        }
         for (key, settings) in &generation.listeners {
             if let Some(place) = sockets.iter().position(|(new, _)| new == key) {
                 let (key, sockets) = sockets.swap_remove(place);

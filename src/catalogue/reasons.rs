@@ -138,6 +138,9 @@ reasons! {
     CertificateMissing = AccessDenied, "certificate_missing", Client,
         "This route requires a client certificate, and the connection has none.",
         "Connect by TLS with a certificate of the authority that this API trusts.";
+    CertificateEnded = AccessDenied, "certificate_ended", Client,
+        "The client certificate of the connection is not accepted any more.",
+        "Connect again with a certificate that is in time and that its authority has not revoked.";
     CertificateRule = AccessDenied, "certificate_rule", Client,
         "The client certificate is not one that this route allows.",
         "Use the certificate that was issued for this API; the gateway's log names the rule.";
@@ -204,7 +207,7 @@ reasons! {
         "Send the body without pausing; the operator can raise timeouts.body_idle.";
     BodyTooSlow = RequestTimeout, "body_rate", Client,
         "The request's body arrived too slowly.",
-        "Send the body faster; the operator can lower limits.body_rate, or raise the upstream's timeouts.total.";
+        "Send the body faster; the operator can lower body_rate of limits or route, or raise timeouts.total of upstream or route.";
 
     SniMismatch = MisdirectedRequest, "sni_mismatch", Client,
         "The TLS connection was made for another host (SNI) than the request names.",
@@ -266,10 +269,10 @@ reasons! {
         "Retry later; the operator should check network and load, or raise timeouts.connect.";
     UpstreamResponseTimeout = UpstreamTimeout, "response_timeout", Upstream,
         "The API did not begin to answer in time.",
-        "Retry if the request is safe to repeat; the operator can raise the upstream's timeouts.response.";
+        "Retry if the request is safe to repeat; the operator can raise timeouts.response of upstream or route.";
     UpstreamTotalTimeout = UpstreamTimeout, "total_timeout", Upstream,
         "The API's answer was not complete in time.",
-        "Retry if the request is safe to repeat; the operator can raise the upstream's timeouts.total.";
+        "Retry if the request is safe to repeat; the operator can raise timeouts.total of upstream or route.";
 
     BadResponse = BadUpstreamResponse, "bad_response", Upstream,
         "The API answered with something that is not valid HTTP.",

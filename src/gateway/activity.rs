@@ -16,6 +16,8 @@ pub struct Activity {
     became_quiet: Notify,
     protocol: Cell<Protocol>,
     open: RefCell<Option<OpenConnection>>,
+    is_disowned: Cell<bool>,
+    disowned: Notify,
 }
 
 /// A request in progress, until dropped.
@@ -33,6 +35,8 @@ impl Activity {
             became_quiet: Notify::new(),
             protocol: Cell::new(Protocol::Unknown),
             open: RefCell::new(None),
+            is_disowned: Cell::new(false),
+            disowned: Notify::new(),
         })
     }
 
@@ -59,6 +63,17 @@ impl Activity {
         }
     }
 
+    /// The client certificate by which the connection was let in is not accepted any more: all that goes on has to end.
+    pub fn disown(&self) {
+        self.is_disowned.set(true);
+        self.disowned.notify_waiters();
+    }
+
+    /// Whether that has happened.
+    pub fn is_disowned(&self) -> bool {
+        self.is_disowned.get()
+    }
+
     /// Resolves when no request is in progress.
     pub async fn quiet(&self) {
         while self.quiet_since().is_none() {
@@ -75,6 +90,22 @@ impl Activity {
 }
 
 impl Busy {
+    /// Whether the request's connection has lost its certificate.
+    pub fn is_disowned(&self) -> bool {
+        self.activity.is_disowned()
+    }
+
+    /// Resolves when it has.
+    pub async fn disowned(&self) {
+        loop {
+            let disowned = self.activity.disowned.notified();
+            if self.is_disowned() {
+                return;
+            }
+            disowned.await;
+        }
+    }
+
     /// Says when the request came to its end, shortly before it is dropped.
     pub fn ends(&self, now: Monotonic) {
         self.activity.quiet_since.set(now);

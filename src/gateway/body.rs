@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 use super::exchange::Exchange;
 use super::grpc;
 use super::long_lived::{Ending, Stream};
+use super::trailers::Withheld;
 use crate::upstream::UpstreamBody;
 
 /// A response's body on its way to the client.
@@ -44,7 +45,7 @@ pub enum BodyError {
 
 #[derive(Debug)]
 enum Source {
-    Upstream(UpstreamBody),
+    Upstream(UpstreamBody, Withheld),
     Full(Option<Bytes>),
     /// A gRPC message and the trailers that end it.
     Message(Option<Bytes>, Option<HeaderMap>),
@@ -69,13 +70,19 @@ impl ResponseBody {
     pub(super) fn said(&self) -> &[u8] {
         match &self.source {
             Source::Full(Some(bytes)) | Source::Message(Some(bytes), _) => bytes,
-            Source::Full(None) | Source::Message(None, _) | Source::Upstream(_) | Source::Failed(_) => &[],
+            Source::Full(None) | Source::Message(None, _) | Source::Upstream(..) | Source::Failed(_) => &[],
         }
     }
 
-    /// An upstream's body.
-    pub fn upstream(body: UpstreamBody, is_grpc: bool) -> Self {
-        Self { source: Source::Upstream(body), exchange: None, watched: None, deadline: None, is_grpc }
+    /// An upstream's body, of whose trailers some are withheld.
+    pub fn upstream(body: UpstreamBody, withheld: Withheld, is_grpc: bool) -> Self {
+        Self {
+            source: Source::Upstream(body, withheld),
+            exchange: None,
+            watched: None,
+            deadline: None,
+            is_grpc,
+        }
     }
 
     /// Breaks off when this is over, if the body has not ended by then.
@@ -128,8 +135,17 @@ impl ResponseBody {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let Source::Upstream(body) = &mut self.source else { return Poll::Ready(None) };
-        let frame = Pin::new(body).poll_frame(context).map_err(BodyError::from);
+        let Source::Upstream(body, withheld) = &mut self.source else { return Poll::Ready(None) };
+        let mut frame = Pin::new(body).poll_frame(context).map_err(BodyError::from);
+        if let Poll::Ready(Some(Ok(frame))) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            match self.exchange.as_ref().and_then(|exchange| exchange.route.as_ref()) {
+                Some(route) => withheld.strip(trailers, &route.identity_headers),
+                // Whoever does not know the route does not know what must not leave.
+                None => trailers.clear(),
+            }
+        }
         if let Poll::Ready(Some(Err(error))) = frame {
             // hyper sends what it has when the body has nothing yet, and none of it when the body fails at once. A client
             // that gets no byte may well ask again.
@@ -169,7 +185,7 @@ impl Body for ResponseBody {
                 None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
             },
             Source::Failed(error) => error.take().map(Err),
-            Source::Upstream(_) => ready!(this.poll_upstream(context)),
+            Source::Upstream(..) => ready!(this.poll_upstream(context)),
         };
         match (&frame, &mut this.exchange) {
             (Some(Ok(frame)), Some(exchange)) => exchange.sent(frame.data_ref().map_or(0, Bytes::len)),
@@ -192,7 +208,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Full(bytes) => bytes.is_none(),
             Source::Message(bytes, trailers) => bytes.is_none() && trailers.is_none(),
-            Source::Upstream(body) => body.is_end_stream(),
+            Source::Upstream(body, _) => body.is_end_stream(),
             Source::Failed(error) => error.is_none(),
         }
     }
@@ -202,7 +218,7 @@ impl Body for ResponseBody {
             Source::Full(bytes) | Source::Message(bytes, _) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Source::Upstream(body) => body.size_hint(),
+            Source::Upstream(body, _) => body.size_hint(),
             Source::Failed(_) => SizeHint::default(),
         }
     }

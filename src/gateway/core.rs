@@ -94,8 +94,6 @@ pub struct RequestLimits {
     pub token: usize,
     /// How long a client may pause in a body.
     pub body_idle: Duration,
-    /// How many bytes of a body it has to send in a second.
-    pub body_rate: u64,
     /// How long nothing may pass on a WebSocket.
     pub websocket_idle: Duration,
 }

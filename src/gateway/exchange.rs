@@ -225,6 +225,16 @@ impl Exchange {
         self.write(Outcome::Idle, None);
     }
 
+    /// Resolves when the client certificate of its connection is not accepted any more.
+    pub(super) async fn disowned(&self) {
+        self.busy.disowned().await;
+    }
+
+    /// The response was a WebSocket that was ended because its connection lost its certificate.
+    pub(super) fn lost_certificate(mut self: Box<Self>) {
+        self.write(Outcome::CertificateEnded, Some(Reason::CertificateEnded));
+    }
+
     /// The response was ended because it was not complete in time.
     pub(super) fn timed_out(mut self: Box<Self>) {
         self.write(Outcome::TimedOut, Some(Reason::UpstreamTotalTimeout));
@@ -382,6 +392,11 @@ pub(super) fn watch(core: &Core, route: Option<&Route>, token: Option<&LiveToken
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.write(Outcome::ClientClosed, Some(Reason::ClientClosed));
+        let (outcome, reason) = if self.busy.is_disowned() {
+            (Outcome::CertificateEnded, Reason::CertificateEnded)
+        } else {
+            (Outcome::ClientClosed, Reason::ClientClosed)
+        };
+        self.write(outcome, Some(reason));
     }
 }

@@ -26,7 +26,7 @@ use super::reserved::strip_response;
 use super::route::{HostHeader, Route};
 use super::sanitize::CleanRequest;
 use super::scribe::Scribe;
-use super::trailers;
+use super::trailers::{self, Withheld};
 use super::websocket::{self, Ends};
 use crate::catalogue::Reason;
 use crate::policy::Permit;
@@ -60,7 +60,7 @@ pub async fn forward(
     let limits = BodyLimits {
         max_bytes: route.max_body,
         idle: core.limits.body_idle,
-        least_rate: core.limits.body_rate,
+        least_rate: route.body_rate,
         // To an API that does not speak it, gRPC would be no more than a word.
         is_sparse: is_grpc(&parts.headers) && settings.protocol == Protocol::Http2,
     };
@@ -88,8 +88,9 @@ pub async fn forward(
     exchange.forwarded_at = Some(sent);
     let request = Box::new(Request::from_parts(parts, body));
     let own_host = route.host == HostHeader::Upstream;
-    let outgoing = Outgoing { request, progress: Rc::clone(&progress), own_host, is_upgrade: is_websocket };
-    let mut deadline = settings.timeouts.total.map(|total| Box::pin(tokio::time::sleep(total)));
+    let (progress_of_body, is_upgrade, timeouts) = (Rc::clone(&progress), is_websocket, route.timeouts);
+    let outgoing = Outgoing { request, progress: progress_of_body, own_host, is_upgrade, timeouts };
+    let mut deadline = timeouts.total.map(|total| Box::pin(tokio::time::sleep(total)));
     // The wait for the answer has none only where the API speaks gRPC: what the client calls its request is its own word.
     let mut none = None;
     let deadline_of_head = if limits.is_sparse { &mut none } else { &mut deadline };
@@ -99,21 +100,25 @@ pub async fn forward(
         let sending = pin!(client.send(outgoing, &mut exchange.lane));
         awaiting::in_time(sending, &progress, deadline_of_head, watch).await
     };
-    if let (Err(refused), Some(lane)) = (&sent_in_time, &exchange.lane)
+    if let (Err(refused), Some(lane), Some(total)) = (&sent_in_time, &exchange.lane, timeouts.total)
         && refused.reason() == Reason::UpstreamTotalTimeout
     {
-        client.overdue(lane, &progress);
+        client.overdue(lane, &progress, total);
     }
     let mut response = sent_in_time?.map_err(|error| refusal(&error))?;
     progress.answered();
     exchange.first_byte = Some(sent.until(core.clock.monotonic()));
-    strip_response(response.headers_mut(), &route.identity_headers);
+    let listed = strip_response(response.headers_mut(), &route.identity_headers);
+    let withheld = Withheld::of_response(listed, response.headers_mut(), &route.identity_headers);
     let is_answer_grpc = is_grpc(response.headers());
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         if is_extended_connect {
             extended_connect::check_refusal(response.status())?;
         }
-        return Ok(Served { response: respond(response, is_answer_grpc, deadline), websocket: None });
+        return Ok(Served {
+            response: respond(response, withheld, is_answer_grpc, deadline),
+            websocket: None,
+        });
     }
     let Some(upgrade) = upgrade else {
         return Err(Rejection::new(Reason::BadResponse).log("the API switched protocols unasked"));
@@ -130,12 +135,13 @@ pub async fn forward(
 /// The answer for the client. What is made to last has no deadline.
 fn respond(
     response: Response<UpstreamBody>,
+    withheld: Withheld,
     is_grpc: bool,
     deadline: Option<Pin<Box<Sleep>>>,
 ) -> Response<ResponseBody> {
     let lasts = is_grpc || has_type(response.headers(), b"text/event-stream");
     let deadline = deadline.filter(|_| !lasts);
-    response.map(|body| ResponseBody::upstream(body, is_grpc).until(deadline))
+    response.map(|body| ResponseBody::upstream(body, withheld, is_grpc).until(deadline))
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

@@ -152,20 +152,27 @@ impl ReservedNames {
 
 /// Removes what concerns only the connection to the upstream from a response (RFC 9110 section 7.6.1), and what is
 /// between the gateway and the API: an API that sends back what it was told would tell clients, and caches on the way, who
-/// somebody is.
-pub fn strip_response(headers: &mut HeaderMap, identity: &[IdentityHeader]) {
+/// somebody is. Returns what the API's `Connection` header named: it may not come as a trailer either.
+pub fn strip_response(headers: &mut HeaderMap, identity: &[IdentityHeader]) -> Vec<HeaderName> {
     for identity in identity {
         headers.remove(&identity.header);
     }
-    for name in listed_in_connection(headers) {
+    let listed = listed_in_connection(headers);
+    for name in &listed {
         headers.remove(name);
     }
-    // hyper frames the response itself; the trailers that it announces are passed on.
-    let is_removed = |name: &HeaderName| name != TRAILER && HOP_BY_HOP.contains(&name.as_str());
+    // hyper frames the response itself; of the trailers that it announces some are passed on.
+    let is_removed = |name: &HeaderName| name != TRAILER && is_hop_by_hop(name);
     // In nearly every response there is nothing to remove.
     while let Some(name) = headers.keys().find(|name| is_removed(name)).cloned() {
         headers.remove(name);
     }
+    listed
+}
+
+/// Whether a field of this name is about one connection.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(&name.as_str())
 }
 
 fn by_length(names: HashSet<HeaderName>) -> Vec<Vec<HeaderName>> {
@@ -181,7 +188,7 @@ fn by_length(names: HashSet<HeaderName>) -> Vec<Vec<HeaderName>> {
 }
 
 /// What the `Connection` header names, but for what no message can do without.
-fn listed_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+pub fn listed_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(http::header::CONNECTION)
         .iter()

@@ -16,6 +16,7 @@ use crate::cors::Cors;
 use crate::policy::{Access, Enforcement};
 use crate::rejection::Rejection;
 use crate::route::{Ambiguity, Found, RequestPath, RouteId, RouteTable};
+use crate::upstream::AnswerTimeouts;
 
 /// Everything that the configuration says of one route.
 #[derive(Debug)]
@@ -44,6 +45,10 @@ pub struct Route {
     pub allow_override_headers: Vec<HeaderName>,
     /// The largest request body in bytes; `None` for no bound.
     pub max_body: Option<u64>,
+    /// How many bytes of a request's body have to come in a second; zero: as few as may be.
+    pub body_rate: u64,
+    /// How long the API may take.
+    pub timeouts: AnswerTimeouts,
     /// Who is told that a token ends soon.
     pub expiry_hints: ExpiryHints,
     /// How much a refused client is told.

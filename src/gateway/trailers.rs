@@ -1,16 +1,18 @@
-//! Request trailers (RFC 9110 section 6.5): fields that follow the body, long after the head was judged. Only those
-//! pass that the head announced, and of them none that could change what the judged head means.
+//! Trailers (RFC 9110 section 6.5): fields that follow a body, long after the head was judged. Of a request only those
+//! pass that the head announced, and of them none that could change what the judged head means. Of a response all pass
+//! but those that its head could not have said either.
 
 use http::header::{HeaderName, TRAILER};
 use http::{HeaderMap, HeaderValue};
 
-use super::reserved::ReservedNames;
+use super::identity::IdentityHeader;
+use super::reserved::{ReservedNames, is_hop_by_hop, listed_in_connection};
 
-/// The most fields that are let through.
+/// The most fields of a request that are let through.
 const MOST: usize = 16;
 
-/// By these a message is framed, routed, authenticated, conditioned or read (RFC 9110 section 6.5.1).
-const NEVER: [&str; 26] = [
+/// By these a request is framed, routed, authenticated, conditioned or read (RFC 9110 section 6.5.1).
+const NEVER_OF_REQUESTS: [&str; 28] = [
     "accept",
     "age",
     "authorization",
@@ -37,17 +39,48 @@ const NEVER: [&str; 26] = [
     "range",
     "referer",
     "set-cookie",
+    // Set by the gateway, or checked with the head.
+    "traceparent",
+    "tracestate",
+];
+
+/// By these a response is framed, cached, read or shared with others, or they are what the gateway itself says.
+const NEVER_OF_RESPONSES: [&str; 19] = [
+    "access-control-allow-credentials",
+    "access-control-allow-origin",
+    "access-control-expose-headers",
+    "age",
+    "cache-control",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "date",
+    "expires",
+    "host",
+    "location",
+    "retry-after",
+    "set-cookie",
+    "strict-transport-security",
+    "vary",
+    "www-authenticate",
+    "x-request-id",
 ];
 
 /// The names of the fields that may follow the body of a request with these headers.
 pub fn passing(headers: &HeaderMap, reserved: &ReservedNames) -> Vec<HeaderName> {
+    if !headers.contains_key(TRAILER) {
+        return Vec::new();
+    }
+    let listed = listed_in_connection(headers);
     let mut names: Vec<HeaderName> = Vec::new();
-    let announced = headers.get_all(TRAILER).iter().filter_map(|value| value.to_str().ok());
-    for name in announced.flat_map(|value| value.split(',')) {
-        let Ok(name) = HeaderName::from_bytes(name.trim().as_bytes()) else { continue };
+    for name in announced(headers) {
         // An unusual spelling may be read as another name behind us.
         let is_usual = name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        let may_pass = is_usual && !reserved.has(&name) && !NEVER.contains(&name.as_str());
+        let may_pass = is_usual
+            && !reserved.has(&name)
+            && !listed.contains(&name)
+            && !NEVER_OF_REQUESTS.contains(&name.as_str());
         if may_pass && names.len() < MOST && !names.contains(&name) {
             names.push(name);
         }
@@ -59,6 +92,52 @@ pub fn passing(headers: &HeaderMap, reserved: &ReservedNames) -> Vec<HeaderName>
 pub fn announce(names: &[HeaderName], headers: &mut HeaderMap) {
     for name in names {
         headers.append(TRAILER, HeaderValue::from(name.clone()));
+    }
+}
+
+fn announced(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    let values = headers.get_all(TRAILER).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+}
+
+/// What may not follow the body of one response, besides what may follow none.
+#[derive(Debug, Default)]
+pub struct Withheld {
+    /// What the API's `Connection` header named.
+    listed: Vec<HeaderName>,
+}
+
+impl Withheld {
+    /// From what the head's `Connection` header named; has the head announce no more than will follow.
+    pub fn of_response(
+        listed: Vec<HeaderName>,
+        headers: &mut HeaderMap,
+        identity: &[IdentityHeader],
+    ) -> Self {
+        let withheld = Self { listed };
+        if announced(headers).any(|name| withheld.has(&name, identity)) {
+            let left: Vec<_> = announced(headers).filter(|name| !withheld.has(name, identity)).collect();
+            headers.remove(TRAILER);
+            announce(&left, headers);
+        }
+        withheld
+    }
+
+    /// Removes what may not follow the body of a response on a route with these identity headers.
+    pub fn strip(&self, trailers: &mut HeaderMap, identity: &[IdentityHeader]) {
+        // In nearly all of them there is nothing to remove.
+        while let Some(name) = trailers.keys().find(|name| self.has(name, identity)).cloned() {
+            trailers.remove(name);
+        }
+    }
+
+    fn has(&self, name: &HeaderName, identity: &[IdentityHeader]) -> bool {
+        is_hop_by_hop(name)
+            || NEVER_OF_RESPONSES.contains(&name.as_str())
+            || self.listed.contains(name)
+            || identity.iter().any(|identity| identity.header == name)
     }
 }
 
@@ -77,9 +156,11 @@ mod tests {
             "X-Checksum, authorization",
             "x-auth-subject,X-Forwarded-For , Content-Length",
             "x_sum, x-checksum",
+            "traceparent, X-Http-Method-Override, X-Original-URL, cookie, connection, x-private",
         ] {
             headers.append(TRAILER, value.parse().unwrap());
         }
+        headers.insert("connection", "TE, X-Private".parse().unwrap());
         assert_eq!(passing(&headers, &reserved), [HeaderName::from_static("x-checksum")]);
     }
 }

@@ -17,6 +17,7 @@ use super::exchange::Exchange;
 use super::long_lived::{Ending, Stream};
 use super::peer::{Inbound, Tunnel};
 use super::sanitize::CleanRequest;
+use crate::catalogue::Reason;
 use crate::clock::{Clock, Monotonic};
 use crate::upstream::{InUse, mark};
 
@@ -88,10 +89,13 @@ enum End {
     Token(Ending),
     /// Nothing has passed for too long.
     Idle,
+    /// The client certificate of its connection is not accepted any more.
+    Certificate,
 }
 
 /// What both directions of a connection go by.
-struct Watch {
+struct Watch<'a> {
+    exchange: &'a Exchange,
     stream: Option<Rc<Stream>>,
     clock: Clock,
     passed_at: Cell<Monotonic>,
@@ -129,16 +133,18 @@ where
     match end {
         Some(End::Token(ending)) => exchange.cut(ending),
         Some(End::Idle) => exchange.fell_idle(),
+        Some(End::Certificate) => exchange.lost_certificate(),
         None => exchange.completed(),
     }
 }
 
-impl Watch {
+impl Watch<'_> {
     /// Resolves when the gateway has to end the connection.
     async fn end(&self) -> End {
         tokio::select! {
             biased;
             ending = ended(self.stream.as_deref()) => End::Token(ending),
+            () = self.exchange.disowned() => End::Certificate,
             () = self.idled() => End::Idle,
         }
     }
@@ -165,11 +171,11 @@ impl Watch {
 }
 
 impl Exchange {
-    fn watch_websocket(&self) -> Watch {
+    fn watch_websocket(&self) -> Watch<'_> {
         let (clock, limits) = self.clock_and_limits();
         let (idle, stall) = (limits.websocket_idle, limits.body_idle);
         let passed_at = Cell::new(clock.monotonic());
-        Watch { stream: self.watch(), clock, passed_at, idle, stall }
+        Watch { exchange: self, stream: self.watch(), clock, passed_at, idle, stall }
     }
 }
 
@@ -181,7 +187,7 @@ async fn ended(stream: Option<&Stream>) -> Ending {
 }
 
 /// Copies from the client to the upstream until either closes or fails.
-async fn pass<R, W>(from: &mut R, to: &mut W, watch: &Watch)
+async fn pass<R, W>(from: &mut R, to: &mut W, watch: &Watch<'_>)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -199,7 +205,7 @@ where
 
 /// Copies from the upstream to the client until either closes or fails, or the connection has to end: then, at the end
 /// of the frame at hand, a close frame follows. Only reading is ever given up, so that no frame is cut in two.
-async fn pump<R, W>(from: &mut R, to: &mut W, watch: &Watch, passed: &mut usize) -> Option<End>
+async fn pump<R, W>(from: &mut R, to: &mut W, watch: &Watch<'_>, passed: &mut usize) -> Option<End>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -243,6 +249,10 @@ fn close_frame(end: End) -> Vec<u8> {
         End::Token(ending) => {
             let reason = ending.reason();
             (1008_u16, format!("{}: {}", reason.code(), reason.name()))
+        }
+        End::Certificate => {
+            let reason = Reason::CertificateEnded;
+            (1008, format!("{}: {}", reason.code(), reason.name()))
         }
         End::Idle => (1001, "idle".to_owned()),
     };

@@ -29,6 +29,7 @@ use super::protocol::begins_with_http2_preface;
 use super::proxy_protocol;
 use super::serve::{ListenerSettings, Role};
 use super::turns::Turns;
+use super::vouching::Vouched;
 use crate::certificate::{self, ClientCertificate};
 use crate::gateway::{Gateway, Inbound, Peer, PeerTls, ResponseBody};
 use crate::http1::{Guard, GuardHandle, GuardLimits};
@@ -70,6 +71,7 @@ pub struct Connection {
     pub address: SocketAddr,
     pub settings: Rc<ListenerSettings>,
     pub http: Rc<HttpSettings>,
+    pub vouched: Vouched,
     pub gateway: Gateway,
     pub member: Member,
 }
@@ -82,8 +84,8 @@ impl Connection {
         }
         let Some(stream) = self.client_behind_load_balancer(stream, &drain).await else { return };
         match self.settings.role.clone() {
-            Role::Tls(config) => {
-                let handshake = self.handshake(TlsAcceptor::from(config), stream, &drain);
+            Role::Tls(tls) => {
+                let handshake = self.handshake(TlsAcceptor::from(tls.config), stream, &drain);
                 let Some(tls) = handshake.await else { return };
                 let (_, session) = tls.get_ref();
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
@@ -92,6 +94,9 @@ impl Connection {
                     tracing::info!(client = %self.address, "connection refused: its certificate cannot be read");
                     return;
                 };
+                if let Some(chain) = session.peer_certificates() {
+                    self.member.stands_on(self.vouched.accepted(chain.to_vec()));
+                }
                 // Boxed: the state of a connection holds a stream once for each layer that it is handed through.
                 self.speak(Box::new(tls), is_http2, Some(PeerTls { server_name, certificate }), drain).await;
             }
@@ -217,7 +222,14 @@ impl Connection {
             self.note(false, false, &error);
         }
         // A connection that was upgraded goes on in a task of its own, and keeps its place.
-        self.member.activity().quiet().await;
+        tokio::select! {
+            biased;
+            () = self.member.activity().quiet() => {}
+            why = self.member.asked_to_leave() => {
+                self.closed(why);
+                self.member.activity().quiet().await;
+            }
+        }
     }
 
     async fn speak_http1<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>

@@ -94,6 +94,12 @@ impl RevocationLists {
         Ok(())
     }
 
+    /// The names of the authorities of which there is a part that has a place of its own.
+    pub(super) fn dividing(&self) -> Vec<Box<[u8]>> {
+        let divided = self.0.iter().filter(|(_, scope, _)| scope.part.is_some());
+        divided.map(|(_, scope, _)| scope.issuer.clone()).collect()
+    }
+
     /// The lists, in the order in which they came.
     pub(super) fn into_der(self) -> Vec<CertificateRevocationListDer<'static>> {
         self.0.into_iter().map(|(.., list)| list).collect()

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::vouching::Shown;
 use crate::clock::{Clock, Monotonic};
 use crate::gateway::Activity;
 use crate::telemetry::metrics::Closed;
@@ -45,6 +46,7 @@ struct State {
     patience: Cell<Option<Duration>>,
     leave: Notify,
     has_lost_its_place: Cell<bool>,
+    certificate: RefCell<Option<Rc<Shown>>>,
 }
 
 /// A connection's place; given up when dropped.
@@ -79,6 +81,7 @@ impl Crowd {
             patience: Cell::new(None),
             leave: Notify::new(),
             has_lost_its_place: Cell::new(false),
+            certificate: RefCell::new(None),
         });
         self.members.borrow_mut().insert(id, Rc::clone(&state));
         Some(Member { crowd: Rc::clone(self), id, state })
@@ -137,6 +140,22 @@ impl Crowd {
         }
     }
 
+    /// Looks at all certificates again by which connections were let in, where those who vouched for them have changed,
+    /// and asks those to leave whose certificate is not accepted any more, whatever they are doing. Each look takes its
+    /// turn among the requests.
+    pub async fn look_at_certificates(self: Rc<Self>) {
+        let is_outdated =
+            |state: &&Rc<State>| state.certificate.borrow().as_ref().is_some_and(|shown| shown.is_outdated());
+        let outdated: Vec<_> =
+            self.members.borrow().values().filter(is_outdated).map(Rc::downgrade).collect();
+        for state in outdated {
+            if let Some(state) = state.upgrade() {
+                state.look_at_certificate(&self.clock);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Resolves when nobody is left.
     pub async fn empty(&self) {
         while !self.members.borrow().is_empty() {
@@ -145,7 +164,26 @@ impl Crowd {
     }
 }
 
+impl State {
+    fn look_at_certificate(&self, clock: &Clock) {
+        let Some(shown) = self.certificate.borrow().clone() else { return };
+        if shown.is_outdated()
+            && let Err(why) = shown.judge(clock)
+        {
+            tracing::info!(%why, "a connection is ended");
+            self.activity.disown();
+            self.leave.notify_one();
+        }
+    }
+}
+
 impl Member {
+    /// The connection was let in by this certificate, and stays no longer than that is good.
+    pub fn stands_on(&self, certificate: Shown) {
+        self.state.certificate.replace(Some(Rc::new(certificate)));
+        self.state.look_at_certificate(&self.crowd.clock);
+    }
+
     /// What this connection is doing.
     pub fn activity(&self) -> &Rc<Activity> {
         &self.state.activity
@@ -156,10 +194,14 @@ impl Member {
         self.state.patience.set(Some(patience));
     }
 
-    /// Resolves when this connection has to make room, or has been idle for too long, and says which.
+    /// Resolves when this connection has to make room, has been idle for too long, or has lost its certificate, and says
+    /// which.
     pub async fn asked_to_leave(&self) -> Closed {
         loop {
             self.state.leave.notified().await;
+            if self.activity().is_disowned() {
+                return Closed::Certificate;
+            }
             // A request may have come since it was asked.
             if self.state.has_lost_its_place.get() {
                 return Closed::Evicted;

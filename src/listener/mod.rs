@@ -9,6 +9,7 @@ mod conduct;
 mod connection;
 mod crls;
 mod crowd;
+mod divided;
 mod drain;
 mod linger;
 mod pace;
@@ -17,6 +18,7 @@ mod proxy_protocol;
 mod serve;
 mod tls;
 mod turns;
+mod vouching;
 
 pub use bind::{BindError, BoundListener, Port, bind, take_over};
 pub use crls::CrlError;
@@ -26,4 +28,4 @@ pub use proxy_protocol::{
     Header as ProxyHeader, HeaderError as ProxyHeaderError, parse as parse_proxy_header,
 };
 pub use serve::{ListenerSettings, Manner, Role, serve};
-pub use tls::{TlsError, server_config};
+pub use tls::{ServerTls, TlsError, server_config, server_tls};

@@ -173,3 +173,42 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
         hint
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+    use hyper::rt::Executor as _;
+    use tokio::task::LocalSet;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// A stream of which a piece is taken each time that this is over; whether it is over itself after ten times the
+    /// limit, and so has given up what it held.
+    async fn ends(takes_every: Duration) -> bool {
+        let held = Rc::new(());
+        let place = Rc::clone(&held);
+        StreamExecutor::new(LIMIT).execute(async move {
+            let mut body = Paced::new(Full::new(Bytes::from(vec![b'x'; 1000 * PIECE])));
+            // As the library does it: a piece is fetched once the one before is taken.
+            while body.frame().await.is_some() {
+                sleep(takes_every).await;
+            }
+            drop(place);
+        });
+        sleep(10 * LIMIT).await;
+        Rc::strong_count(&held) == 1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_task_of_a_stream_ends_whose_client_takes_nothing_and_no_other() {
+        LocalSet::new()
+            .run_until(async {
+                assert!(ends(100 * LIMIT).await && ends(LIMIT + LIMIT / 10).await);
+                assert!(!ends(LIMIT / 2).await);
+            })
+            .await;
+    }
+}

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use ipnet::IpNet;
-use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connection::{Connection, HttpSettings};
 use super::crowd::Crowd;
 use super::drain::DrainSignal;
+use super::tls::ServerTls;
+use super::vouching::Vouching;
 use crate::gateway::{Decisions, Gateway};
 use crate::http1::GuardLimits;
 use crate::telemetry::metrics::{Closed, ListenerId};
@@ -53,7 +55,7 @@ pub struct ListenerSettings {
 #[derive(Clone, Debug)]
 pub enum Role {
     /// HTTP over TLS.
-    Tls(Arc<ServerConfig>),
+    Tls(ServerTls),
     /// HTTP without TLS, by the operator's explicit word.
     Plaintext,
     /// Sends everybody to HTTPS on this port.
@@ -65,7 +67,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What one core's listener does with the connections that it accepts from now on.
 #[derive(Clone, Debug)]
-pub struct Manner(Rc<RefCell<Settled>>);
+pub struct Manner {
+    settled: Rc<RefCell<Settled>>,
+    vouching: Rc<Vouching>,
+}
 
 #[derive(Clone, Debug)]
 struct Settled {
@@ -76,16 +81,27 @@ struct Settled {
 impl Manner {
     /// By these settings.
     pub fn new(settings: &ListenerSettings) -> Self {
-        Self(Rc::new(RefCell::new(Settled::new(settings))))
+        Self {
+            settled: Rc::new(RefCell::new(Settled::new(settings))),
+            vouching: Rc::new(Vouching::by(settings.client_verifier())),
+        }
     }
 
-    /// By these settings from now on; connections that are open stay as they are.
-    pub fn replace(&self, settings: &ListenerSettings) {
-        self.0.replace(Settled::new(settings));
+    /// By these settings from now on. Connections that are open stay as they are, but that their certificates have to be
+    /// looked at again where this says so.
+    #[must_use]
+    pub fn replace(&self, settings: &ListenerSettings) -> bool {
+        self.settled.replace(Settled::new(settings));
+        self.vouching.replace(settings.client_verifier())
     }
+}
 
-    fn now(&self) -> Settled {
-        self.0.borrow().clone()
+impl ListenerSettings {
+    fn client_verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        match &self.role {
+            Role::Tls(tls) => tls.client_verifier.clone(),
+            Role::Plaintext | Role::RedirectToHttps(_) => None,
+        }
     }
 }
 
@@ -111,9 +127,9 @@ pub async fn serve(
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => take_in(stream, address, manner.now(), &gateway, &crowd, &drain),
+            Ok((stream, address)) => take_in(stream, address, &manner, &gateway, &crowd, &drain),
             Err(error) => {
-                let name = &manner.now().settings.name;
+                let name = Arc::clone(&manner.settled.borrow().settings.name);
                 tracing::warn!(listener = %name, %error, "accepting a connection failed");
                 // Descriptors have run out, most likely: whoever does nothing with one gives it back.
                 crowd.make_room();
@@ -123,7 +139,7 @@ pub async fn serve(
     }
     // Those that were connected already and have not been accepted would be reset with the socket.
     for (stream, address) in queued(socket) {
-        take_in(stream, address, manner.now(), &gateway, &crowd, &drain);
+        take_in(stream, address, &manner, &gateway, &crowd, &drain);
     }
 }
 
@@ -138,7 +154,7 @@ fn queued(socket: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> 
 fn take_in(
     stream: TcpStream,
     address: SocketAddr,
-    Settled { settings, http }: Settled,
+    manner: &Manner,
     gateway: &Gateway,
     crowd: &Rc<Crowd>,
     drain: &DrainSignal,
@@ -148,8 +164,10 @@ fn take_in(
         gateway.core().metrics.connection_closed(Closed::Full);
         return;
     };
+    let Settled { settings, http } = manner.settled.borrow().clone();
+    let vouched = manner.vouching.of_now();
     member.activity().count(gateway.core().metrics.connection(settings.metric));
-    let connection = Connection { address, settings, http, gateway: gateway.clone(), member };
+    let connection = Connection { address, settings, http, vouched, gateway: gateway.clone(), member };
     let drain = drain.clone();
     tokio::task::spawn_local(connection.run(stream, drain));
 }

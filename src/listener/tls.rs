@@ -16,6 +16,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::crls::{self, CrlError, RevocationLists};
+use super::divided::NamesItsPart;
 use crate::config::settings::{ClientCertificates, Tls, TlsVersion};
 
 /// A certificate or key that cannot be used.
@@ -55,8 +56,22 @@ pub enum TlsError {
     Settings(#[from] rustls::Error),
 }
 
-/// The TLS configuration of one listener.
+/// TLS of one listener.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// For handshakes.
+    pub config: Arc<ServerConfig>,
+    /// Who vouches for client certificates, where they are asked for.
+    pub client_verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// The TLS configuration of a server that looks at client certificates in handshakes alone.
 pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+    server_tls(tls).map(|tls| tls.config)
+}
+
+/// TLS of one listener.
+pub fn server_tls(tls: &Tls) -> Result<ServerTls, TlsError> {
     let provider = Arc::new(provider());
     let keys = tls
         .certificates
@@ -65,13 +80,12 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
         .collect::<Result<Vec<_>, _>>()?;
     let verifier =
         tls.client_certificates.as_ref().map(|asked| client_verifier(asked, &provider)).transpose()?;
-    let asks_for_certificates = verifier.is_some();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(tls.min_version))?
-        .with_client_cert_verifier(verifier.unwrap_or_else(|| Arc::new(NoClientAuth)))
+        .with_client_cert_verifier(verifier.clone().unwrap_or_else(|| Arc::new(NoClientAuth)))
         .with_cert_resolver(Arc::new(ByServerName(keys)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    if asks_for_certificates {
+    if verifier.is_some() {
         // A resumed session would bring a certificate along that is not verified again: it may have expired.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -79,7 +93,7 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     }
     config.ignore_client_order = true;
-    Ok(Arc::new(config))
+    Ok(ServerTls { config: Arc::new(config), client_verifier: verifier })
 }
 
 /// AES-128 first, whatever the client likes better: as good as AES-256 against any attack that there is, and the hash
@@ -111,6 +125,7 @@ fn client_verifier(
             lists.add(path, list)?;
         }
     }
+    let dividing = lists.dividing();
     let revoked = lists.into_der();
     let mut builder = builder();
     if !revoked.is_empty() {
@@ -118,7 +133,8 @@ fn client_verifier(
         builder = builder.with_crls(revoked).enforce_revocation_expiration();
     }
     let builder = if asked.required { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(unusable)
+    let verifier = builder.build().map_err(unusable)?;
+    Ok(if dividing.is_empty() { verifier } else { Arc::new(NamesItsPart::new(verifier, dividing)) })
 }
 
 fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {

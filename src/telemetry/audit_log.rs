@@ -190,9 +190,12 @@ impl LeftOutLines {
 
 impl CoreAudit {
     /// Writes down a request that was refused for what it is or whose it is, that should have been, or whose response
-    /// ended with its token. Other failures are none of the audit's business.
+    /// ended with its token or certificate. Other failures are none of the audit's business.
     pub fn request(&mut self, record: &Record<'_>, now: Monotonic) {
-        let ended = matches!(record.outcome, Outcome::TokenRevoked | Outcome::TokenExpired);
+        let ended = matches!(
+            record.outcome,
+            Outcome::TokenRevoked | Outcome::TokenExpired | Outcome::CertificateEnded
+        );
         let (event, reason) = match (record.reason, record.shadow) {
             (Some(reason), _) if ended => ("stream_ended", reason),
             (Some(reason), _) if concerns_security(reason.code()) => ("request_refused", reason),

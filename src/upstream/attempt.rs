@@ -28,6 +28,8 @@ pub(super) struct Attempt<'a> {
     pub settings: &'a UpstreamSettings,
     pub lane: &'a Rc<Lane>,
     pub progress: &'a BodyProgress,
+    /// From the end of the request to the first byte of the answer.
+    pub response_timeout: Duration,
     /// Whether more attempts may follow, so that what they would send has to be kept.
     pub may_repeat: MayRepeat,
 }
@@ -213,6 +215,15 @@ impl Attempt<'_> {
                 Ok(None) => return self.by_upgrade(request).await,
                 Err(error) => return Err(Failed { error, again: Some(request) }),
             };
+            match shared.takes_websockets(self.settings.timeouts.connect).await {
+                Some(true) => {}
+                Some(false) => {
+                    drop(stream);
+                    return self.by_upgrade(request).await;
+                }
+                None if is_new => return Err(unsent(request)),
+                None => continue,
+            }
             match self.by_extended_connect(shared, stream, request).await? {
                 Outcome::Done(answered) => return Ok(answered),
                 Outcome::Unsent(again) | Outcome::Stale(again) if is_new => return Err(unsent(again)),
@@ -223,16 +234,14 @@ impl Attempt<'_> {
     }
 
     async fn http2_for_websockets(&self) -> Result<Option<(Shared, OnStream, bool)>, UpstreamError> {
-        let (shared, stream, is_new) = match self.shared() {
-            Some((shared, stream)) => (shared, stream, false),
+        Ok(match self.shared() {
+            Some((shared, stream)) => Some((shared, stream, false)),
             None if self.settings.protocol == Protocol::Http2 => match self.in_turn(false).await? {
-                Way::Http2 { shared, stream, is_new } => (shared, stream, is_new),
-                Way::Http1(_) | Way::Returned(_) => return Ok(None),
+                Way::Http2 { shared, stream, is_new } => Some((shared, stream, is_new)),
+                Way::Http1(_) | Way::Returned(_) => None,
             },
-            None => return Ok(None),
-        };
-        let takes = shared.takes_websockets(self.settings.timeouts.connect).await;
-        Ok(takes.then_some((shared, stream, is_new)))
+            None => None,
+        })
     }
 
     async fn by_extended_connect(
@@ -353,7 +362,6 @@ impl Attempt<'_> {
     /// Waits for the response's head no longer than the response time-out after the request's body has come to
     /// rest, so that a long upload is not taken for a slow answer.
     async fn in_time<F: Future>(&self, patience: &mut Patience, sending: F) -> Result<F::Output, Failed> {
-        let limit: Duration = self.settings.timeouts.response;
         self.progress.is_sent.set(true);
         tokio::select! {
             biased;
@@ -361,7 +369,7 @@ impl Attempt<'_> {
                 self.progress.is_sent.set(false);
                 Ok(outcome)
             }
-            () = patience.ends(self.progress, limit) => {
+            () = patience.ends(self.progress, self.response_timeout) => {
                 Err(Failed { error: UpstreamError::ResponseTimeout, again: None })
             }
         }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -45,6 +46,18 @@ pub struct Outgoing {
     pub own_host: bool,
     /// Whether it asks to switch protocols.
     pub is_upgrade: bool,
+    /// How long its answer is waited for.
+    pub timeouts: AnswerTimeouts,
+}
+
+/// How long one request's answer may take.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerTimeouts {
+    /// From the end of the request to the first byte.
+    pub response: Duration,
+    /// From sending the request to the last byte, all attempts together; `None` for as long as it takes. Whoever sends
+    /// the request sees to it.
+    pub total: Option<Duration>,
 }
 
 /// What an exchange keeps busy until this is dropped.
@@ -97,7 +110,7 @@ impl Client {
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let admission = self.admit()?;
         self.budget.earn();
-        let Outgoing { request, progress, own_host, is_upgrade } = outgoing;
+        let Outgoing { request, progress, own_host, is_upgrade, timeouts } = outgoing;
         let mut request = with_framing(request);
         let lanes = self.lanes();
         let mut tried: Vec<Rc<Lane>> = Vec::new();
@@ -114,6 +127,7 @@ impl Client {
                 settings: &self.upstream.settings,
                 lane: &current,
                 progress: &progress,
+                response_timeout: timeouts.response,
                 may_repeat: self.may_repeat(&lanes, &tried),
             };
             let is_idempotent = is_idempotent(request.method());
@@ -165,12 +179,11 @@ impl Client {
         }
     }
 
-    /// The sending to this lane was given up, since it had taken too long as a whole. That counts as a response time-out if
+    /// The sending to this lane was given up, since it had taken longer than this as a whole. That counts as a response time-out if
     /// it was the answer that was waited for, and for most of the time: no client shall have an endpoint ejected by
     /// being slow itself.
-    pub fn overdue(&self, lane: &Lane, progress: &BodyProgress) {
-        let total = self.upstream.settings.timeouts.total;
-        if progress.is_sent.get() && total.is_some_and(|total| progress.waited() < total / 2) {
+    pub fn overdue(&self, lane: &Lane, progress: &BodyProgress, total: Duration) {
+        if progress.is_sent.get() && progress.waited() < total / 2 {
             self.upstream.failed(&lane.member, Failure::Timeout, self.clock.monotonic());
         }
     }

@@ -30,7 +30,7 @@ mod websocket;
 
 pub use body::{BodyLimits, BodyProgress, RequestBody, UpstreamBody};
 pub use check::check_health;
-pub use client::{Client, InUse, Outgoing};
+pub use client::{AnswerTimeouts, Client, InUse, Outgoing};
 pub use client_body::{ClientBody, is_read_on};
 pub use error::UpstreamError;
 pub use health::State;

@@ -94,11 +94,12 @@ impl Shared {
         let _ = tokio::time::timeout(SETTLE, said).await;
     }
 
-    /// Whether a WebSocket can be opened on it. The settings of a new connection are waited for that long.
-    pub async fn takes_websockets(&self, patience: Duration) -> bool {
+    /// Whether a WebSocket can be opened on it. The settings of a new connection are waited for that long; `None` if it
+    /// takes nothing any more before it has said so.
+    pub async fn takes_websockets(&self, patience: Duration) -> Option<bool> {
         let takes = &self.state.takes_extended_connect;
         let known = async {
-            while takes.get().is_none() {
+            while takes.get().is_none() && !self.sender.is_closed() {
                 self.state.look.notify_one();
                 tokio::time::sleep(LOOK).await;
             }
@@ -107,7 +108,7 @@ impl Shared {
             // What has not said so by now will not.
             takes.set(Some(false));
         }
-        takes.get() == Some(true)
+        takes.get()
     }
 
     fn has_room(&self) -> bool {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CrlDistributionPoint, DnType, IsCa, KeyPair,
+    SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
@@ -23,8 +24,8 @@ pub type Authority = CertifiedIssuer<'static, KeyPair>;
 
 /// Who connects: a certificate and its key.
 pub struct Client {
-    der: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
+    pub der: CertificateDer<'static>,
+    pub key: PrivateKeyDer<'static>,
 }
 
 pub fn authority() -> Authority {
@@ -48,8 +49,19 @@ impl Client {
         Self::valid_until(name, authority, 4096)
     }
 
+    /// One that says where the list is published that it would be on.
+    pub fn listed_at(name: &str, authority: &Authority, uri: &str) -> Self {
+        Self::of(name, authority, 4096, &[uri])
+    }
+
     fn valid_until(name: &str, authority: &Authority, year: i32) -> Self {
+        Self::of(name, authority, year, &[])
+    }
+
+    fn of(name: &str, authority: &Authority, year: i32, lists: &[&str]) -> Self {
         let mut params = CertificateParams::default();
+        params.crl_distribution_points =
+            lists.iter().map(|uri| CrlDistributionPoint { uris: vec![(*uri).to_owned()] }).collect();
         params.distinguished_name.push(DnType::CommonName, name);
         params.subject_alt_names =
             vec![SanType::URI(format!("spiffe://example.org/{name}").try_into().unwrap())];
@@ -118,6 +130,11 @@ routes:
 
 /// A connection of this client; what is wrong with its certificate may show only when it is used.
 async fn connect(gateway: &TestGateway, client: Option<&Client>) -> Option<Connection> {
+    connect_by(gateway, client, b"http/1.1").await
+}
+
+/// The same by this protocol of ALPN.
+pub async fn connect_by(gateway: &TestGateway, client: Option<&Client>, alpn: &[u8]) -> Option<Connection> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(gateway.ca().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -131,7 +148,7 @@ async fn connect(gateway: &TestGateway, client: Option<&Client>) -> Option<Conne
         }
         None => config.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     let stream = TcpStream::connect(gateway.tls).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;

@@ -13,7 +13,7 @@ use crate::certificates::{Authority, Client, ask, authority, authority_named, se
 use crate::support::{TestGateway, eventually};
 
 /// The authority's list with these names on it, in time until this year.
-fn list(authority: &Authority, revoked: &[&str], until: i32) -> CertificateRevocationList {
+pub fn list(authority: &Authority, revoked: &[&str], until: i32) -> CertificateRevocationList {
     list_for(authority, revoked, until, None)
 }
 
@@ -69,7 +69,7 @@ async fn gateway(authority: &Authority, crl: &[u8]) -> TestGateway {
     TestGateway::start_in(dir, YAML).await
 }
 
-fn replace(dir: &Path, crl: &[u8]) {
+pub fn replace(dir: &Path, crl: &[u8]) {
     std::fs::write(dir.join("new"), crl).unwrap();
     std::fs::rename(dir.join("new"), dir.join("clients.crl")).unwrap();
 }
@@ -161,11 +161,45 @@ async fn a_second_list_for_the_same_certificates_is_refused_and_what_is_in_force
         assert!(passes(&gateway, &good).await && !passes(&gateway, &bad).await);
     }
     // Parts that have nothing in common stand beside each other, and so do lists of other authorities.
+    let (good, bad) = (Client::listed_at("good", &ours, here), Client::listed_at("bad", &ours, here));
     let users = pem(here, Some(CrlScope::UserCertsOnly));
     let theirs = list(&authority_named("others"), &["good"], 4096).pem().unwrap();
     for others in [pem(here, Some(CrlScope::CaCertsOnly)), pem(there, None), theirs] {
         replace(gateway.dir().path(), format!("{users}{others}").as_bytes());
         gateway.reload(YAML).await.unwrap();
         assert!(passes(&gateway, &good).await && !passes(&gateway, &bad).await);
+    }
+}
+
+/// Where a list is divided by place, a certificate is looked up in the part that it names. One that names none could be
+/// on any, and one that names another than there is, on none: neither is let in, whatever the order of the parts.
+#[tokio::test]
+async fn a_certificate_that_does_not_name_its_part_of_a_divided_list_is_refused() {
+    let ours = authority();
+    let [here, there, nowhere] = ["http://ca.test/1", "http://ca.test/2", "http://ca.test/3"];
+    let pem = |revoked: &[&str], uri, scope| part(&ours, revoked, uri, scope).pem().unwrap();
+    let at = |name, uri| Client::listed_at(name, &ours, uri);
+    let (one, other) = (pem(&["one"], here, None), pem(&["other"], there, None));
+    for lists in [format!("{one}{other}"), format!("{other}{one}")] {
+        let gateway = gateway(&ours, lists.as_bytes()).await;
+        for (name, uri, passed) in [
+            ("one", here, false),
+            ("one", there, true),
+            ("other", there, false),
+            ("other", here, true),
+            ("good", here, true),
+            ("good", nowhere, false),
+        ] {
+            assert_eq!(passes(&gateway, &at(name, uri)).await, passed, "{name} {uri}");
+        }
+        for name in ["one", "other", "good"] {
+            assert!(!passes(&gateway, &Client::named(name, &ours)).await, "{name} names no part");
+        }
+    }
+    // Nor is a single part all that there is.
+    for scope in [None, Some(CrlScope::UserCertsOnly)] {
+        let gateway = gateway(&ours, pem(&["one"], here, scope).as_bytes()).await;
+        assert!(!passes(&gateway, &Client::named("good", &ours)).await);
+        assert!(passes(&gateway, &at("good", here)).await && !passes(&gateway, &at("one", here)).await);
     }
 }

@@ -22,6 +22,7 @@ mod certificates;
 mod credentials;
 mod crls;
 mod dashboards;
+mod disowned;
 mod explain;
 mod failed_attempts;
 mod identity;

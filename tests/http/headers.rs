@@ -9,11 +9,16 @@ use crate::setup::{Gateway, api};
 
 /// A gateway with an identity header, an issuer of tokens for it, and a token of `alice`.
 async fn guarded(recorder: &Recorder) -> (Gateway, DevIssuer, String) {
+    guarded_with(&api(recorder)).await
+}
+
+/// The same with these upstreams, of which one is `api`.
+pub async fn guarded_with(upstreams: &str) -> (Gateway, DevIssuer, String) {
     let issuer = DevIssuer::start(IssuerOptions::default()).await.unwrap();
     let token = issuer.mint(&TokenRequest::new().claim("sub", "alice")).unwrap();
     let url = issuer.issuer_url();
     let gateway = Gateway::start(&format!(
-        "{}issuers:
+        "{upstreams}issuers:
   - name: dev
     issuer: '{url}'
     keys: {{ jwks_url: '{url}/jwks' }}
@@ -24,8 +29,7 @@ routes:
     identity_headers: {{ X-Auth-Subject: sub, X-Auth-Groups: groups }}
     upstream: api
   - {{ match: {{ path: '/open/**' }}, public: true, upstream: api }}
-",
-        api(recorder)
+"
     ))
     .await;
     (gateway, issuer, token)
@@ -33,10 +37,15 @@ routes:
 
 /// The first key fetch may still be under way.
 async fn wait_for_keys(gateway: &Gateway, recorder: &Recorder, token: &str) {
+    wait_until_let_in(gateway, token).await;
+    recorder.forget();
+}
+
+/// Waits until the token is good for an answer of the API.
+pub async fn wait_until_let_in(gateway: &Gateway, token: &str) {
     let lines = format!("Authorization: Bearer {token}\r\n");
     for _ in 0..500 {
         if gateway.get("/guarded/x", &lines).await.status == 200 {
-            recorder.forget();
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -35,5 +35,5 @@ mod paths;
 mod process;
 mod provenance;
 mod routing;
-
 mod timeouts;
+mod trailers;

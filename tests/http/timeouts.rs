@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::h2api::{H2Api, Manner};
 use crate::h2wire::{DATA, END_HEADERS, END_STREAM, H2, HEADERS, block, get};
 use crate::recorder::{PATIENCE, Recorder};
-use crate::setup::Gateway;
+use crate::setup::{Gateway, api};
 use crate::upstream::in_front_of;
 use crate::wire::{Answer, refused};
 
@@ -17,9 +17,9 @@ const POST: [(&str, &str); 4] =
 const DRIP: Duration = Duration::from_millis(20);
 
 /// Sends a body of this length byte by byte, until there is an answer.
-async fn trickle(gateway: &Gateway, length: usize) -> Answer {
+async fn trickle(gateway: &Gateway, path: &str, length: usize) -> Answer {
     let mut wire = gateway.wire().await;
-    wire.send(format!("POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n")).await;
+    wire.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n")).await;
     let mut sent = 0;
     loop {
         tokio::select! {
@@ -54,7 +54,7 @@ async fn a_body_that_trickles_in_is_ended() {
     let recorder = Recorder::start().await;
     let more = "timeouts: { body_idle: 300ms }\nlimits: { body_rate: 1KiB }\n";
     let gateway = Gateway::with(&recorder, more).await;
-    refused(&trickle(&gateway, 100_000).await, 408, "VAL-045", "body_rate");
+    refused(&trickle(&gateway, "/a", 100_000).await, 408, "VAL-045", "body_rate");
 
     let answer = trickle_h2(&gateway, &POST).await;
     assert_eq!(answer.verdict(), "VAL-045 body_rate");
@@ -70,7 +70,7 @@ async fn a_body_that_comes_fast_enough_or_may_be_slow_arrives() {
         let recorder = Recorder::start().await;
         let more = format!("timeouts: {{ body_idle: 300ms }}\nlimits: {{ body_rate: {rate} }}\n");
         let gateway = Gateway::with(&recorder, &more).await;
-        assert_eq!(trickle(&gateway, 40).await.status, 200, "{rate}");
+        assert_eq!(trickle(&gateway, "/a", 40).await.status, 200, "{rate}");
         assert_eq!(recorder.only().body, [b'x'; 40]);
     }
 }
@@ -223,4 +223,66 @@ async fn what_is_made_to_last_has_no_total_time_out() {
     let gateway = in_front_of(&recorder.url(), ", timeouts: { total: 200ms }").await;
     let answer = gateway.get("/events", "").await;
     assert_eq!((&*answer.body, answer.complete), (&b"firstlast"[..], true));
+}
+
+/// Large uploads over slow lines, and long reports, beside what is as fast as the rest.
+#[tokio::test]
+async fn a_route_may_bear_slower_bodies_than_the_rest_or_faster_ones_alone() {
+    for (all, one, slow) in [("1KiB", "0B", "/one"), ("0B", "1KiB", "/other")] {
+        let recorder = Recorder::start().await;
+        let gateway = Gateway::start(&format!(
+            "{}routes:
+  - {{ match: {{ path: /one }}, public: true, upstream: api, body_rate: {one} }}
+  - {{ match: {{ path: /other }}, public: true, upstream: api }}
+timeouts: {{ body_idle: 300ms }}
+limits: {{ body_rate: {all} }}
+",
+            api(&recorder)
+        ))
+        .await;
+        let fast = if slow == "/one" { "/other" } else { "/one" };
+        refused(&trickle(&gateway, fast, 100_000).await, 408, "VAL-045", "body_rate");
+        assert!(recorder.requests().iter().all(|request| !request.complete), "{slow}");
+        recorder.forget();
+        assert_eq!(trickle(&gateway, slow, 40).await.status, 200, "{slow}");
+        assert_eq!((recorder.only().body.len(), recorder.only().complete), (40, true), "{slow}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_may_give_its_api_more_time_than_the_upstream_or_less() {
+    let recorder = Recorder::scripted(|mut conn| async move {
+        while conn.request().await.is_some() {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhe").await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            conn.send(b"re").await;
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&format!(
+        "upstreams:
+  - {{ name: hasty, endpoints: ['{url}'], timeouts: {{ response: 300ms, total: 1s }} }}
+  - {{ name: patient, endpoints: ['{url}'] }}
+routes:
+  - {{ match: {{ path: /hasty }}, public: true, upstream: hasty }}
+  - {{ match: {{ path: /hasty/head }}, public: true, upstream: hasty, timeouts: {{ response: 1m }} }}
+  - {{ match: {{ path: /hasty/long }}, public: true, upstream: hasty, timeouts: {{ response: 1m, total: 1m }} }}
+  - {{ match: {{ path: /hasty/free }}, public: true, upstream: hasty, timeouts: {{ response: 1m, total: 0s }} }}
+  - {{ match: {{ path: /patient }}, public: true, upstream: patient }}
+  - {{ match: {{ path: /patient/head }}, public: true, upstream: patient, timeouts: {{ response: 300ms }} }}
+  - {{ match: {{ path: /patient/total }}, public: true, upstream: patient, timeouts: {{ total: 300ms }} }}
+",
+        url = recorder.url()
+    ))
+    .await;
+    for path in ["/hasty/long", "/hasty/free", "/patient"] {
+        let answer = gateway.get(path, "").await;
+        assert_eq!((&*answer.body, answer.complete), (&b"here"[..], true), "{path}");
+    }
+    let answer = gateway.get("/hasty/head", "").await;
+    assert_eq!((&*answer.body, answer.complete), (&b"he"[..], false), "{answer:?}");
+    refused(&gateway.get("/hasty", "").await, 504, "VAL-061", "response_timeout");
+    refused(&gateway.get("/patient/head", "").await, 504, "VAL-061", "response_timeout");
+    refused(&gateway.get("/patient/total", "").await, 504, "VAL-061", "total_timeout");
 }

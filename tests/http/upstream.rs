@@ -11,7 +11,8 @@ use rustls::server::danger::ClientCertVerifier;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::h2wire::{H2, get};
+use crate::h2server::H2Server;
+use crate::h2wire::{DATA, END_HEADERS, END_STREAM, H2, HEADERS, block, frame, get};
 use crate::recorder::{OK, Recorder};
 use crate::setup::{CERTIFICATES, Gateway};
 use crate::wire::refused;
@@ -168,13 +169,40 @@ async fn bytes_behind_a_response_are_never_another_requests_response() {
 }
 
 #[tokio::test]
-async fn informational_responses_of_the_upstream_are_no_final_ones() {
-    let recorder =
-        Recorder::answering("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-            .await;
-    let gateway = in_front_of(&recorder.url(), "").await;
-    let answer = gateway.get("/a", "").await;
-    assert_eq!((answer.status, &*answer.body), (200, &b"ok"[..]));
+async fn interim_responses_are_left_out_and_the_final_one_arrives_as_it_is() {
+    let by_http1 = Recorder::answering(
+        "HTTP/1.1 103 Early Hints\r\nLink: </early>\r\nX-Early: 1\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
+         HTTP/1.1 103 Early Hints\r\nLink: </more>\r\n\r\n\
+         HTTP/1.1 200 OK\r\nLink: </a>\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
+    let by_http2 = H2Server::scripted(|mut conn| async move {
+        conn.settings().await;
+        while let Some(stream) = conn.request().await {
+            for fields in [
+                &[(":status", "103"), ("link", "</early>"), ("x-early", "1")][..],
+                &[(":status", "100")],
+                &[(":status", "103"), ("link", "</more>")],
+                &[(":status", "200"), ("link", "</a>")],
+            ] {
+                conn.send(&frame(HEADERS, END_HEADERS, stream, &block(fields))).await;
+            }
+            conn.send(&frame(DATA, END_STREAM, stream, b"ok")).await;
+        }
+    })
+    .await;
+    for (url, more) in [(by_http1.url(), ""), (by_http2.url(), ", protocol: http2")] {
+        let gateway = in_front_of(&url, more).await;
+        let (mut wire, mut h2) = (gateway.wire().await, H2::plain(gateway.plain).await);
+        for stream in [1, 3, 5] {
+            wire.send("GET /a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n").await;
+            let answer = wire.answer().await.unwrap();
+            assert_eq!((answer.status, &*answer.body, answer.complete), (200, &b"ok"[..], true), "{url}");
+            assert_eq!((answer.values("link"), answer.header("x-early")), (vec!["</a>"], None), "{url}");
+            let answer = h2.request(stream, &get("/a")).await.answer();
+            assert_eq!((answer.status, &*answer.body, answer.complete), (200, &b"ok"[..], true), "{url}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -167,12 +167,24 @@ async fn one_on_which_nothing_passes_is_closed() {
 
 /// An API that speaks HTTP/2 alone and takes extended CONNECT, and how it was asked.
 async fn over_http2() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<Request<()>>) {
+    let (address, asks, _) = that_leaves().await;
+    (address, asks)
+}
+
+/// The same, which tells the connections that it has to take their leave (GOAWAY) when this becomes larger; and by a header
+/// of its answer which connection a request came on.
+async fn that_leaves()
+-> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<Request<()>>, tokio::sync::watch::Sender<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (asked, asks) = tokio::sync::mpsc::unbounded_channel();
+    let (leave, leaving) = tokio::sync::watch::channel(0_usize);
     tokio::spawn(async move {
+        let mut place = 0;
         while let Ok((stream, _)) = listener.accept().await {
             let asked = asked.clone();
+            let (mut leaving, number, before) = (leaving.clone(), place, *leaving.borrow());
+            place += 1;
             let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
                 let opening = hyper::upgrade::on(&mut request);
                 tokio::spawn(async move {
@@ -184,14 +196,63 @@ async fn over_http2() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<Reque
                     }
                 });
                 let _ = asked.send(request.map(|_| ()));
-                async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
+                let response = Response::builder().header("x-connection", number);
+                async { Ok::<_, Infallible>(response.body(Empty::<Bytes>::new()).unwrap()) }
             });
             let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             builder.enable_connect_protocol();
-            tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+            let serving = builder.serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(async move {
+                let mut serving = std::pin::pin!(serving);
+                let told = async {
+                    if leaving.wait_for(|told| *told > before).await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    _ = serving.as_mut() => return,
+                    () = told => {}
+                }
+                serving.as_mut().graceful_shutdown();
+                drop(serving.await);
+            });
         }
     });
-    (address, asks)
+    (address, asks, leave)
+}
+
+/// An API that goes away lets the open ones go on; whoever opens one meanwhile is served by another connection.
+#[tokio::test]
+async fn an_open_one_outlives_the_leave_of_its_connection_and_new_ones_take_another() {
+    let (address, mut asks, leave) = that_leaves().await;
+    let gateway = Gateway::start(&format!(
+        "upstreams: [{{ name: api, endpoints: ['http://{address}'], protocol: http2 }}]\n\
+         routes: [{{ match: {{ path: '/**' }}, public: true, upstream: api }}]\n"
+    ))
+    .await;
+    let mut h2 = H2::plain(gateway.plain).await;
+    let mut open = Vec::new();
+    for (stream, leaves) in [(1, 1), (3, 2), (5, 3)] {
+        h2.send(HEADERS, END_HEADERS, stream, &block(&connect("/socket", "websocket"))).await;
+        assert_eq!(h2.opened(stream).await, 200, "stream {stream}");
+        h2.received(stream, b"hello").await;
+        assert_eq!(asks.recv().await.unwrap().method(), "CONNECT");
+        open.push(stream);
+        // At once: the next one may be asked for before or after the gateway has heard of it.
+        leave.send_replace(leaves);
+        if stream == 3 {
+            // Well after: an answer to what is sent now comes behind the word of the leave.
+            h2.send(DATA, 0, stream, b"\x81\x82\x00\x00\x00\x00a3").await;
+            h2.received(stream, b"a3").await;
+        }
+    }
+    for stream in open {
+        let text = format!("w{stream}");
+        h2.send(DATA, 0, stream, &[b"\x81\x82\x00\x00\x00\x00", text.as_bytes()].concat()).await;
+        h2.received(stream, text.as_bytes()).await;
+    }
+    let place: usize = gateway.get("/plain", "").await.header("x-connection").unwrap().parse().unwrap();
+    assert!(place > 0, "the first connection takes no more");
 }
 
 #[tokio::test]

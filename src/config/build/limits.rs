@@ -7,7 +7,7 @@ use crate::config::raw;
 use crate::config::settings::{FailedAttempts, Limits, Overload, Timeouts};
 
 const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 
 /// The largest URI that the HTTP library can hold.

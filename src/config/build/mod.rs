@@ -25,6 +25,7 @@ mod observe;
 mod reload;
 mod resilience;
 mod route;
+mod route_bounds;
 mod status_list;
 mod tracing;
 mod transport;
@@ -122,6 +123,7 @@ impl Build<'_, '_> {
         let defaults = route::Defaults {
             error_detail: error_detail(raw.error_detail),
             max_body: limits.and_then(|limits| limits.body),
+            body_rate: limits.map_or(0, |limits| limits.body_rate),
             issuers: &issuer_names,
             introspecting: raw.issuers.iter().map(|issuer| issuer.introspection.is_some()).collect(),
             feeds: &feed_names,

@@ -19,6 +19,7 @@ use crate::route::{HostPattern, MethodSet, PathPattern, RouteMatch};
 pub(super) struct Defaults<'a> {
     pub(super) error_detail: ErrorDetail,
     pub(super) max_body: Option<u64>,
+    pub(super) body_rate: u64,
     pub(super) issuers: &'a Names,
     /// Which issuers are asked about opaque tokens, in their order.
     pub(super) introspecting: Vec<bool>,
@@ -44,6 +45,8 @@ impl Build<'_, '_> {
         let max_body = self.optional(raw.max_body.as_ref(), |build, size| {
             build.size(size, &place.field("max_body"), 0, 1 << 40)
         });
+        let body_rate = self.body_rate(raw, &place.field("body_rate"));
+        let timeouts = self.route_timeouts(raw, &place.field("timeouts"));
         let overrides =
             self.override_headers(&raw.allow_override_headers, &place.field("allow_override_headers"));
         let cors = self.optional(raw.cors.as_ref(), |build, raw| {
@@ -72,6 +75,8 @@ impl Build<'_, '_> {
                 raw::UpstreamHost::Upstream => UpstreamHost::Upstream,
             },
             max_body: max_body?.or(defaults.max_body),
+            body_rate: body_rate?.unwrap_or(defaults.body_rate),
+            timeouts: timeouts?,
             allow: AllowedSpellings {
                 encoded_slash: raw.allow.contains(&PathSpelling::EncodedSlash),
                 double_slash: raw.allow.contains(&PathSpelling::DoubleSlash),

@@ -44,7 +44,9 @@ pub use observe::{
     AccessLog, Admin, AdminTls, AuditLog, Health, Log, LogFormat, LogLevel, LogOutput, Refusals,
 };
 pub use reload::Reload;
-pub use route::{ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, TokenFrom, UpstreamHost};
+pub use route::{
+    ClaimPath, ClaimRule, Match, PathSpelling, Require, Route, RouteTimeouts, TokenFrom, UpstreamHost,
+};
 pub use status_list::StatusList;
 pub use text::{DurationText, Reserved, SecretText, ShareText, SizeText};
 pub use transport::{ClientCertificate, Proxy};

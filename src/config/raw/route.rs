@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cors, ErrorDetail, ExpiryHint, IdentitySource, RequiredCertificate, Reserved, RevocationEndpoint,
-    SizeText,
+    Cors, DurationText, ErrorDetail, ExpiryHint, IdentitySource, RequiredCertificate, Reserved,
+    RevocationEndpoint, SizeText,
 };
 
 /// What is served, to whom. Exactly one of `require` and `public`, and of `upstream`, `receives`,
@@ -58,6 +58,11 @@ pub struct Route {
     pub host: UpstreamHost,
     /// Largest request body. Without it that of `limits.body`.
     pub max_body: Option<SizeText>,
+    /// How fast request bodies have to come, in a second. Without it that of `limits.body_rate`. `0B` turns it off.
+    pub body_rate: Option<SizeText>,
+    /// How long the API may take here. Without it as the upstream has it.
+    #[serde(default)]
+    pub timeouts: RouteTimeouts,
     /// Spellings of paths that are otherwise refused (VAL-042), since servers differ in how they read them.
     #[serde(default)]
     pub allow: Vec<PathSpelling>,
@@ -77,6 +82,16 @@ pub struct Route {
 
 fn enforced() -> bool {
     true
+}
+
+/// How long the API may take on one route, where that is not as for its upstream.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteTimeouts {
+    /// From the end of the request to the first byte of the answer, in place of the upstream's `timeouts.response`.
+    pub response: Option<DurationText>,
+    /// From sending the request to the last byte of the answer, in place of the upstream's `timeouts.total`. `0s`: none.
+    pub total: Option<DurationText>,
 }
 
 /// Which requests a route is for. Host first, then the most specific path, then the method.

@@ -46,8 +46,8 @@ pub use observe::{
 };
 pub use reload::Reload;
 pub use route::{
-    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route, Service,
-    TokenFrom, UpstreamHost,
+    Access, AllowedSpellings, ClaimPath, ClaimRule, ClaimTest, IdentitySource, Requirements, Route,
+    RouteTimeouts, Service, TokenFrom, UpstreamHost,
 };
 pub use transport::{ClientCertificate, Proxy, Transport};
 pub use upstream::{

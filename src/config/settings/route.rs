@@ -1,6 +1,7 @@
 //! Routes: what is served, to whom.
 
 use std::fmt;
+use std::time::Duration;
 
 use http::HeaderName;
 
@@ -35,6 +36,10 @@ pub struct Route {
     pub host: UpstreamHost,
     /// Largest request body, in bytes; none: unbounded.
     pub max_body: Option<u64>,
+    /// How many bytes of a request's body have to come in a second; zero: as few as may be.
+    pub body_rate: u64,
+    /// How long the API may take here.
+    pub timeouts: RouteTimeouts,
     /// Spellings of paths that this route lets pass.
     pub allow: AllowedSpellings,
     /// Override headers that this route lets pass.
@@ -43,6 +48,15 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// Whether who may not pass is refused. Never `Shadow` without something to enforce.
     pub enforcement: Enforcement,
+}
+
+/// How long the API may take on one route; none: as its upstream has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RouteTimeouts {
+    /// From the end of the request to the first byte of the answer.
+    pub response: Option<Duration>,
+    /// From sending the request to the last byte of the answer; zero: as long as it takes.
+    pub total: Option<Duration>,
 }
 
 /// Who serves the requests of a route.

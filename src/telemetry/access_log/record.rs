@@ -96,6 +96,8 @@ pub enum Outcome {
     UpstreamAborted,
     /// The gateway ended a stream because its token was revoked.
     TokenRevoked,
+    /// The gateway ended the connection because its client certificate was not accepted any more.
+    CertificateEnded,
     /// The gateway ended a stream because its token expired.
     TokenExpired,
     /// The gateway ended a response that was not complete within the upstream's total time-out.
@@ -221,6 +223,7 @@ impl Outcome {
             Self::UpstreamAborted => "upstream_aborted",
             Self::TimedOut => "timed_out",
             Self::TokenRevoked => "token_revoked",
+            Self::CertificateEnded => "certificate_ended",
             Self::TokenExpired => "token_expired",
             Self::Idle => "idle",
         }

@@ -100,6 +100,8 @@ label! {
         Evicted = "evicted",
         /// It had been without a request for too long.
         Idle = "idle",
+        /// Its client certificate was accepted no longer.
+        Certificate = "certificate",
         /// The TLS handshake or the PROXY protocol header took too long.
         Handshake = "handshake_timeout",
         /// The client did not read.

@@ -1,0 +1,101 @@
+//! Client certificates of open connections. A handshake looks at a certificate once; when its authorities, or the lists
+//! of what they have revoked, change, those that are in use are looked at again.
+//!
+//! Knows nothing of how a certificate is judged, which is the TLS library's, nor of what becomes of a connection whose
+//! certificate has lost its worth.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+
+use crate::clock::Clock;
+
+/// Who vouches for the client certificates of one listener, as one core has it.
+#[derive(Debug)]
+pub struct Vouching {
+    verifier: RefCell<Option<Arc<dyn ClientCertVerifier>>>,
+    generation: Cell<u64>,
+}
+
+/// Who vouched for certificates at one moment.
+#[derive(Clone, Debug)]
+pub struct Vouched {
+    by: Rc<Vouching>,
+    generation: u64,
+}
+
+/// The certificates that a connection has shown, the client's own first.
+#[derive(Debug)]
+pub struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    by: Rc<Vouching>,
+    judged: Cell<u64>,
+}
+
+/// Nobody vouches for the certificate any more.
+#[derive(Debug, thiserror::Error)]
+pub enum Disowned {
+    /// The listener asks for none now, so that nobody says whether it is still good.
+    #[error("its listener does not ask for certificates any more")]
+    NobodyAsks,
+    /// It is not good any more.
+    #[error("its certificate is not accepted any more: {0}")]
+    Refused(rustls::Error),
+}
+
+impl Vouching {
+    pub fn by(verifier: Option<Arc<dyn ClientCertVerifier>>) -> Self {
+        Self { verifier: RefCell::new(verifier), generation: Cell::new(0) }
+    }
+
+    /// This one from now on; whether that is another one.
+    pub fn replace(&self, verifier: Option<Arc<dyn ClientCertVerifier>>) -> bool {
+        let is_same = match (&*self.verifier.borrow(), &verifier) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same {
+            self.verifier.replace(verifier);
+            self.generation.set(self.generation.get().wrapping_add(1));
+        }
+        !is_same
+    }
+
+    /// To be had before the handshake, so that no change falls between the two.
+    pub fn of_now(self: &Rc<Self>) -> Vouched {
+        Vouched { by: Rc::clone(self), generation: self.generation.get() }
+    }
+}
+
+impl Vouched {
+    /// What a handshake has accepted that began at that moment.
+    pub fn accepted(&self, chain: Vec<CertificateDer<'static>>) -> Shown {
+        Shown { chain, by: Rc::clone(&self.by), judged: Cell::new(self.generation) }
+    }
+}
+
+impl Shown {
+    /// Whether what it was judged by has changed since.
+    pub fn is_outdated(&self) -> bool {
+        self.judged.get() != self.by.generation.get()
+    }
+
+    /// Judges it by what is in force now.
+    pub fn judge(&self, clock: &Clock) -> Result<(), Disowned> {
+        let now = u64::try_from(clock.wall().0).unwrap_or_default();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        let generation = self.by.generation.get();
+        let verifier = self.by.verifier.borrow();
+        let verifier = verifier.as_ref().ok_or(Disowned::NobodyAsks)?;
+        if let Some((own, others)) = self.chain.split_first() {
+            verifier.verify_client_cert(own, others, now).map_err(Disowned::Refused)?;
+        }
+        self.judged.set(generation);
+        Ok(())
+    }
+}
