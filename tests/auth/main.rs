@@ -35,6 +35,7 @@ mod policy;
 mod refusals;
 mod revocation;
 mod shadow;
+mod slow_disk;
 mod spans;
 mod status_list;
 mod tokens;
