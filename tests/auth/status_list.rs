@@ -271,11 +271,14 @@ async fn a_list_that_is_no_longer_heard_of_goes_stale_but_what_it_revoked_stays_
     publish(&stub, "/lists/1", &signer, 1, &[0b10]);
     let stale = "max_staleness: 1s\n      when_stale: reject";
     let gateway = TestGateway::start(&yaml(&signer, &stub, "", stale)).await;
-    let [good, revoked] = [0, 1].map(|index| referring(&stub.url("/lists/1"), index).sign(&signer));
+    let [good, revoked, beyond] =
+        [0, 1, 99].map(|index| referring(&stub.url("/lists/1"), index).sign(&signer));
     assert_eq!(ask(&gateway, &good).await, "200");
+    assert_eq!(ask(&gateway, &beyond).await, "401 VAL-020 claim_invalid");
     stub.set("/lists/1", Answer::error(500));
     eventually("stale", || async { ask(&gateway, &good).await == STALE }).await;
     assert_eq!(ask(&gateway, &revoked).await, REVOKED);
+    assert_eq!(ask(&gateway, &beyond).await, STALE, "the list may have grown since");
     publish(&stub, "/lists/1", &signer, 1, &[0b10]);
     eventually("fresh again", || async { ask(&gateway, &good).await == "200" }).await;
 }
