@@ -112,7 +112,7 @@ impl Sources {
     ///
     /// # Errors
     /// A certificate or inline keys that cannot be used. What was newly started ends.
-    pub async fn next(&self, config: &Config) -> Result<Self> {
+    pub fn next(&self, config: &Config) -> Result<Self> {
         let ground = &self.ground;
         let mut next = Self::none(ground.clone());
         for (place, settings) in config.issuers.iter().enumerate() {
@@ -136,7 +136,6 @@ impl Sources {
                 Some(running) => Arc::clone(running),
                 None => Arc::new(
                     FeedTask::start(config, place, ground, &keys, &self.feeds)
-                        .await
                         .with_context(|| format!("feed {}", feed.name))?,
                 ),
             });
