@@ -14,7 +14,7 @@ fn copy(dir: &Path) -> Option<PathBuf> {
     let mut paths = files.map(|file| file.unwrap().path());
     paths.find(|path| {
         let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with("status-list-") && name.ends_with(".json")
+        name.starts_with("status-list-") && path.extension().is_some_and(|end| end == "json")
     })
 }
 
