@@ -40,7 +40,7 @@ pub fn write_behind(
 }
 
 /// Starts the task of a feed that a provider tells. What the feed of this name was told before, it knows.
-pub async fn start(
+pub fn start(
     config: &Config,
     place: FeedIndex,
     feed: &settings::Feed,
@@ -60,7 +60,7 @@ pub async fn start(
         max_entries: DEFAULT_MAX_ENTRIES,
         state_dir: ground.state_dir.clone(),
     };
-    let told = told(settings, ground, before).await;
+    let told = told(settings, ground, before);
     let currency = match source.arrival {
         Arrival::SetPush { heartbeat: true, .. } => Currency::WhenTold,
         Arrival::SetPoll(_) => Currency::WhenAsked,
@@ -70,16 +70,23 @@ pub async fn start(
         Some(shared) => engines::writable(shared, &ground.clock)?,
         None => None,
     };
-    let writer = FeedWriter::told(told.clone(), currency, engine, ground.clock.clone()).await;
     let statements = statements(feed, source, issuer, keys, &ground.clock);
     let event_stats = Some(statements.stats());
     let (inbox, mail) = Inbox::new();
     let mut task = JoinSet::new();
-    task.spawn(EventReceiver::new(mail, writer, Some(statements)).run());
+    let (restored, clock) = (told.clone(), ground.clock.clone());
+    task.spawn(async move {
+        let writer = FeedWriter::told(restored, currency, engine, clock).await;
+        EventReceiver::new(mail, writer, Some(statements)).run().await;
+    });
     // What is polled is acknowledged, and then is nobody else's.
     if let (Arrival::SetPoll(poll), Purpose::Serve) = (&source.arrival, ground.purpose) {
         let client = PollClient::new(poll_settings(poll), inbox.clone(), told.clone(), ground.clock.clone())?;
-        task.spawn(client.run());
+        let state = Arc::clone(told.state());
+        task.spawn(async move {
+            state.until_restored().await;
+            client.run().await;
+        });
     }
     Ok(FeedTask {
         identity: FeedTask::identity(config, place.0),
@@ -95,7 +102,7 @@ pub async fn start(
 }
 
 /// What the feed knew under the configuration before, or else before the restart.
-async fn told(settings: ToldFeedSettings, ground: &Ground, before: Option<&Told>) -> Told {
+fn told(settings: ToldFeedSettings, ground: &Ground, before: Option<&Told>) -> Told {
     match before {
         Some(before) if before.origin() == settings.origin => {
             before.state().index().also_speak_for(&settings.issuers);
@@ -111,7 +118,7 @@ async fn told(settings: ToldFeedSettings, ground: &Ground, before: Option<&Told>
                      old feed beside it, under its name, until its tokens have expired"
                 );
             }
-            Told::restore(settings, ground.hasher.clone(), ground.clock.clone()).await
+            Told::new(settings, ground.hasher.clone(), ground.clock.clone())
         }
     }
 }

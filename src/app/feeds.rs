@@ -64,7 +64,7 @@ impl FeedTask {
 
     /// Starts the task of the feed at this place in the configuration, which begins with its copy on disk. `keys` are those
     /// of the issuers, at their places; `before` has the feeds of the configuration before.
-    pub async fn start(
+    pub fn start(
         config: &Config,
         place: usize,
         ground: &Ground,
@@ -94,7 +94,7 @@ impl FeedTask {
             FeedSource::Events(source) => {
                 let before = before.iter().find(|task| task.state.name() == feed.name);
                 let before = before.and_then(|task| task.told.as_ref());
-                events::start(config, place, feed, source, ground, keys, before).await
+                events::start(config, place, feed, source, ground, keys, before)
             }
         }
     }

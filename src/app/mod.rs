@@ -164,7 +164,7 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         state_dir: config.state_dir.clone(),
         purpose: Purpose::Serve,
     };
-    let mut sources = Sources::none(ground).next(config).await?;
+    let mut sources = Sources::none(ground).next(config)?;
     if inherited.has_predecessor() {
         sources.restored().await;
         sources.load(STARTUP_WAIT).await?;
@@ -306,8 +306,12 @@ impl Running {
         let config = &blueprint.config;
         let sockets = self.sockets.next(&config.listeners, cores, &mut Inherited::none())?;
         let shares = sockets.shares(&self.sockets, cores)?;
-        let sources = self.sources.next(config).await?;
-        sources.restored().await;
+        let sources = self.sources.next(config)?;
+        // The configuration in force has what a disk that hangs does not give the next one.
+        let restored = tokio::time::timeout(SETTLE_WAIT, sources.restored()).await;
+        restored.context(
+            "what was kept in state_dir cannot be read in time: check the disk, then reload again",
+        )?;
         sources.settle(&self.sources, SETTLE_WAIT).await?;
         let spans = self.spans.prepare(config)?;
         Ok(Next { blueprint, sockets, shares, sources, spans })

@@ -39,7 +39,7 @@ impl Offline {
         let state_dir = copies.as_ref().map(|copies| copies.0.clone());
         let hasher = load_fact_hasher(state_dir.as_deref());
         let ground = Ground { clock: clock.clone(), hasher, state_dir, purpose: Purpose::Look };
-        let sources = Sources::none(ground).next(&config).await?;
+        let sources = Sources::none(ground).next(&config)?;
         sources.restored().await;
         let feeds = sources.feeds();
         let heard = async {

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::endpoints::WritableFeed;
@@ -28,6 +29,7 @@ use crate::token::{Audiences, Expectations, Introspection, Issuer, IssuerId, Iss
 
 use super::feeds::FeedTask;
 use super::lookups::Lookups;
+use super::status_lists;
 
 /// What all sources of a process have in common.
 #[derive(Clone, Debug)]
@@ -65,6 +67,8 @@ struct KeyTask {
     source: Arc<KeySource>,
     /// None of an issuer that signs nothing.
     stats: Option<Arc<KeyFeedStats>>,
+    /// Closed once the copy from before a restart is in force, or is not to be had.
+    restored: watch::Receiver<()>,
     registrations: OnceLock<Vec<Registration>>,
     _task: JoinSet<()>,
 }
@@ -108,7 +112,7 @@ impl Sources {
     ///
     /// # Errors
     /// A certificate or inline keys that cannot be used. What was newly started ends.
-    pub async fn next(&self, config: &Config) -> Result<Self> {
+    pub fn next(&self, config: &Config) -> Result<Self> {
         let ground = &self.ground;
         let mut next = Self::none(ground.clone());
         for (place, settings) in config.issuers.iter().enumerate() {
@@ -132,7 +136,6 @@ impl Sources {
                 Some(running) => Arc::clone(running),
                 None => Arc::new(
                     FeedTask::start(config, place, ground, &keys, &self.feeds)
-                        .await
                         .with_context(|| format!("feed {}", feed.name))?,
                 ),
             });
@@ -140,11 +143,16 @@ impl Sources {
         for ((place, settings), keys) in config.issuers.iter().enumerate().zip(&keys) {
             next.issuers.push(self.issuer(config, place, settings, keys, &next.feeds)?);
         }
+        status_lists::tidy(config, ground);
         Ok(next)
     }
 
     /// Waits until what was kept of them over a restart was read, where anything was.
     pub async fn restored(&self) {
+        for task in &self.keys {
+            // Nothing is ever sent.
+            let _ = task.restored.clone().changed().await;
+        }
         for feed in self.feeds() {
             feed.until_restored().await;
         }
@@ -276,17 +284,22 @@ impl KeyTask {
     fn start(settings: &settings::Issuer, identity: Identity, ground: &Ground) -> Result<Self> {
         let (name, registrations) = (settings.name.clone(), OnceLock::new());
         let mut task = JoinSet::new();
+        let (restoring, restored) = watch::channel(());
         let Some(keys) = &settings.keys else {
             let source = KeySource::of_none(ground.clock.clone());
-            return Ok(Self { name, identity, source, stats: None, registrations, _task: task });
+            return Ok(Self { name, identity, source, stats: None, restored, registrations, _task: task });
         };
-        let feed = KeyFeed::new(
+        let mut feed = KeyFeed::new(
             key_feed_settings(name.clone(), settings, keys, ground.state_dir.as_deref()),
             ground.clock.clone(),
         )?;
         let (source, stats) = (feed.source(), Some(feed.stats()));
-        task.spawn(feed.run());
-        Ok(Self { name, identity, source, stats, registrations, _task: task })
+        task.spawn(async move {
+            feed.restore().await;
+            drop(restoring);
+            feed.run().await;
+        });
+        Ok(Self { name, identity, source, stats, restored, registrations, _task: task })
     }
 }
 

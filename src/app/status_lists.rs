@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::clock::Clock;
-use crate::config::settings;
+use crate::config::{Config, settings};
 use crate::feeds::jwks::KeyFeed;
-use crate::feeds::status_list::{StatusListFeed, StatusListFeedSettings, StatusListStats};
+use crate::feeds::status_list::{StatusListFeed, StatusListFeedSettings, StatusListStats, tidy_status_lists};
 use crate::keys::KeySource;
 use crate::revocation::{StatusListSettings, StatusLists};
 use crate::telemetry::metrics::{Metrics, Registration};
 
-use super::sources::{Ground, fetch_settings, key_feed_settings};
+use super::sources::{Ground, Purpose, fetch_settings, key_feed_settings};
 
 /// The lists of this issuer's tokens, verified by `keys` unless they have keys of their own, and the numbers for metrics;
 /// `None` if its tokens' references are not looked at.
@@ -58,6 +58,22 @@ pub fn start(
     let numbers = (feed.lists(), feed.stats());
     tasks.spawn(feed.run());
     Ok(Some(numbers))
+}
+
+/// Removes copies of lists that are of no use any more, in the background.
+pub fn tidy(config: &Config, ground: &Ground) {
+    let Some(directory) = ground.state_dir.clone().filter(|_| ground.purpose == Purpose::Serve) else {
+        return;
+    };
+    let settings =
+        config.issuers.iter().filter_map(|issuer| issuer.revocation.as_ref()?.status_list.as_ref());
+    // Room for those of lists that changed hands meanwhile.
+    let most = settings.map(|settings| settings.max_lists).sum::<usize>().saturating_mul(2);
+    // Who has none configured may have them again tomorrow.
+    if most > 0 {
+        let clock = ground.clock.clone();
+        drop(spawn_blocking(move || tidy_status_lists(&directory, most, &clock)));
+    }
 }
 
 /// Shows on the metrics page how current the lists are.

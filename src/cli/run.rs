@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
@@ -96,7 +97,7 @@ fn serve(path: &Path, start: Start, inherited: Inherited) -> Result<()> {
     }
     let runtime =
         runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let signals = Signals::catch().context("cannot catch signals")?;
         let program = Program::this();
         let listeners = config.listeners.len();
@@ -113,5 +114,11 @@ fn serve(path: &Path, start: Start, inherited: Inherited) -> Result<()> {
         }
         Box::pin(service.run(signals)).await;
         Ok(())
-    })
+    });
+    // A disk that hangs must not keep the process from its end.
+    runtime.shutdown_timeout(LAST_WRITES);
+    served
 }
+
+/// What is being written to `state_dir` at the end has so long.
+const LAST_WRITES: Duration = Duration::from_secs(2);

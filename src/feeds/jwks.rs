@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tracing::{error, info, warn};
 
 use super::discovery::DiscoveryError;
 use super::fetch::{FetchError, FetchSettings};
 use crate::clock::{Clock, Monotonic};
 use crate::feeds::back_off::{Chance, after_failure};
-use crate::feeds::stored::{Store, fingerprint};
+use crate::feeds::kept::{KeptCopy, Moment};
+use crate::feeds::stored::{Restored, Store, fingerprint};
 use crate::keys::{
     Algorithm, JwksError, JwksLimits, KeyFeedHandle, KeySet, KeySource, KeySourceSettings, Kid, ParsedSet,
     SkippedKey, Unusable, parse_jwks,
@@ -143,25 +143,16 @@ pub struct KeyFeed {
     failures: u32,
 }
 
-/// The copy of the last accepted set in the state directory.
-struct KeptCopy {
-    store: Store,
-    jwks: Bytes,
-    saved: Option<Monotonic>,
-}
-
 /// What was logged last, so that each change is logged once and a retry never.
 #[derive(Default)]
 struct Noted {
     failure: Option<String>,
-    copy_failure: Option<String>,
     skipped: Vec<SkippedKey>,
     leaked: Vec<Option<Kid>>,
 }
 
 impl KeyFeed {
-    /// The feed, with the keys that are at hand without the provider: inline ones, or the copy in the state directory.
-    /// Reads files.
+    /// The feed, with the keys that are at hand: inline ones.
     ///
     /// # Errors
     /// See [`KeyFeedError`].
@@ -177,8 +168,9 @@ impl KeyFeed {
             ..JwksLimits::default()
         };
         let copy = settings.state_dir.as_deref().and_then(|directory| {
-            let store = Store::new(directory, "keys", &settings.name, stored_origin(&settings)?);
-            Some(KeptCopy { store, jwks: Bytes::new(), saved: None })
+            let (origin, name) = (stored_origin(&settings)?, &settings.name);
+            let store = Store::new(directory, "keys", name, origin, settings.fetch.max_bytes);
+            Some(KeptCopy::new(store, "the keys of an issuer", name, clock.clone()))
         });
         let mut feed = Self {
             origin: Origin::new(settings.origin, &settings.issuer, &settings.fetch, &clock)?,
@@ -193,7 +185,12 @@ impl KeyFeed {
             noted: Noted::default(),
             failures: 0,
         };
-        feed.start_from_what_is_at_hand()?;
+        if let Origin::Inline(jwks) = &feed.origin {
+            let set = feed.parse(jwks)?;
+            feed.note_oddities(&set);
+            feed.publish(KeySet::new(set.keys));
+            feed.stats.succeeded(feed.clock.monotonic());
+        }
         Ok(feed)
     }
 
@@ -207,12 +204,47 @@ impl KeyFeed {
         Arc::clone(&self.stats)
     }
 
+    /// Puts the copy in the state directory in force, if there is one and nothing newer. A disk that does not answer is not
+    /// waited for.
+    pub async fn restore(&mut self) {
+        if self.source().current().latest().is_some() {
+            return;
+        }
+        let Some(copy) = &mut self.copy else { return };
+        let Some(Restored { document, age }) = copy.restore().await else { return };
+        match self.parse(&document) {
+            Ok(set) => {
+                let set = KeySet::new(set.keys);
+                let (keys, seconds) = (set.len(), age.as_secs());
+                if self.handle.restore(set, age) {
+                    self.stats.keys.store(keys as u64, Ordering::Relaxed);
+                    info!(
+                        issuer = self.name,
+                        keys,
+                        age = seconds,
+                        "the keys of {} start from a stored copy",
+                        self.name
+                    );
+                } else {
+                    warn!(
+                        issuer = self.name,
+                        age = seconds,
+                        "the stored keys of {} are too old to be used",
+                        self.name
+                    );
+                }
+            }
+            Err(error) => warn!(issuer = self.name, "the stored keys of {} are not used: {error}", self.name),
+        }
+    }
+
     /// Refreshes until it is dropped. Ends at once for inline keys.
     pub async fn run(mut self) {
         if matches!(self.origin, Origin::Inline(_)) {
             return;
         }
         loop {
+            self.restore().await;
             self.stats.due(None);
             let pause = self.refresh().await;
             self.stats.due(Some(Monotonic(self.clock.monotonic().0.saturating_add(pause))));
@@ -244,10 +276,13 @@ impl KeyFeed {
     }
 
     async fn attempt(&mut self) -> Result<Option<Duration>, RefreshError> {
+        let asked_at = Moment::now(&self.clock);
         match self.origin.fetch().await? {
             Answer::Unchanged { max_age } => {
                 self.handle.confirm();
-                self.keep_copy(None).await;
+                if let Some(copy) = &mut self.copy {
+                    copy.keep(None, asked_at);
+                }
                 Ok(max_age)
             }
             Answer::Document { bytes, max_age, etag } => {
@@ -257,7 +292,9 @@ impl KeyFeed {
                 self.note_oddities(&set);
                 self.publish(KeySet::new(set.keys));
                 self.origin.accept(bytes.clone(), etag);
-                self.keep_copy(Some(bytes)).await;
+                if let Some(copy) = &mut self.copy {
+                    copy.keep(Some(bytes), asked_at);
+                }
                 Ok(max_age)
             }
         }
@@ -338,70 +375,6 @@ impl KeyFeed {
             self.noted.leaked.clone_from(&set.leaked);
         }
     }
-
-    fn start_from_what_is_at_hand(&mut self) -> Result<(), KeyFeedError> {
-        if let Origin::Inline(jwks) = &self.origin {
-            let set = self.parse(jwks)?;
-            self.note_oddities(&set);
-            self.publish(KeySet::new(set.keys));
-            self.stats.succeeded(self.clock.monotonic());
-            return Ok(());
-        }
-        let Some(copy) = &self.copy else { return Ok(()) };
-        let restored = match copy.store.restore(self.clock.wall()) {
-            Ok(Some(restored)) => restored,
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                warn!(issuer = self.name, "the stored keys of {} are not used: {error}", self.name);
-                return Ok(());
-            }
-        };
-        match self.parse(&restored.document) {
-            Ok(set) => {
-                let set = KeySet::new(set.keys);
-                let (keys, age) = (set.len(), restored.age.as_secs());
-                if self.handle.restore(set, restored.age) {
-                    self.stats.keys.store(keys as u64, Ordering::Relaxed);
-                    info!(
-                        issuer = self.name,
-                        keys, age, "the keys of {} start from a stored copy", self.name
-                    );
-                } else {
-                    warn!(issuer = self.name, age, "the stored keys of {} are too old to be used", self.name);
-                }
-            }
-            Err(error) => warn!(issuer = self.name, "the stored keys of {} are not used: {error}", self.name),
-        }
-        Ok(())
-    }
-
-    /// Stores the set that was just accepted. One that was only confirmed is stored anew now and then, since a copy
-    /// counts with its age.
-    async fn keep_copy(&mut self, accepted: Option<Bytes>) {
-        let now = self.clock.monotonic();
-        let Some(copy) = &mut self.copy else { return };
-        let changed = accepted.as_ref().is_some_and(|jwks| *jwks != copy.jwks);
-        if let Some(jwks) = accepted {
-            copy.jwks = jwks;
-        }
-        let recent = copy.saved.is_some_and(|saved| saved.until(now) < COPY_LIFETIME);
-        if copy.jwks.is_empty() || (recent && !changed) {
-            return;
-        }
-        copy.saved = Some(now);
-        let (store, jwks, wall) = (copy.store.clone(), copy.jwks.clone(), self.clock.wall());
-        let failure = match tokio::task::spawn_blocking(move || store.save(&jwks, wall)).await {
-            Ok(saved) => saved.err().map(|error| error.to_string()),
-            // The runtime is shutting down.
-            Err(_) => return,
-        };
-        if self.noted.copy_failure != failure {
-            if let Some(error) = &failure {
-                warn!(issuer = self.name, error, "the keys of {} cannot be stored for a restart", self.name);
-            }
-            self.noted.copy_failure = failure;
-        }
-    }
 }
 
 /// What a stored copy must have come from to be used; `None` where a copy would be of no use.
@@ -419,6 +392,4 @@ fn stored_origin(settings: &KeyFeedSettings) -> Option<String> {
 
 /// How soon a changed file is noticed.
 const FILE_POLL: Duration = Duration::from_secs(2);
-/// How much older than it is a stored copy may look.
-const COPY_LIFETIME: Duration = Duration::from_secs(60);
 const NEVER: u64 = u64::MAX;

@@ -9,6 +9,7 @@ pub mod events;
 pub mod fetch;
 pub mod introspection;
 pub mod jwks;
+mod kept;
 mod nats;
 pub mod registry;
 pub mod revocation;

@@ -7,7 +7,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -16,11 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixSeconds;
 
-/// Where the copy of one thing lies.
+/// Where the copy of one thing lies. One at a time writes through it and its clones.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     path: PathBuf,
     origin: String,
+    max_bytes: u64,
+    number: u64,
 }
 
 /// What was read back.
@@ -39,6 +42,11 @@ pub(super) enum StoreError {
     Damaged { path: PathBuf },
     #[error("{} is dated in the future; it is ignored and will be replaced, but check the clock", path.display())]
     FromTheFuture { path: PathBuf },
+    #[error(
+        "{} would have {size} bytes, of which {max_bytes} could be read again; raise max_size where it comes from",
+        path.display()
+    )]
+    TooLarge { path: PathBuf, size: u64, max_bytes: u64 },
     #[error(
         "{} was written by another version of valgate (format {version}, this one reads {VERSION}); it is put aside as \
          {}", path.display(), aside.display()
@@ -66,10 +74,13 @@ struct Record {
 
 impl Store {
     /// `name` tells it from others of this `kind`; `origin` where it comes from. A copy from another origin is not used.
-    pub(super) fn new(directory: &Path, kind: &str, name: &str, origin: String) -> Self {
+    /// `max_size` is that of the document.
+    pub(super) fn new(directory: &Path, kind: &str, name: &str, origin: String, max_size: u64) -> Self {
         let readable: String = name.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
         let unique: String = fingerprint(name.as_bytes()).chars().take(12).collect();
-        Self { path: directory.join(format!("{kind}-{readable}-{unique}.json")), origin }
+        let max_bytes = max_size.saturating_mul(ESCAPED).saturating_add(MOST_AROUND);
+        let path = directory.join(format!("{kind}-{readable}-{unique}.json"));
+        Self { path, origin, max_bytes, number: STORES.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// The copy, if there is one for this origin.
@@ -117,6 +128,10 @@ impl Store {
             document,
         };
         let bytes = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
+        let (size, max_bytes) = (bytes.len() as u64, self.max_bytes);
+        if size > max_bytes {
+            return Err(StoreError::TooLarge { path: self.path.clone(), size, max_bytes });
+        }
         self.replace(&bytes).map_err(failed)
     }
 
@@ -128,12 +143,12 @@ impl Store {
 
     fn read(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(&self.path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+        File::open(&self.path)?.take(self.max_bytes).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        let fresh = self.path.with_extension(format!("{}.new", std::process::id()));
+        let fresh = self.temporary();
         let written = write_private(&fresh, bytes).and_then(|()| fs::rename(&fresh, &self.path));
         if written.is_err() {
             // Best effort: the error that matters is the one above.
@@ -141,20 +156,28 @@ impl Store {
         }
         written
     }
+
+    /// Stores that write at a time, in one process or in two, never write to the same file.
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.path.with_extension(format!("{}-{}.new", std::process::id(), self.number))
+    }
 }
 
-/// Removes copies of this kind that nobody has written for so long.
-pub(super) fn sweep(directory: &Path, kind: &str, unwritten: Duration, now: UnixSeconds) {
+/// Removes copies of this kind that nobody has written for so long, and all but the `most` that were written last.
+pub(super) fn sweep(directory: &Path, kind: &str, most: usize, unwritten: Duration, now: UnixSeconds) {
     let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let is_of_kind = entry.file_name().to_string_lossy().starts_with(&format!("{kind}-"));
-        let written = entry.metadata().and_then(|metadata| metadata.modified()).ok();
-        let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let age = written.and_then(|at| i64::try_from(at.as_secs()).ok()).map(|at| now.0.saturating_sub(at));
-        if is_of_kind && age.is_some_and(|age| u64::try_from(age).is_ok_and(|age| age > unwritten.as_secs()))
-        {
+    let prefix = format!("{kind}-");
+    let of_kind = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    let written = |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
+    let mut copies: Vec<(SystemTime, PathBuf)> =
+        of_kind.filter_map(|entry| Some((written(&entry)?, entry.path()))).collect();
+    copies.sort_unstable_by(|one, other| other.cmp(one));
+    for (place, (written, path)) in copies.into_iter().enumerate() {
+        let written = written.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let age = u64::try_from(now.0).unwrap_or_default().saturating_sub(written);
+        if place >= most || age > unwritten.as_secs() {
             // Best effort, as above.
-            let _ = fs::remove_file(entry.path());
+            let _ = fs::remove_file(path);
         }
     }
 }
@@ -173,9 +196,13 @@ pub(super) fn fingerprint(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest(&SHA256, bytes))
 }
 
+/// How many there are and were in this process.
+static STORES: AtomicU64 = AtomicU64::new(0);
 const VERSION: u32 = 1;
-/// A key set of 1 MiB, escaped as a JSON string; or a status list of 32 MiB deflated, which needs no escapes.
-const MAX_BYTES: u64 = 48 << 20;
+/// How much longer a document gets as a JSON string: each quote and line break counts double.
+const ESCAPED: u64 = 2;
+/// What is around the document.
+const MOST_AROUND: u64 = 4096;
 /// Clocks of a host before and after a restart differ by this at most.
 const FUTURE_TOLERANCE_SECONDS: i64 = 300;
 
@@ -186,7 +213,7 @@ mod tests {
     const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
     fn store(directory: &Path) -> Store {
-        Store::new(directory, "keys", "main", "https://id.example.com/jwks".to_owned())
+        Store::new(directory, "keys", "main", "https://id.example.com/jwks".to_owned(), 1 << 20)
     }
 
     #[test]
@@ -207,7 +234,7 @@ mod tests {
     #[test]
     fn issuers_do_not_share_a_file_whatever_their_names() {
         let directory = Path::new("/state");
-        let path = |name| Store::new(directory, "keys", name, String::new()).path;
+        let path = |name| Store::new(directory, "keys", name, String::new(), 1).path;
         assert_ne!(path("a/b"), path("ab"));
         assert_ne!(path("ü"), path("ö"));
         assert_eq!(path("../../etc/passwd").parent(), Some(directory));
@@ -259,18 +286,34 @@ mod tests {
     fn what_nobody_has_written_for_long_is_swept_away() {
         let directory = tempfile::tempdir().unwrap();
         let store = store(directory.path());
-        let other = Store::new(directory.path(), "status-list", "main", String::new());
+        let other = Store::new(directory.path(), "status-list", "main", String::new(), 1);
         store.save(b"{}", NOW).unwrap();
         other.save(b"{}", NOW).unwrap();
         let left = || fs::read_dir(directory.path()).unwrap().count();
         // Later than whatever time it is, by the clock of the file system.
         let later = UnixSeconds(10_000_000_000);
-        sweep(directory.path(), "keys", Duration::from_secs(u64::MAX), later);
+        sweep(directory.path(), "keys", 10, Duration::from_secs(u64::MAX), later);
         assert_eq!(left(), 2);
-        sweep(directory.path(), "keys", Duration::from_secs(1), later);
+        sweep(directory.path(), "keys", 10, Duration::from_secs(1), later);
         assert!(store.restore(NOW).unwrap().is_none() && other.restore(NOW).unwrap().is_some());
         other.forget();
         assert_eq!(left(), 0);
+    }
+
+    #[test]
+    fn of_too_many_those_stay_that_were_written_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let store =
+            |number: u64| Store::new(directory.path(), "status-list", &number.to_string(), String::new(), 1);
+        for number in 0..10 {
+            store(number).save(b"{}", NOW).unwrap();
+            // The other way round, since file systems may count in seconds.
+            let file = File::options().write(true).open(store(number).path).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000 - number)).unwrap();
+        }
+        sweep(directory.path(), "status-list", 3, Duration::from_secs(u64::MAX), NOW);
+        let left: Vec<u64> = (0..10).filter(|number| store(*number).path.exists()).collect();
+        assert_eq!(left, [0, 1, 2]);
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod policy;
 mod refusals;
 mod revocation;
 mod shadow;
+mod slow_disk;
 mod spans;
 mod status_list;
 mod tokens;

@@ -10,13 +10,13 @@ use crate::support::{
     Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, eventually, jws, now, refused, send, verdict,
 };
 
-const REVOKED: &str = "401 VAL-020 revoked";
-const NOT_LOADED: &str = "503 VAL-051 feed_not_loaded";
+pub(super) const REVOKED: &str = "401 VAL-020 revoked";
+pub(super) const NOT_LOADED: &str = "503 VAL-051 feed_not_loaded";
 const STALE: &str = "503 VAL-051 feed_stale";
 const HEADER: &str = r#"{"alg":"ES256","kid":"k1","typ":"statuslist+jwt"}"#;
 
 /// An issuer whose tokens may refer to lists at `/lists/` of the stub.
-fn yaml(signer: &Signer, stub: &Stub, list: &str, stale: &str) -> String {
+pub(super) fn yaml(signer: &Signer, stub: &Stub, list: &str, stale: &str) -> String {
     format!(
         "
 issuers:
@@ -35,7 +35,7 @@ routes:
     )
 }
 
-fn strict() -> &'static str {
+pub(super) fn strict() -> &'static str {
     "max_staleness: 1h
       when_stale: reject"
 }
@@ -51,16 +51,16 @@ fn claims(uri: &str, bits: u8, bytes: &[u8]) -> Value {
     json!({ "sub": uri, "iat": now() - 5, "exp": now() + 3600, "ttl": 60, "status_list": list })
 }
 
-fn publish(stub: &Stub, path: &str, signer: &Signer, bits: u8, bytes: &[u8]) {
+pub(super) fn publish(stub: &Stub, path: &str, signer: &Signer, bits: u8, bytes: &[u8]) {
     let document = jws(HEADER, claims(&stub.url(path), bits, bytes).to_string(), signer);
     stub.set(path, Answer::body("application/statuslist+jwt", document));
 }
 
-fn referring(uri: &str, index: u64) -> Token {
+pub(super) fn referring(uri: &str, index: u64) -> Token {
     Token::new().claim("status", json!({ "status_list": { "idx": index, "uri": uri } }))
 }
 
-async fn ask(gateway: &TestGateway, token: &str) -> String {
+pub(super) async fn ask(gateway: &TestGateway, token: &str) -> String {
     verdict(&gateway.get("/orders/1", token, &[]).await)
 }
 
@@ -271,11 +271,14 @@ async fn a_list_that_is_no_longer_heard_of_goes_stale_but_what_it_revoked_stays_
     publish(&stub, "/lists/1", &signer, 1, &[0b10]);
     let stale = "max_staleness: 1s\n      when_stale: reject";
     let gateway = TestGateway::start(&yaml(&signer, &stub, "", stale)).await;
-    let [good, revoked] = [0, 1].map(|index| referring(&stub.url("/lists/1"), index).sign(&signer));
+    let [good, revoked, beyond] =
+        [0, 1, 99].map(|index| referring(&stub.url("/lists/1"), index).sign(&signer));
     assert_eq!(ask(&gateway, &good).await, "200");
+    assert_eq!(ask(&gateway, &beyond).await, "401 VAL-020 claim_invalid");
     stub.set("/lists/1", Answer::error(500));
     eventually("stale", || async { ask(&gateway, &good).await == STALE }).await;
     assert_eq!(ask(&gateway, &revoked).await, REVOKED);
+    assert_eq!(ask(&gateway, &beyond).await, STALE, "the list may have grown since");
     publish(&stub, "/lists/1", &signer, 1, &[0b10]);
     eventually("fresh again", || async { ask(&gateway, &good).await == "200" }).await;
 }
@@ -296,7 +299,6 @@ async fn lists_beyond_the_bound_are_not_followed_and_other_keys_can_sign_them() 
     assert_eq!(stub.hits("/lists/3"), 0);
 }
 
-/// So that a gateway that comes up alone still refuses what the list said.
 /// What was revoked while a gateway was away is not in the copy that it kept.
 #[tokio::test]
 async fn a_restart_asks_before_it_believes_the_stored_copy() {
@@ -358,6 +360,7 @@ async fn an_older_list_does_not_lift_what_a_newer_one_revoked() {
     eventually("a newer one counts", || async { ask(&gateway, &token).await == "200" }).await;
 }
 
+/// So that a gateway that comes up alone still refuses what the list said.
 #[tokio::test]
 async fn a_restart_while_the_lists_cannot_be_had_starts_from_the_stored_copy() {
     let (signer, stub) = (Signer::es256("k1"), Stub::start().await);

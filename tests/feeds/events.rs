@@ -16,7 +16,7 @@ const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
 pub const SECRET: &str = "Bearer s3cret-s3cret-s3cret";
 
 /// A gateway whose issuer is revoked by `told` and by the file `shared`; with endpoints for events and for bearers.
-fn yaml(signer: &Signer, told: &str, is_received: bool) -> String {
+pub fn yaml(signer: &Signer, told: &str, is_received: bool) -> String {
     let receives = if is_received { "- { match: { path: /told }, receives: told }" } else { "" };
     format!(
         "
@@ -47,7 +47,7 @@ routes:
     )
 }
 
-fn push(extra: &str) -> String {
+pub fn push(extra: &str) -> String {
     format!("set_push: {{ signed_by: main, audiences: [gateway], authorization: \"{SECRET}\" {extra} }}")
 }
 
@@ -99,7 +99,7 @@ pub async fn post(gateway: &TestGateway, path: &str, headers: &[(&str, &str)], b
     send(gateway.plain, request + "\r\n" + body).await
 }
 
-async fn tell(gateway: &TestGateway, set: &str) -> Reply {
+pub async fn tell(gateway: &TestGateway, set: &str) -> Reply {
     let headers = [("Content-Type", "application/secevent+jwt"), ("Authorization", SECRET)];
     post(gateway, "/told", &headers, set).await
 }

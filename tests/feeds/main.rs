@@ -15,6 +15,7 @@ mod nats;
 mod nats_accounts;
 mod registry;
 mod revoking_page;
+mod told_slow_disk;
 mod transport;
 mod valkey;
 mod valkey_topology;

@@ -56,6 +56,11 @@ routes:
     let kept = std::fs::read(&place).unwrap();
     std::fs::remove_file(&place).unwrap();
     assert!(Command::new("mkfifo").arg(&place).status().unwrap().success());
+    let mut stuck = Process::spawn(Arc::clone(&dir), |_| {});
+    stuck.wait_for_line("answering probes").await;
+    stuck.signal("TERM");
+    assert!(stuck.exit().await.success(), "a disk that hangs does not keep it from its end");
+
     let process = Process::spawn(Arc::clone(&dir), |_| {});
     process.wait_for_line("answering probes").await;
     for _ in 0..3 {

@@ -17,6 +17,7 @@ mod lookups;
 mod over_http2;
 #[path = "../support/recorder.rs"]
 mod recorder;
+mod stale;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -40,6 +41,17 @@ async fn gateway(signer: &Signer, backend: &Recorder, leeway: &str) -> TestGatew
 
 /// The same in front of an API that speaks this.
 async fn gateway_to(signer: &Signer, url: &str, protocol: &str, leeway: &str) -> TestGateway {
+    gateway_with(signer, url, protocol, leeway, "10m").await
+}
+
+/// The same with a feed that may be this old.
+async fn gateway_with(
+    signer: &Signer,
+    url: &str,
+    protocol: &str,
+    leeway: &str,
+    max_staleness: &str,
+) -> TestGateway {
     let dir = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
     write_feed(dir.path(), &json!([]));
     let yaml = format!(
@@ -50,7 +62,7 @@ issuers:
     keys: {{ inline: {} }}
     audiences: [orders-api]
     leeway: {leeway}
-    revocation: {{ feeds: [logout], max_staleness: 10m, when_stale: reject }}
+    revocation: {{ feeds: [logout], max_staleness: {max_staleness}, when_stale: reject }}
 feeds:
   - name: logout
     file: {{ path: $DIR/feed.json, interval: 100ms }}

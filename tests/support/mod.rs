@@ -31,11 +31,19 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Panics
 /// The answer stays no; `what` says of what.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+pub async fn eventually<F: Future<Output = bool>>(what: &str, ask: impl FnMut() -> F) {
+    within(PATIENCE, what, ask).await;
+}
+
+/// The same for what others take their time for.
+///
+/// # Panics
+/// The answer stays no for so long.
+pub async fn within<F: Future<Output = bool>>(patience: Duration, what: &str, mut ask: impl FnMut() -> F) {
     let asking = async {
         while !ask().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, asking).await.is_ok(), "never: {what}");
+    assert!(tokio::time::timeout(patience, asking).await.is_ok(), "never: {what}");
 }

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::events::{Body, Delivery, Inbox, Receipt, Refusal};
 use crate::feeds::back_off::{Chance, after_failure};
 use crate::feeds::fetch::{FetchClient, FetchError, FetchRequest, FetchSettings, Fetched, Payload};
-use crate::feeds::revocation::{RevocationFeedStats, Told};
+use crate::feeds::revocation::{RevocationFeedStats, Told, after_long_poll};
 
 /// Where and how to ask.
 #[derive(Clone, Debug)]
@@ -110,10 +110,9 @@ impl PollClient {
         loop {
             let asked_at = self.clock.monotonic();
             let pause = match self.ask().await {
-                Ok(at_once) => {
+                Ok(is_news) => {
                     self.succeeded();
-                    let held_back = asked_at.until(self.clock.monotonic()) >= self.settings.long_poll / 2;
-                    if at_once || held_back { LEAST_PAUSE } else { self.settings.interval }
+                    pause(&self.settings, is_news, asked_at.until(self.clock.monotonic()))
                 }
                 Err(error) => self.failed(&error),
             };
@@ -209,6 +208,42 @@ impl PollClient {
     }
 }
 
+/// After an answer that took so long. What comes alone is acknowledged at once, and the next finds a question waiting.
+fn pause(settings: &PollSettings, is_news: bool, took: Duration) -> Duration {
+    let held_back = took >= settings.long_poll / 2;
+    if is_news || held_back { after_long_poll(took) } else { settings.interval }
+}
+
 /// Within what an inbox holds.
 const MAX_EVENTS: usize = 100;
-const LEAST_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transmitter_that_holds_back_is_asked_again_at_once_and_no_other_in_a_tight_loop() {
+        let second = Duration::from_secs(1);
+        let settings = PollSettings {
+            url: "https://id.example.com/poll".parse().unwrap(),
+            authorization: None,
+            long_poll: 30 * second,
+            interval: 5 * second,
+            fetch: FetchSettings::default(),
+        };
+        let none = Duration::ZERO;
+        for (is_news, took, expected) in [
+            (true, second, none..=none),
+            (false, 30 * second, none..=none),
+            // Events in a burst arrive together; one that repeats what it has, or says that there is more, waits too.
+            (true, none, Duration::from_millis(10)..=Duration::from_millis(50)),
+            (false, none, settings.interval..=settings.interval),
+            (false, second, settings.interval..=settings.interval),
+        ] {
+            let pause = pause(&settings, is_news, took);
+            assert!(expected.contains(&pause), "{is_news} {took:?}: {pause:?}");
+        }
+        let no_long_poll = PollSettings { long_poll: none, ..settings };
+        assert!(!pause(&no_long_poll, false, none).is_zero());
+    }
+}

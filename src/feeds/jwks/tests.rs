@@ -1,5 +1,7 @@
+use std::io::Write as _;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use serde_json::json;
 
 use super::*;
@@ -66,7 +68,17 @@ impl Running {
     }
 
     fn start_at(settings: KeyFeedSettings, clock: Clock, hand: ClockHand) -> Self {
-        let feed = KeyFeed::new(settings, clock.clone()).unwrap();
+        Self::of(KeyFeed::new(settings, clock.clone()).unwrap(), clock, hand)
+    }
+
+    /// Returns once the copy from before a restart was read.
+    async fn restart(settings: KeyFeedSettings, (clock, hand): (Clock, ClockHand)) -> Self {
+        let mut feed = KeyFeed::new(settings, clock.clone()).unwrap();
+        feed.restore().await;
+        Self::of(feed, clock, hand)
+    }
+
+    fn of(feed: KeyFeed, clock: Clock, hand: ClockHand) -> Self {
         let (source, stats) = (feed.source(), feed.stats());
         Self { source, stats, clock, hand, task: tokio::spawn(feed.run()) }
     }
@@ -339,25 +351,68 @@ async fn a_restart_while_the_provider_is_down_starts_from_the_copy() {
     provider.now_says(Reply::Hang);
     let hours_later = |hours: i64| Clock::manual(UnixSeconds(1_800_000_000 + hours * 3600));
 
-    let (clock, hand) = hours_later(23);
-    let feed = Running::start_at(stored(), clock, hand);
+    let feed = Running::restart(stored(), hours_later(23)).await;
     assert_eq!(feed.kids(), ["a"], "before the first fetch has ended");
     feed.hand.advance(Duration::from_secs(3600));
     assert!(feed.kids().is_empty(), "the copy's age counts");
 
-    let (clock, hand) = hours_later(24);
-    assert!(Running::start_at(stored(), clock, hand).kids().is_empty());
+    assert!(Running::restart(stored(), hours_later(24)).await.kids().is_empty());
 
     let other = KeyOrigin::JwksUrl(provider.server.url("/other"));
-    let (clock, hand) = hours_later(0);
     let moved = KeyFeedSettings { origin: other, ..stored() };
-    assert!(Running::start_at(moved, clock, hand).kids().is_empty(), "a copy from elsewhere");
+    assert!(Running::restart(moved, hours_later(0)).await.kids().is_empty(), "a copy from elsewhere");
 
     for entry in std::fs::read_dir(directory.path()).unwrap() {
         std::fs::write(entry.unwrap().path(), "torn").unwrap();
     }
-    let (clock, hand) = hours_later(0);
-    assert!(Running::start_at(stored(), clock, hand).kids().is_empty(), "a damaged copy");
+    assert!(Running::restart(stored(), hours_later(0)).await.kids().is_empty(), "a damaged copy");
+}
+
+/// The copy is a pipe here, which is read for as long as the test likes.
+#[tokio::test]
+async fn a_disk_that_hangs_stops_no_keys_and_what_it_has_counts_once_it_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let provider = Provider::start(set_of(&["a"])).await;
+    let stored = || KeyFeedSettings { state_dir: Some(directory.path().to_owned()), ..provider.settings() };
+    let copy = || std::fs::read_dir(directory.path()).unwrap().next().map(|file| file.unwrap().path());
+    {
+        let feed = Running::start(stored());
+        eventually("the copy", || copy().is_some_and(|path| path.extension().unwrap() == "json")).await;
+        assert_eq!(feed.kids(), ["a"]);
+    }
+    let path = copy().unwrap();
+    let kept = std::fs::read(&path).unwrap();
+    // Open at both ends, so that it can be answered whatever becomes of its name.
+    let hang = || {
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap()
+    };
+
+    let mut disk = hang();
+    let feed = Running::start(stored());
+    eventually("fetched all the same", || feed.kids() == ["a"] && feed.ok() > 0).await;
+    provider.now_says(set_of(&["b"]));
+    feed.source.look_again(Some("b")).await;
+    assert_eq!(feed.kids(), ["b"]);
+    disk.write_all(&kept).unwrap();
+    drop(disk);
+    provider.now_says(Reply::status(500));
+    feed.hand.advance(Duration::from_secs(60));
+    feed.source.look_again(Some("c")).await;
+    assert_eq!(feed.kids(), ["b"], "what was fetched is newer");
+    let is_stored =
+        || path.is_file() && std::fs::read(&path).unwrap().windows(3).any(|text| text == b"b\\\"");
+    eventually("and is stored", is_stored).await;
+    drop(feed);
+
+    let mut disk = hang();
+    let feed = Running::start(stored());
+    eventually("asked in vain", || feed.failed() > 1).await;
+    assert!(feed.kids().is_empty());
+    disk.write_all(&kept).unwrap();
+    drop(disk);
+    eventually("read at last", || feed.kids() == ["a"]).await;
 }
 
 #[tokio::test]

@@ -51,6 +51,7 @@ pub use http_engine::HttpEngine;
 pub use lag::Lag;
 pub use nats::NatsEngine;
 use nats::NatsSource;
+pub(super) use pace::after_long_poll;
 use replica::{Replica, RestoredCopy, Taken};
 use signed::Signed;
 pub use signed::{SignedSettings, open_signed};

@@ -11,7 +11,7 @@ pub(super) fn after_success(interval: Duration, chance: Chance) -> Duration {
 
 /// After a long poll that began so long ago. What comes alone finds the next one waiting already; changes in a burst
 /// arrive together, and a server that answers at once is not asked in a tight loop.
-pub(super) fn after_long_poll(took: Duration) -> Duration {
+pub(in crate::feeds) fn after_long_poll(took: Duration) -> Duration {
     APART.saturating_sub(took)
 }
 

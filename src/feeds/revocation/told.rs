@@ -50,19 +50,27 @@ pub struct ToldFeedSettings {
 }
 
 impl Told {
-    /// What was told before a restart, if that was kept.
-    pub async fn restore(settings: ToldFeedSettings, hasher: FactHasher, clock: Clock) -> Self {
+    /// Nothing yet: until [`Self::restore`] nobody is let in by it.
+    pub fn new(settings: ToldFeedSettings, hasher: FactHasher, clock: Clock) -> Self {
         let ToldFeedSettings { name, origin, issuers, leeway, max_entries, state_dir } = settings;
         let index = Index::new(hasher, issuers, leeway, max_entries);
         let store = state_dir.map(|directory| Store::durable(&directory, &name, &origin, &index));
         let is_kept = store.is_some();
         let state = Arc::new(FeedState::new(name, index));
-        let mut replica = Replica::new(Arc::clone(&state), clock.clone(), store);
-        replica.restore().await;
-        replica.rely_on_copy();
+        state.restores();
+        let replica = Replica::new(Arc::clone(&state), clock.clone(), store);
         let (stats, forgot_at) = (Arc::clone(&replica.stats), clock.monotonic());
         let own = Arc::new(Mutex::new(Own { replica, forgot_at }));
         Self { state, stats, clock, origin, is_kept, own }
+    }
+
+    /// Brings back what was told before a restart, if that was kept and nobody has yet. What is told meanwhile has to wait.
+    pub async fn restore(&self) {
+        let mut own = self.own.lock().await;
+        if self.state.is_restoring() {
+            own.replica.restore().await;
+            own.replica.rely_on_copy();
+        }
     }
 
     /// Where it comes from.

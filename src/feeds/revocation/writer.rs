@@ -59,7 +59,8 @@ impl FeedWriter {
         }
     }
 
-    /// For a feed that is told. What it was told is only here, unless `engine` is given the same.
+    /// For a feed that is told. What it was told is only here, unless `engine` is given the same. Returns once what was
+    /// kept over a restart is in force.
     pub async fn told(
         told: Told,
         currency: Currency,
@@ -74,8 +75,11 @@ impl FeedWriter {
                 "the feed {feed} has neither state_dir nor write_to: a restart forgets what it was told"
             );
         }
+        told.restore().await;
         let mut writer = Self { state, engine, holder: Holder::Told { told, currency, clock } };
         writer.keep_house().await;
+        // Not before it counts as heard, where it does by itself: whoever waits for this finds it current.
+        writer.state.restored();
         writer
     }
 

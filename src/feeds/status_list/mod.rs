@@ -18,13 +18,15 @@ use url::Url;
 
 use super::back_off::{Chance, after_failure};
 use super::fetch::{FetchClient, FetchError, FetchRequest, FetchSettings, Fetched};
-use super::signed::SignedBy;
+use super::kept::{KeptCopy, Moment};
+use super::signed::{SignatureError, SignedBy};
 use crate::clock::{Clock, Monotonic, UnixSeconds};
 use crate::keys::{Algorithm, KeySource};
 use crate::revocation::{StatusList, StatusListCopy, StatusLists, TrackedList, WantedLists};
 use crate::token::json_object;
 use document::{Document, DocumentError, Expected};
 use kept::KeptList;
+pub use kept::tidy_status_lists;
 
 /// What is needed to follow the lists of one issuer.
 #[derive(Clone, Debug)]
@@ -147,10 +149,6 @@ impl StatusListFeed {
 
     /// Follows lists until it is dropped.
     pub async fn run(mut self) {
-        if let Some(directory) = self.follower.state_dir.clone() {
-            let clock = self.follower.signed_by.clock.clone();
-            drop(spawn_blocking(move || kept::tidy(&directory, &clock)).await);
-        }
         let mut following = JoinSet::new();
         loop {
             tokio::select! {
@@ -167,18 +165,16 @@ impl StatusListFeed {
 impl Follower {
     /// Keeps one list current for as long as a token may refer to it.
     async fn follow(self, list: Arc<TrackedList>) {
-        let (mut etag, mut failures, mut noted, mut copy_noted) = (None, 0_u32, None, false);
-        let directory = self.state_dir.as_deref();
-        let mut kept = directory.map(|directory| KeptList::new(directory, &self.name, list.uri()));
+        let (mut etag, mut failures, mut noted) = (None, 0_u32, None);
+        let mut kept = self.state_dir.as_deref().map(|directory| {
+            KeptList::new(directory, &self.name, list.uri(), self.max_size, &self.signed_by.clock)
+        });
         loop {
-            // Again as long as nothing is there: the keys that the copy is signed with may not have been either.
-            if list.is_empty()
-                && let Some(kept) = &kept
-            {
-                self.restore(&list, kept, &mut copy_noted).await;
+            if let Some(kept) = &mut kept {
+                self.restore(&list, kept).await;
             }
             let begun = self.signed_by.clock.monotonic();
-            let refreshed = self.refresh(&list, &mut etag, kept.as_mut()).await;
+            let refreshed = self.refresh(&list, &mut etag, kept.as_mut().map(|kept| &mut kept.copy)).await;
             let pause = match refreshed {
                 Ok(lifetime) => {
                     self.stats.refreshes_ok.fetch_add(1, Ordering::Relaxed);
@@ -208,34 +204,40 @@ impl Follower {
             tokio::time::sleep(pause).await;
             if !self.lists.keeps(&list, self.signed_by.clock.wall()) {
                 if let Some(kept) = kept {
-                    kept.forget().await;
+                    kept.copy.remove();
                 }
                 return;
             }
         }
     }
 
-    /// Puts the copy from before a restart in force, which counts with its age and proves itself as an answer does.
-    async fn restore(&self, list: &TrackedList, kept: &KeptList, noted: &mut bool) {
-        let Some(restored) = kept.restore(list.uri(), &self.signed_by.clock).await else { return };
-        let heard = self.signed_by.clock.monotonic();
-        match self.read(list, &restored.document, true).await {
+    /// Puts the copy from before a restart in force, which counts with its age and proves itself as an answer does. Once,
+    /// unless there are no keys to prove it by.
+    async fn restore(&self, list: &TrackedList, kept: &mut KeptList) {
+        if !list.is_empty() {
+            kept.restored = None;
+            return;
+        }
+        let Some(restored) = kept.restored(&self.signed_by.clock).await else { return };
+        let (age, heard) = (restored.age, restored.read_at);
+        match self.read(list, &restored.text, true).await {
             Ok(document) => {
-                let (age, issued_at, expires) = (restored.age, document.issued_at, document.expires);
                 info!(
                     issuer = &*self.name,
                     uri = list.uri(),
                     age = age.as_secs(),
                     "a status list starts from a stored copy"
                 );
+                let (issued_at, expires) = (document.issued_at, document.expires);
                 let list_read = Arc::new(document.list);
                 self.lists.publish(list, StatusListCopy { list: list_read, heard, age, issued_at, expires });
             }
-            Err(error) if !std::mem::replace(noted, true) => {
+            Err(RefreshError::Document(DocumentError::Signature(SignatureError::NoKeys))) => return,
+            Err(error) => {
                 warn!(issuer = &*self.name, uri = list.uri(), %error, "the copy of a status list is not used");
             }
-            Err(_) => {}
         }
+        kept.restored = None;
     }
 
     /// The list in this text, if its signature is good.
@@ -261,12 +263,13 @@ impl Follower {
         &self,
         list: &TrackedList,
         remembered: &mut Option<(String, Duration)>,
-        kept: Option<&mut KeptList>,
+        kept: Option<&mut KeptCopy>,
     ) -> Result<Duration, RefreshError> {
         let url = Url::parse(list.uri()).map_err(|_| RefreshError::NoUrl)?;
         let etag = remembered.as_ref().map(|(etag, _)| etag.as_str());
         let request = FetchRequest { accept: MEDIA_TYPE, etag, ..FetchRequest::default() };
-        let asked_at = self.signed_by.clock.monotonic();
+        let asked = Moment::now(&self.signed_by.clock);
+        let asked_at = asked.monotonic;
         // The semaphore is never closed.
         let place = self.places.acquire().await;
         let fetched = self.client.get(&url, request).await?;
@@ -275,7 +278,7 @@ impl Follower {
                 list.confirm(asked_at);
                 self.tried(list, asked_at);
                 if let Some(kept) = kept {
-                    kept.keep(None, list.uri(), &self.signed_by.clock).await;
+                    kept.keep(None, asked);
                 }
                 return Ok(remembered.as_ref().map_or(self.refresh_interval, |(_, lifetime)| *lifetime));
             }
@@ -299,10 +302,9 @@ impl Follower {
                 expires: document.expires,
             },
         );
-        // Before it is kept: a disk that hangs holds up no request.
         self.tried(list, asked_at);
         if let Some(kept) = kept {
-            kept.keep(Some(body), list.uri(), &self.signed_by.clock).await;
+            kept.keep(Some(body), asked);
         }
         Ok(lifetime)
     }
