@@ -179,7 +179,7 @@ fn to_https(request: &CleanRequest, port: u16) -> Result<Response<ResponseBody>,
     Ok(response)
 }
 
-/// The steps in their order. Each takes what only the step before can make; `?` is the only way out.
+/// Takes the request on and serves it, or refuses it where there is too much to do.
 async fn serve(
     core: &Core,
     peer: &Peer,
@@ -188,6 +188,19 @@ async fn serve(
     exchange: &mut Exchange,
 ) -> Result<Served, Rejection> {
     let _admitted = core.overload.admit(&core.clock, &core.metrics).await?;
+    // Boxed, so that those who stand in line have no room for it: they are many, and push what is in use out of the
+    // processor's cache.
+    Box::pin(take_steps(core, peer, request, inbound, exchange)).await
+}
+
+/// The steps in their order. Each takes what only the step before can make; `?` is the only way out.
+async fn take_steps(
+    core: &Core,
+    peer: &Peer,
+    request: Box<Request<ClientBody>>,
+    inbound: &Inbound,
+    exchange: &mut Exchange,
+) -> Result<Served, Rejection> {
     let request = CleanRequest::sanitize(request, core.limits)?;
     check_direction(core, peer, &request)?;
     if let Some((preflight, route, cors)) = preflight(core, &request) {
