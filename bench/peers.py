@@ -38,9 +38,10 @@ def install(builds_valgate=True):
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
         wheels = [f"{package}=={pins[package]}" for package in WHEELS.values()]
         subprocess.run([VENV / "bin/pip", "install", "-q", "--disable-pip-version-check", *wheels], check=True)
-    build = ["cargo", "build", "--locked", "--release"]
     if builds_valgate:
-        subprocess.run([*build, "--bin", "valgate"], cwd=ROOT, check=True)
+        # As it is shipped.
+        subprocess.run([ROOT / "deploy/build", "--bin", "valgate"], check=True)
+    build = ["cargo", "build", "--locked", "--release"]
     subprocess.run([*build, "--manifest-path", "bench/parts/Cargo.toml", "--target-dir", "target/bench/parts"], cwd=ROOT, check=True)
 
 

@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, PASSES};
-use crate::support::{
-    Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, jws, now, refused,
-};
+use crate::support::{Answer, ISSUER, Signer, Stub, TestGateway, Token, base64url, jws, now, refused};
 
 pub const MALFORMED: &str = "401 VAL-020 malformed";
 pub const MISSING: &str = "401 VAL-020 claim_missing";
@@ -447,5 +445,8 @@ routes: [{{ match: {{ path: /orders/** }}, require: {{ issuers: [main] }}, upstr
     let log = gateway.stop().await;
     let auth: Vec<_> = log.iter().map(|line| line["auth"].as_str().unwrap()).collect();
     assert_eq!(auth, ["cold", "warm", "warm", "cold"]);
-    assert!(log[..3].iter().all(|line| line["token"] == log[0]["token"] && line["token"].is_string()), "{log:?}");
+    assert!(
+        log[..3].iter().all(|line| line["token"] == log[0]["token"] && line["token"].is_string()),
+        "{log:?}"
+    );
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Bodies of a gibibyte each way, and what the gateway's memory grows by meanwhile.
 
-    cargo build --release && tests/load/bodies.py [--mebibytes 1024] [--at-once 4]
+    deploy/build && tests/load/bodies.py [--mebibytes 1024] [--at-once 4]
 
 curl downloads and uploads them over TLS, by HTTP/1.1 and HTTP/2, with a Content-Length and without; the API counts what
 it receives. One client in each row is slow while the others go as fast as they can, so that what the gateway holds for

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What floods do to everybody else: a canary's latency and the gateway's memory while each of them runs.
 
-    cargo build --release && tests/load/floods.py [--only zero_window]
+    deploy/build && tests/load/floods.py [--only zero_window]
 
 Every 100 ms a canary asks for a small page through the gateway, each time on a new connection. Each function below
 whose name begins with `flood_` is one flood; it runs on as many connections as are given, again and again, until its

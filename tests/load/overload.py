@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Twice the load that one worker can bear: what gets through, what is shed, and what it costs in memory.
 
-    cargo build --release && tests/load/overload.py
+    deploy/build && tests/load/overload.py
 
 First the peak: a closed loop, in which every client waits for its answer. Then twice that rate is offered, on so many
 HTTP/2 streams that the generator need not wait. Each request has a token. The gateway has a core for itself. API

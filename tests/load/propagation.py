@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long a revocation takes to be in force at three gateways under load, from the engine's acknowledgement.
 
-    cargo build --release && target/tools/venv/bin/python tests/load/propagation.py [--revocations 100] [ENGINE ...]
+    deploy/build && target/tools/venv/bin/python tests/load/propagation.py [--revocations 100] [ENGINE ...]
 
 Engines: valkey, nats, feed (`valgate feed serve`, long poll), set (a security event, pushed to one gateway that writes it
 through to Valkey). Each gateway bears a steady load of good requests, while tokens are revoked one after the other; each

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a flood of tokens with random key ids costs the identity provider, and valid traffic beside it.
 
-    cargo build --release && tests/load/unknown_kids.py [--requests 100000] [--rate 2000] [--binary PATH]
+    deploy/build && tests/load/unknown_kids.py [--requests 100000] [--rate 2000] [--binary PATH]
 
 A provider on loopback counts how often its keys are fetched, and takes a quarter of a second for each answer. A client asks
 with one good token every few milliseconds: first alone, then while as many requests as are said, each with a key id that was
