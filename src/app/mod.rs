@@ -165,15 +165,11 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
         purpose: Purpose::Serve,
     };
     let mut sources = Sources::none(ground).next(config)?;
-    if inherited.has_predecessor() {
-        sources.restored().await;
-        sources.load(STARTUP_WAIT).await?;
-    }
-    // With what is read by then, nobody notices that it had to be.
-    _ = tokio::time::timeout(RESTORE_WAIT, sources.restored()).await;
+    await_sources(&sources, &inherited).await?;
 
     let readiness = Readiness::new(Sources::names(config));
     sources.show(&metrics, &readiness);
+    sources.tidy(config);
     let (spans, recorded) = Spans::start(config)?;
     let generation = Arc::new(Generation::new(1, &blueprint, &sockets, &sources, &metrics, cores, recorded));
     routes::warn_of_shadow_mode(config);
@@ -245,6 +241,17 @@ async fn start_following(config: Config, mut inherited: Inherited) -> Result<(Ru
     Ok((running, requests))
 }
 
+/// In place of another gateway, until all are there; else for what is kept of them, since with what is read by then nobody
+/// notices that it had to be.
+async fn await_sources(sources: &Sources, inherited: &Inherited) -> Result<()> {
+    if inherited.has_predecessor() {
+        sources.restored().await;
+        sources.load(STARTUP_WAIT).await?;
+    }
+    _ = tokio::time::timeout(RESTORE_WAIT, sources.restored()).await;
+    Ok(())
+}
+
 impl Running {
     /// Where the listener at this place in the configuration listens.
     pub fn listener_address(&self, place: usize) -> Option<SocketAddr> {
@@ -308,7 +315,8 @@ impl Running {
         let shares = sockets.shares(&self.sockets, cores)?;
         let sources = self.sources.next(config)?;
         // The configuration in force has what a disk that hangs does not give the next one.
-        let restored = tokio::time::timeout(SETTLE_WAIT, sources.restored()).await;
+        let restored = sources.restored_besides(&self.sources);
+        let restored = tokio::time::timeout(SETTLE_WAIT, restored).await;
         restored.context(
             "what was kept in state_dir cannot be read in time: check the disk, then reload again",
         )?;
@@ -323,6 +331,7 @@ impl Running {
         let number = self.status.generation() + 1;
         let cores = self.workers.len();
         sources.show(&self.metrics, &self.readiness);
+        sources.tidy(&blueprint.config);
         self.readiness.replace_sources(Sources::names(&blueprint.config));
         let recorded = self.spans.adopt(spans);
         let generation =

@@ -9,8 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::last_good::LastGood;
 use super::watch::Watch;
-use super::{FIXED, Inherited, Program, Running, last_good, start_following, systemd};
+use super::{FIXED, Inherited, Program, Running, start_following, systemd};
 use crate::admin::reloads::{ReloadOutcome, ReloadRequests};
 use crate::config::{self, Config};
 use crate::telemetry::audit_log;
@@ -22,6 +23,7 @@ pub struct Service {
     watch: Watch,
     requests: ReloadRequests,
     program: Program,
+    last_good: Option<LastGood>,
 }
 
 /// What happens to a gateway while it serves.
@@ -69,11 +71,12 @@ impl Service {
     ) -> Result<Self> {
         let watch = Watch::new(path, &config);
         let (running, requests) = start_following(config, inherited).await?;
-        let service = Self { path: path.to_owned(), running, watch, requests, program };
+        let last_good = running.sources.ground().state_dir.as_deref().map(LastGood::new);
+        let service = Self { path: path.to_owned(), running, watch, requests, program, last_good };
         if is_last_good {
             service.running.status.started_on_last_good();
         } else {
-            service.keep_copy();
+            service.keep_copy().await;
         }
         Ok(service)
     }
@@ -180,7 +183,7 @@ impl Service {
         let watch = Watch::new(&self.path, &config);
         let changes = self.running.reload(config).await.map_err(|error| format!("{error:#}"))?;
         self.watch = watch;
-        self.keep_copy();
+        self.keep_copy().await;
         Ok(changes)
     }
 
@@ -202,8 +205,10 @@ impl Service {
         }
     }
 
-    fn keep_copy(&self) {
-        last_good::keep(&self.running.blueprint.config, self.running.sources.ground().state_dir.as_deref());
+    async fn keep_copy(&self) {
+        if let Some(last_good) = &self.last_good {
+            last_good.keep(&self.running.blueprint.config).await;
+        }
     }
 }
 

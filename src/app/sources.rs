@@ -143,17 +143,28 @@ impl Sources {
         for ((place, settings), keys) in config.issuers.iter().enumerate().zip(&keys) {
             next.issuers.push(self.issuer(config, place, settings, keys, &next.feeds)?);
         }
-        status_lists::tidy(config, ground);
         Ok(next)
+    }
+
+    /// Removes from `state_dir` what this configuration has no use for, in the background.
+    pub fn tidy(&self, config: &Config) {
+        status_lists::tidy(config, &self.ground);
     }
 
     /// Waits until what was kept of them over a restart was read, where anything was.
     pub async fn restored(&self) {
-        for task in &self.keys {
+        self.restored_besides(&Self::none(self.ground.clone())).await;
+    }
+
+    /// The same, but for those that `before` has as well, which are no worse off than they were.
+    pub async fn restored_besides(&self, before: &Self) {
+        let is_new = |task: &&Arc<KeyTask>| !before.keys.iter().any(|known| Arc::ptr_eq(known, task));
+        for task in self.keys.iter().filter(is_new) {
             // Nothing is ever sent.
             let _ = task.restored.clone().changed().await;
         }
-        for feed in self.feeds() {
+        let known = before.feeds();
+        for feed in self.feeds().iter().filter(|feed| !known.iter().any(|known| Arc::ptr_eq(known, feed))) {
             feed.until_restored().await;
         }
     }

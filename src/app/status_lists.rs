@@ -1,7 +1,7 @@
 //! The status lists of the configuration, started: one task for each issuer whose tokens may refer to lists.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -70,11 +70,17 @@ pub fn tidy(config: &Config, ground: &Ground) {
     // Room for those of lists that changed hands meanwhile.
     let most = settings.map(|settings| settings.max_lists).sum::<usize>().saturating_mul(2);
     // Who has none configured may have them again tomorrow.
-    if most > 0 {
+    if most > 0 && !IS_TIDYING.swap(true, Ordering::AcqRel) {
         let clock = ground.clock.clone();
-        drop(spawn_blocking(move || tidy_status_lists(&directory, most, &clock)));
+        drop(spawn_blocking(move || {
+            tidy_status_lists(&directory, most, &clock);
+            IS_TIDYING.store(false, Ordering::Release);
+        }));
     }
 }
+
+/// A disk that hangs holds up one thread, however often the configuration is changed meanwhile.
+static IS_TIDYING: AtomicBool = AtomicBool::new(false);
 
 /// Shows on the metrics page how current the lists are.
 pub fn register(

@@ -330,6 +330,7 @@ async fn measure_load(gateway: &Gateway) {
         let watching = async move { overload.watch(&clock, &metrics).await };
         if let Err(error) = tokio::task::spawn_local(watching).await {
             tracing::error!(%error, "the load of a core was no longer measured; it is measured anew");
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }

@@ -117,6 +117,11 @@ impl KeptCopy {
         }
     }
 
+    /// Whether what was kept may still come to light.
+    pub(super) fn is_being_read(&self) -> bool {
+        !matches!(self.reading, Reading::Done)
+    }
+
     /// Has the text written down that was just accepted, as of when it was asked for; none: the one before was confirmed,
     /// and is written anew now and then, since a copy counts with its age. Waits for nothing.
     pub(super) fn keep(&mut self, accepted: Option<Bytes>, asked_at: Moment) {

@@ -117,7 +117,10 @@ impl Authenticator {
             // Boxed, here and below, since warm requests would otherwise carry the room for it.
             let verified = Box::pin(self.verify(key, token, trusted, insight)).await;
             verified.inspect_err(|refused| {
-                self.refused.keep(key, token, trusted, self.clock.monotonic(), refused);
+                // What the issuer said may change, and who its token is about is to be found in each line of the log.
+                if insight.answer.is_none() && insight.verified.is_none() {
+                    self.refused.keep(key, token, trusted, self.clock.monotonic(), refused);
+                }
             })?
         };
         Box::pin(self.revocation.prepare(&candidate, &self.clock)).await;

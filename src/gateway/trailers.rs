@@ -45,10 +45,7 @@ const NEVER_OF_REQUESTS: [&str; 28] = [
 ];
 
 /// By these a response is framed, cached, read or shared with others, or they are what the gateway itself says.
-const NEVER_OF_RESPONSES: [&str; 19] = [
-    "access-control-allow-credentials",
-    "access-control-allow-origin",
-    "access-control-expose-headers",
+const NEVER_OF_RESPONSES: [&str; 16] = [
     "age",
     "cache-control",
     "content-encoding",
@@ -136,6 +133,7 @@ impl Withheld {
     fn has(&self, name: &HeaderName, identity: &[IdentityHeader]) -> bool {
         is_hop_by_hop(name)
             || NEVER_OF_RESPONSES.contains(&name.as_str())
+            || name.as_str().starts_with("access-control-")
             || self.listed.contains(name)
             || identity.iter().any(|identity| identity.header == name)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::vouching::Shown;
+use super::vouching::{Looks, Shown};
 use crate::clock::{Clock, Monotonic};
 use crate::gateway::Activity;
 use crate::telemetry::metrics::Closed;
@@ -148,9 +148,10 @@ impl Crowd {
             |state: &&Rc<State>| state.certificate.borrow().as_ref().is_some_and(|shown| shown.is_outdated());
         let outdated: Vec<_> =
             self.members.borrow().values().filter(is_outdated).map(Rc::downgrade).collect();
+        let mut looks = Looks::default();
         for state in outdated {
             if let Some(state) = state.upgrade() {
-                state.look_at_certificate(&self.clock);
+                state.look_at_certificate(&self.clock, &mut looks);
             }
             tokio::task::yield_now().await;
         }
@@ -165,10 +166,10 @@ impl Crowd {
 }
 
 impl State {
-    fn look_at_certificate(&self, clock: &Clock) {
+    fn look_at_certificate(&self, clock: &Clock, looks: &mut Looks) {
         let Some(shown) = self.certificate.borrow().clone() else { return };
         if shown.is_outdated()
-            && let Err(why) = shown.judge(clock)
+            && let Err(why) = shown.judge(clock, looks)
         {
             tracing::info!(%why, "a connection is ended");
             self.activity.disown();
@@ -181,7 +182,7 @@ impl Member {
     /// The connection was let in by this certificate, and stays no longer than that is good.
     pub fn stands_on(&self, certificate: Shown) {
         self.state.certificate.replace(Some(Rc::new(certificate)));
-        self.state.look_at_certificate(&self.crowd.clock);
+        self.state.look_at_certificate(&self.crowd.clock, &mut Looks::default());
     }
 
     /// What this connection is doing.

@@ -5,6 +5,7 @@
 //! certificate has lost its worth.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +37,16 @@ pub struct Shown {
     judged: Cell<u64>,
 }
 
+/// What came of looking at certificates in one go. Many connections show the same one, and a long list of what was revoked
+/// is read anew for each look.
+#[derive(Debug, Default)]
+pub struct Looks(HashMap<Look, Result<(), Disowned>>);
+
+/// By whom, as of which generation, at which certificates.
+type Look = (*const Vouching, u64, Vec<CertificateDer<'static>>);
+
 /// Nobody vouches for the certificate any more.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Disowned {
     /// The listener asks for none now, so that nobody says whether it is still good.
     #[error("its listener does not ask for certificates any more")]
@@ -85,17 +94,25 @@ impl Shown {
         self.judged.get() != self.by.generation.get()
     }
 
-    /// Judges it by what is in force now.
-    pub fn judge(&self, clock: &Clock) -> Result<(), Disowned> {
+    /// Judges it by what is in force now, as others that are the same were judged in this go.
+    pub fn judge(&self, clock: &Clock, looks: &mut Looks) -> Result<(), Disowned> {
+        let generation = self.by.generation.get();
+        let look = (Rc::as_ptr(&self.by), generation, self.chain.clone());
+        let outcome = looks.0.entry(look).or_insert_with(|| self.look(clock)).clone();
+        if outcome.is_ok() {
+            self.judged.set(generation);
+        }
+        outcome
+    }
+
+    fn look(&self, clock: &Clock) -> Result<(), Disowned> {
         let now = u64::try_from(clock.wall().0).unwrap_or_default();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
-        let generation = self.by.generation.get();
         let verifier = self.by.verifier.borrow();
         let verifier = verifier.as_ref().ok_or(Disowned::NobodyAsks)?;
         if let Some((own, others)) = self.chain.split_first() {
             verifier.verify_client_cert(own, others, now).map_err(Disowned::Refused)?;
         }
-        self.judged.set(generation);
         Ok(())
     }
 }

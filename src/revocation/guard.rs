@@ -93,7 +93,8 @@ impl RevocationPolicy {
         clock: &Clock,
     ) -> Result<(), Rejection> {
         let unavailable = |why: Unavailable| {
-            if self.accepts_stale(iat, clock.wall()) {
+            let is_unread = why == Unavailable::NotLoaded && status.list.is_restoring();
+            if self.accepts_stale(iat, clock.wall()) && !is_unread {
                 return Ok(());
             }
             Err(Rejection::new(why.reason())

@@ -159,7 +159,9 @@ impl Client {
                     if matches!(error, UpstreamError::NoStream { .. }) {
                         self.upstream.stats.over_pending.count();
                     }
-                    if let Some(failure) = error.failure() {
+                    if let Some(failure) =
+                        error.failure().filter(|failure| self.is_telling(*failure, timeouts))
+                    {
                         self.upstream.failed(&current.member, failure, self.clock.monotonic());
                     }
                     (Err(error), failed.again)
@@ -179,13 +181,20 @@ impl Client {
         }
     }
 
-    /// The sending to this lane was given up, since it had taken longer than this as a whole. That counts as a response time-out if
-    /// it was the answer that was waited for, and for most of the time: no client shall have an endpoint ejected by
-    /// being slow itself.
+    /// The sending to this lane was given up, since it had taken longer than this as a whole. That counts as a response
+    /// time-out if it is as long as the upstream's own, and if it was the answer that was waited for, and for most of the
+    /// time: no client shall have an endpoint ejected by being slow itself.
     pub fn overdue(&self, lane: &Lane, progress: &BodyProgress, total: Duration) {
-        if progress.is_sent.get() && progress.waited() < total / 2 {
+        let is_own = self.upstream.settings.timeouts.total.is_some_and(|own| total >= own);
+        if is_own && progress.is_sent.get() && progress.waited() < total / 2 {
             self.upstream.failed(&lane.member, Failure::Timeout, self.clock.monotonic());
         }
+    }
+
+    /// Whether a failure says something of the endpoint: a route that is less patient than the upstream shall not have it
+    /// ejected for all others.
+    fn is_telling(&self, failure: Failure, timeouts: AnswerTimeouts) -> bool {
+        failure != Failure::Timeout || timeouts.response >= self.upstream.settings.timeouts.response
     }
 
     /// Closes connections that have been idle for too long; to be called now and then.

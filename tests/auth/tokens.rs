@@ -428,12 +428,14 @@ async fn a_token_that_comes_back_is_refused_alike_and_let_through_when_the_rules
     let signer = Signer::es256("k1");
     let rules = |audience: &str| {
         format!(
-            "issuers: [{{ name: main, issuer: {ISSUER}, keys: {{ inline: {} }}, audiences: [{audience}] }}]
+            "workers: 1
+issuers: [{{ name: main, issuer: {ISSUER}, keys: {{ inline: {} }}, audiences: [{audience}] }}]
 routes: [{{ match: {{ path: /orders/** }}, require: {{ issuers: [main] }}, upstream: api }}]
 ",
             signer.jwks()
         )
     };
+    // One core: each remembers what it refused itself.
     let mut gateway = TestGateway::start(&rules("billing-api")).await;
     let token = Token::new().sign(&signer);
     for _ in 0..3 {

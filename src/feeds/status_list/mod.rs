@@ -171,7 +171,9 @@ impl Follower {
         });
         loop {
             if let Some(kept) = &mut kept {
+                list.restores(kept.copy.is_being_read());
                 self.restore(&list, kept).await;
+                list.restores(kept.copy.is_being_read());
             }
             let begun = self.signed_by.clock.monotonic();
             let refreshed = self.refresh(&list, &mut etag, kept.as_mut().map(|kept| &mut kept.copy)).await;

@@ -20,6 +20,8 @@ pub struct TrackedList {
     tried: watch::Sender<bool>,
     /// The same, for requests, which take no lock.
     was_tried: AtomicBool,
+    /// Whether a copy from before a restart may still be read.
+    is_restoring: AtomicBool,
     /// When a request first waited for it.
     awaited: OnceLock<Monotonic>,
 }
@@ -62,6 +64,7 @@ impl TrackedList {
             needed_until: AtomicI64::new(until.0),
             tried: watch::Sender::new(false),
             was_tried: AtomicBool::new(false),
+            is_restoring: AtomicBool::new(false),
             awaited: OnceLock::new(),
         }
     }
@@ -115,6 +118,16 @@ impl TrackedList {
     pub(super) fn tried(&self) {
         self.was_tried.store(true, Ordering::Release);
         self.tried.send_if_modified(|tried| !std::mem::replace(tried, true));
+    }
+
+    /// Whether what was known before a restart is still being read: until then nobody can say that nothing is known.
+    pub fn is_restoring(&self) -> bool {
+        self.is_restoring.load(Ordering::Acquire)
+    }
+
+    /// Notes whether a copy from before a restart may still be read.
+    pub fn restores(&self, is_restoring: bool) {
+        self.is_restoring.store(is_restoring, Ordering::Release);
     }
 
     /// When the copy at hand was made.
