@@ -202,7 +202,7 @@ impl Writer {
 }
 
 /// Works where the runtime may be blocked; nothing comes of it when that shuts down.
-async fn at_the_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(super) async fn at_the_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     // Never closed.
     let place = AT_A_TIME.acquire().await.ok()?;
     let working = spawn_blocking(move || {

@@ -239,6 +239,12 @@ impl Index {
         Ok(())
     }
 
+    /// Whether the index says as much already.
+    pub fn covers(&self, record: Record) -> bool {
+        let shards = self.shards.load();
+        shards.of(record.key).is_some_and(|table| table.load().covers(record.key, record.term))
+    }
+
     /// The issuers that the feed speaks for.
     pub fn issuers(&self) -> Arc<Vec<String>> {
         self.issuers.load_full()

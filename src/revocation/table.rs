@@ -99,6 +99,11 @@ impl Table {
         Put::Changed
     }
 
+    /// Whether an entry says as much already.
+    pub(super) fn covers(&self, key: FactKey, term: Term) -> bool {
+        self.slots_of(key).map(Slot::term).any(|present| !present.is_lifted() && present.covers(term))
+    }
+
     /// Ends all entries for the fact and says whether there were any. One writer at a time.
     pub(super) fn lift(&self, key: FactKey) -> bool {
         let mut lifted = false;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -18,6 +19,7 @@ use super::replica::Position;
 use super::stats::RevocationFeedStats as Stats;
 use super::store::{Restored, Store};
 use crate::clock::UnixSeconds;
+use crate::feeds::kept::at_the_disk;
 use crate::revocation::{FeedState, Staged};
 
 /// The way to the copy, for all who change the index. Clones lead to the same one.
@@ -35,6 +37,8 @@ struct Inner {
     /// How many of them a copy of the whole index has made up for since.
     made_up: AtomicU64,
     complained: AtomicBool,
+    /// That the copy cannot be followed was said.
+    lost_sight: AtomicBool,
     is_durable: bool,
 }
 
@@ -84,6 +88,7 @@ impl Keeper {
                 missed: AtomicU64::new(0),
                 made_up: AtomicU64::new(0),
                 complained: AtomicBool::new(false),
+                lost_sight: AtomicBool::new(false),
             })
         }))
     }
@@ -137,6 +142,14 @@ impl Keeper {
         matches!(inner.write(What::Index, Some(stand), patience).await, Written::Yes) || kept
     }
 
+    /// Has what another process adds to the copy put in force here, as soon as the disk gives it. Whoever asks again
+    /// waits until that is done.
+    pub(super) fn follow(&self) -> Option<JoinHandle<()>> {
+        let inner = Arc::clone(self.0.as_ref()?);
+        let following = at_the_disk(move || inner.follow());
+        Some(tokio::spawn(async move { _ = following.await }))
+    }
+
     /// Something is in force that could not be written down.
     pub(super) fn missed(&self) {
         if let Some(inner) = &self.0 {
@@ -171,6 +184,26 @@ impl Inner {
                 self.failed(&error);
                 Written::No
             }
+        }
+    }
+
+    fn follow(&self) {
+        // Whoever writes now finds out by itself what others have written.
+        let Ok(mut copy) = self.copy.try_lock() else { return };
+        let feed = self.state.name();
+        match copy.store.follow(self.state.index()) {
+            Ok(changed) => {
+                self.lost_sight.store(false, Ordering::Relaxed);
+                if changed {
+                    info!(feed, "what another process was told for the feed {feed} is in force here too");
+                }
+            }
+            Err(error) if !self.lost_sight.swap(true, Ordering::Relaxed) => warn!(
+                feed, %error,
+                "the copy of the revocation feed {feed} in state_dir cannot be read: what another process is told is \
+                 not in force here; it is tried again every second; check the disk and its permissions"
+            ),
+            Err(_) => {}
         }
     }
 

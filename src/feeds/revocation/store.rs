@@ -7,7 +7,7 @@
 //!
 //! Two may write for a while: two processes when one replaces the other, two tasks when a reload changes the feed. So
 //! each looks whether the files end where it left them, and begins anew if not. What only the files know is taken over
-//! first.
+//! first, and by whoever asks now and then also while it has nothing to write.
 
 mod aside;
 mod codec;
@@ -36,6 +36,8 @@ pub(super) struct Store {
     /// What the copy is only good for: see [`Self::new`] and [`Self::durable`].
     identity: Digest,
     tail: Option<Tail>,
+    /// The end of what somebody else has written, as far as it was taken over without writing.
+    seen: Option<End>,
     is_durable: bool,
     /// Another feed keeps its copy under the same name by now.
     is_replaced: bool,
@@ -44,9 +46,15 @@ pub(super) struct Store {
 /// The end of the journal, where the next batch goes.
 #[derive(Debug)]
 struct Tail {
+    end: End,
+    snapshot_bytes: u64,
+}
+
+/// How long the journal is, and the sum that it ends with, or else the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
     chain: Digest,
     bytes: u64,
-    snapshot_bytes: u64,
 }
 
 /// What the files are found to be.
@@ -89,7 +97,7 @@ impl Store {
     fn at(state_dir: &Path, name: &str, identity: Digest, is_durable: bool) -> Self {
         let stem = file_stem(name);
         let [snapshot, journal] = ["snapshot", "journal"].map(|end| state_dir.join(format!("{stem}.{end}")));
-        Self { snapshot, journal, identity, tail: None, is_durable, is_replaced: false }
+        Self { snapshot, journal, identity, tail: None, seen: None, is_durable, is_replaced: false }
     }
 
     /// Whether nobody else has what is kept.
@@ -127,15 +135,20 @@ impl Store {
         // A journal also lifts, which is not to reach what this index knows of its own.
         let apart = index.empty_like();
         let found = self.read_into(&apart)?;
-        let (mut staged, kinds) = (index.stage(), apart.kinds());
-        apart.for_each_record(|record| staged.push_record(record, kinds)).map_err(io::Error::other)?;
-        index.merge(&staged).map_err(io::Error::other)?;
+        add_missing(index, &apart)?;
         Ok(found)
     }
 
     fn read_into(&mut self, index: &Index) -> io::Result<Found> {
+        let (found, tail) = self.read_files(index)?;
+        // After a torn batch nothing can follow, so the next write begins anew.
+        self.tail = tail;
+        Ok(found)
+    }
+
+    fn read_files(&self, index: &Index) -> io::Result<(Found, Option<Tail>)> {
         let file = match File::open(&self.snapshot) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Found::Nothing, None)),
             file => file?,
         };
         let snapshot_bytes = file.metadata()?.len();
@@ -145,9 +158,7 @@ impl Store {
             _ => Some(BufReader::new(File::open(&self.journal)?)),
         };
         let (found, end) = read_copy(BufReader::new(file), journal, self.identity, index)?;
-        // After a torn batch nothing can follow, so the next write begins anew.
-        self.tail = end.map(|(chain, bytes)| Tail { chain, bytes, snapshot_bytes });
-        Ok(found)
+        Ok((found, end.map(|end| Tail { end, snapshot_bytes })))
     }
 
     /// Keeps the changes, which are not in the index yet, on top of the copy if that has
@@ -180,18 +191,40 @@ impl Store {
 
     /// Whether the journal is so long that the whole is better written anew.
     pub(super) fn is_long(&self) -> bool {
-        self.tail.as_ref().is_some_and(|tail| tail.bytes > tail.snapshot_bytes.max(MIN_JOURNAL))
+        self.tail.as_ref().is_some_and(|tail| tail.end.bytes > tail.snapshot_bytes.max(MIN_JOURNAL))
     }
 
     /// Whether nobody has written since this store has.
     fn ends_at(&self, tail: &Tail) -> bool {
-        let journal = match std::fs::metadata(&self.journal) {
-            Ok(metadata) => metadata.len(),
+        self.end().is_ok_and(|end| end == tail.end)
+    }
+
+    fn end(&self) -> io::Result<End> {
+        let bytes = match std::fs::metadata(&self.journal) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(_) => return false,
+            metadata => metadata?.len(),
         };
-        let last = if tail.bytes == 0 { &self.snapshot } else { &self.journal };
-        journal == tail.bytes && last_sum(last).is_ok_and(|sum| sum == tail.chain)
+        let chain = last_sum(if bytes == 0 { &self.snapshot } else { &self.journal })?;
+        Ok(End { chain, bytes })
+    }
+
+    /// Takes over what somebody else has revoked since, and says whether there was anything. Neither touches the files,
+    /// which may be half written, nor the tail: whether this index has anything that they lost, only a write finds out.
+    pub(super) fn follow(&mut self, index: &Index) -> io::Result<bool> {
+        let end = match self.end() {
+            // Nobody has written yet, or somebody begins anew.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            end => end?,
+        };
+        if self.seen == Some(end) || self.tail.as_ref().is_some_and(|tail| tail.end == end) {
+            return Ok(false);
+        }
+        let apart = index.empty_like();
+        let (found, _) = self.read_files(&apart)?;
+        // As of before they were read: what is written meanwhile is read once more.
+        let changed = matches!(found, Found::Copy(_)) && add_missing(index, &apart)?;
+        self.seen = Some(end);
+        Ok(changed)
     }
 
     /// Takes over what somebody else has written, who may be the only one that knows it.
@@ -227,19 +260,19 @@ impl Store {
 
     fn append(&mut self, tail: &Tail, changes: &Staged, stand: &Stand) -> io::Result<()> {
         let Stand { position, heard_at } = stand;
-        let mut batch = Summed::chained(Vec::new(), tail.chain);
+        let mut batch = Summed::chained(Vec::new(), tail.end.chain);
         batch.write_batch(position.cursor.as_deref(), *heard_at, changes.kinds(), changes.records())?;
         let (batch, chain) = batch.finish()?;
         let mut file = private().append(true).create(true).open(&self.journal)?;
         file.write_all(&batch)?;
         if self.is_durable {
             file.sync_data()?;
-            if tail.bytes == 0 {
+            if tail.end.bytes == 0 {
                 sync_directory(&self.journal)?;
             }
         }
-        self.tail =
-            Some(Tail { chain, bytes: tail.bytes + batch.len() as u64, snapshot_bytes: tail.snapshot_bytes });
+        let end = End { chain, bytes: tail.end.bytes + batch.len() as u64 };
+        self.tail = Some(Tail { end, snapshot_bytes: tail.snapshot_bytes });
         Ok(())
     }
 
@@ -262,19 +295,26 @@ impl Store {
             _ => {}
         }
         let snapshot_bytes = std::fs::metadata(&self.snapshot)?.len();
-        self.tail = Some(Tail { chain, bytes: 0, snapshot_bytes });
+        self.tail = Some(Tail { end: End { chain, bytes: 0 }, snapshot_bytes });
         Ok(())
     }
 }
 
-/// What the two files have, which the index has from then on, and where the journal ends: its last sum and its length,
-/// unless it is torn.
+/// Adds what was read apart, as far as the index does not say as much: only that needs room. Whether there was any.
+fn add_missing(index: &Index, apart: &Index) -> io::Result<bool> {
+    let (mut staged, kinds) = (index.stage(), apart.kinds());
+    let add = |record| if index.covers(record) { Ok(()) } else { staged.push_record(record, kinds) };
+    apart.for_each_record(add).map_err(io::Error::other)?;
+    index.merge(&staged).map_err(io::Error::other)
+}
+
+/// What the two files have, which the index has from then on, and where the journal ends, unless it is torn.
 fn read_copy(
     snapshot: impl io::Read,
     mut journal: Option<impl io::BufRead>,
     identity: Digest,
     index: &Index,
-) -> io::Result<(Found, Option<(Digest, u64)>)> {
+) -> io::Result<(Found, Option<End>)> {
     let mut reader = Checked::new(snapshot);
     let magic = reader.read_array()?;
     if magic != *MAGIC && magic.starts_with(MAGIC_OF_ALL) {
@@ -308,7 +348,7 @@ fn read_copy(
         }
     }
     let stand = Stand { position: Position { epoch, cursor }, heard_at };
-    Ok((Found::Copy(Restored { stand, torn }), (!torn).then_some((chain, bytes))))
+    Ok((Found::Copy(Restored { stand, torn }), (!torn).then_some(End { chain, bytes })))
 }
 
 /// Reads the content of a snapshot, from its epoch on, and of one batch of a journal, as if somebody had put them into the

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use super::lag::Moments;
 use super::replica::Replica;
@@ -30,6 +31,8 @@ pub struct Told {
 struct Own {
     replica: Replica,
     forgot_at: Monotonic,
+    /// Whoever looks what another process was told, which takes as long as the disk.
+    following: Option<JoinHandle<()>>,
 }
 
 /// What a feed needs that is told.
@@ -60,7 +63,7 @@ impl Told {
         state.restores();
         let replica = Replica::new(Arc::clone(&state), clock.clone(), store);
         let (stats, forgot_at) = (Arc::clone(&replica.stats), clock.monotonic());
-        let own = Arc::new(Mutex::new(Own { replica, forgot_at }));
+        let own = Arc::new(Mutex::new(Own { replica, forgot_at, following: None }));
         Self { state, stats, clock, origin, is_kept, own }
     }
 
@@ -106,9 +109,13 @@ impl Told {
         Ok(kept)
     }
 
-    /// To be called every now and then.
-    pub(super) async fn forget_expired(&self) {
+    /// To be called every second or so.
+    pub(super) async fn keep_house(&self) {
         let mut own = self.own.lock().await;
+        // While one process takes over from another, both are told: what one has acknowledged holds at the other.
+        if own.following.as_ref().is_none_or(JoinHandle::is_finished) {
+            own.following = own.replica.keeper.follow();
+        }
         let now = self.clock.monotonic();
         if own.forgot_at.until(now) >= FORGET_EVERY {
             own.forgot_at = now;

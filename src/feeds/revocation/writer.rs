@@ -136,7 +136,7 @@ impl FeedWriter {
         if *currency == Currency::Always {
             told.heard(clock.monotonic());
         }
-        told.forget_expired().await;
+        told.keep_house().await;
     }
 
     /// Whether it is kept on this machine, where it should be.

@@ -74,6 +74,11 @@ impl Writer {
         (restored, known(&self.index))
     }
 
+    fn follow(&mut self) -> (bool, String) {
+        let changed = self.store.follow(&self.index).unwrap();
+        (changed, known(&self.index))
+    }
+
     fn write(&mut self, jti: &str, cursor: &str) {
         let changes = staged(&self.index, jti);
         self.store.keep(&self.index, Some(&changes), &stand(cursor, 1)).unwrap();
@@ -214,6 +219,44 @@ fn two_who_write_never_fork_the_journal_and_what_nobody_else_knows_is_not_lost()
     }
 }
 
+/// As while one process drains and the one that replaces it serves already.
+#[test]
+fn what_another_is_told_is_taken_over_by_one_that_has_nothing_to_write() {
+    let case = Case::new();
+    let (mut old, mut new) = (case.writer(true), case.writer(true));
+    assert_eq!(new.follow(), (false, String::new()), "nobody was told anything");
+    for (jti, all) in [("a", "a"), ("b", "ab"), ("c", "abc")] {
+        old.write(jti, "1");
+        assert_eq!(new.follow(), (true, all.to_owned()));
+        assert_eq!([new.follow().0, old.follow().0], [false, false]);
+    }
+
+    let path = case.file("journal");
+    let before = std::fs::read(&path).unwrap();
+    old.write("d", "1");
+    let after = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &after[..=before.len()]).unwrap();
+    assert_eq!(new.follow(), (false, "abc".to_owned()), "half written");
+    std::fs::write(&path, &after).unwrap();
+    assert_eq!(new.follow(), (true, "abcd".to_owned()));
+
+    new.write("e", "1");
+    assert_eq!(old.follow(), (true, "abcde".to_owned()), "nor does a new beginning escape it");
+    assert!(!old.follow().0);
+}
+
+#[test]
+fn what_is_known_already_takes_no_room_when_it_is_taken_over() {
+    let case = Case::new();
+    let (mut old, mut new) = (case.writer(true), case.writer(true));
+    (0..600).for_each(|n| old.write(&n.to_string(), "1"));
+    assert!(new.follow().0);
+    old.write("a", "1");
+    assert_eq!(new.follow(), (true, "a".to_owned()));
+    new.write("b", "1");
+    assert_eq!((old.follow().1, new.index.len()), ("ab".to_owned(), 602));
+}
+
 /// The copy of one feed must not be taken over by another of its name while that still runs.
 #[test]
 fn what_another_keeps_there_is_not_overwritten_by_one_that_is_replaced() {
@@ -226,6 +269,7 @@ fn what_another_keeps_there_is_not_overwritten_by_one_that_is_replaced() {
     new.keep(&index, Some(&staged(&index, "b")), &stand("1", 1)).unwrap();
     let changes = staged(&old.index, "c");
     for _ in 0..2 {
+        assert_eq!(old.follow(), (false, "a".to_owned()));
         assert!(old.store.keep(&old.index, Some(&changes), &stand("2", 1)).is_err());
     }
     let index = case.index();
