@@ -8,9 +8,10 @@
 //!
 //! Requests beyond the bound stand in line, and are refused if they stood there for too long. A refusal costs a good
 //! part of what an answer costs, and clients come back at once: a core that refused all that it cannot do would do
-//! nothing else. So where it is late, it refuses only as many as leave time for the answers, and takes on who came last
-//! first: nearly all of those are answered as fast as ever, and what is known of them is still in the processor's cache.
-//! In order, all would wait, and be answered when their clients have given up (Maurer, Fail at Scale, ACM Queue 2015).
+//! nothing else. So where it is late, it refuses only as many as leave time for the answers. Where the line has grown too
+//! long for all in it to be served in time, it takes on who came last first: nearly all of those are answered as fast as
+//! ever, and what is known of them is still in the processor's cache. In order, all would wait, and be answered when their
+//! clients have given up (Maurer, Fail at Scale, ACM Queue 2015). A shorter line is served in order, and nobody refused.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -66,6 +67,8 @@ pub struct Overload {
     /// How many of them since the window began.
     taken_of_late: Cell<u32>,
     line: RefCell<VecDeque<Waiting>>,
+    /// Whoever is first has stood there for half of the time after which he is refused, or longer.
+    is_long: Cell<bool>,
     /// Since the last measurement.
     is_swept: Cell<bool>,
     least_delay: Cell<Duration>,
@@ -99,6 +102,7 @@ impl Overload {
             taken: Cell::new(0),
             taken_of_late: Cell::new(0),
             line: RefCell::default(),
+            is_long: Cell::new(false),
             is_swept: Cell::new(false),
             least_delay: Cell::new(Duration::MAX),
             measured: Cell::new(0),
@@ -159,8 +163,9 @@ impl Overload {
         while !self.line.borrow().is_empty()
             && let Some(admitted) = self.place()
         {
+            let is_last_first = self.is_late() && self.is_long.get();
             let next =
-                if self.is_late() { self.leave(VecDeque::pop_back) } else { self.leave(VecDeque::pop_front) };
+                if is_last_first { self.leave(VecDeque::pop_back) } else { self.leave(VecDeque::pop_front) };
             if let Some(next) = next {
                 next.turn.send(Turn::Admitted(admitted)).ok();
             }
@@ -214,6 +219,9 @@ impl Overload {
             self.judge(self.least_delay.replace(Duration::MAX));
         }
         self.is_swept.set(false);
+        let half = self.limits.get().delay / 2;
+        let first = self.line.borrow().front().map(|first| first.since);
+        self.is_long.set(first.is_some_and(|since| since.until(now) >= half));
         self.seat();
         self.refuse_late(now, delay);
     }
@@ -405,6 +413,20 @@ mod tests {
     }
 
     #[test]
+    fn a_late_worker_seats_in_order_those_who_can_all_be_served_in_time() {
+        let worker = Worker::new(1_000);
+        worker.is_very_late();
+        let mut admitted = worker.takes_on();
+        let mut line: Vec<_> = (0..10).map(|_| worker.ask()).collect();
+        assert!(decided(&mut line).is_empty());
+        worker.hand.advance(DELAY / 4);
+        worker.window([TURN * 8]);
+        admitted.truncate(LEAST as usize - 4);
+        let first: Vec<_> = line.drain(..4).map(FutureExt::now_or_never).collect();
+        assert!(first.iter().all(|told| matches!(told, Some(Ok(_)))), "{first:?}");
+    }
+
+    #[test]
     fn a_late_worker_seats_the_last_first_and_refuses_who_stood_there_for_too_long_a_few_at_a_time() {
         let worker = Worker::new(1_000);
         worker.is_very_late();
@@ -414,6 +436,8 @@ mod tests {
         assert!(decided(&mut line).is_empty());
         assert_eq!(worker.in_line(), many);
 
+        worker.hand.advance(DELAY / 2);
+        worker.window([TURN * 8]);
         admitted.truncate(LEAST as usize - 4);
         let last: Vec<_> = line.drain(many - 4..).map(FutureExt::now_or_never).collect();
         assert!(last.iter().all(|told| matches!(told, Some(Ok(_)))), "{last:?}");
