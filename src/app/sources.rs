@@ -122,7 +122,7 @@ impl Sources {
             let task = match running {
                 Some(running) => Arc::clone(running),
                 None => Arc::new(
-                    KeyTask::start(settings, identity, ground)
+                    KeyTask::start(settings, identity, ground, &self.keys)
                         .with_context(|| format!("issuer {}", settings.name))?,
                 ),
             };
@@ -292,7 +292,13 @@ impl Sources {
 }
 
 impl KeyTask {
-    fn start(settings: &settings::Issuer, identity: Identity, ground: &Ground) -> Result<Self> {
+    /// `before`: those of the configuration before.
+    fn start(
+        settings: &settings::Issuer,
+        identity: Identity,
+        ground: &Ground,
+        before: &[Arc<Self>],
+    ) -> Result<Self> {
         let (name, registrations) = (settings.name.clone(), OnceLock::new());
         let mut task = JoinSet::new();
         let (restoring, restored) = watch::channel(());
@@ -304,6 +310,9 @@ impl KeyTask {
             key_feed_settings(name.clone(), settings, keys, ground.state_dir.as_deref()),
             ground.clock.clone(),
         )?;
+        if before.iter().any(|task| task.name == settings.name && task.source.current().latest().is_some()) {
+            feed.forgo_copy();
+        }
         let (source, stats) = (feed.source(), Some(feed.stats()));
         task.spawn(async move {
             feed.restore().await;

@@ -204,6 +204,14 @@ impl KeyFeed {
         Arc::clone(&self.stats)
     }
 
+    /// Has it begin with what the provider says. Where keys are in force already, the copy may be older than those: what
+    /// was withdrawn since would be accepted again.
+    pub fn forgo_copy(&mut self) {
+        if let Some(copy) = &mut self.copy {
+            copy.forgo();
+        }
+    }
+
     /// Puts the copy in the state directory in force, if there is one and nothing newer. A disk that does not answer is not
     /// waited for.
     pub async fn restore(&mut self) {

@@ -117,6 +117,11 @@ impl KeptCopy {
         }
     }
 
+    /// Has what was kept before counted for nothing.
+    pub(super) fn forgo(&mut self) {
+        self.reading = Reading::Done;
+    }
+
     /// Whether what was kept may still come to light.
     pub(super) fn is_being_read(&self) -> bool {
         !matches!(self.reading, Reading::Done)

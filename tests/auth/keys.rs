@@ -466,3 +466,38 @@ routes:
     assert_eq!(ask("https://down.example.com").await, "503 VAL-050 keys_not_loaded");
     assert_eq!(ask("https://up.example.com").await, "200");
 }
+
+#[tokio::test]
+async fn a_reload_does_not_bring_a_withdrawn_key_back_from_an_older_copy() {
+    let (old, new) = (Signer::es256("old"), Signer::es256("new"));
+    let provider = provider(&set_of(&[&old, &new])).await;
+    let config = |cooldown: u32| {
+        let url = provider.url("/jwks");
+        let keys = format!("jwks_url: \"{url}\", refresh_interval: 200ms, cooldown: {cooldown}ms");
+        format!("state_dir: $DIR/state\n{}", yaml(&keys))
+    };
+    let mut gateway = TestGateway::start(&config(100)).await;
+    let (withdrawn, kept) = (Token::new().sign(&old), Token::new().sign(&new));
+    assert_eq!(gateway.get("/orders/1", &withdrawn, &[]).await.status, 200);
+    let state = gateway.dir().path().join("state");
+    let copy = || {
+        let mut files = std::fs::read_dir(&state).ok()?.map(|file| file.unwrap().path());
+        files.find(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.starts_with("keys-") && path.extension().is_some_and(|end| end == "json")
+        })
+    };
+    eventually("stored", || async { copy().is_some() }).await;
+    let before = std::fs::read(copy().unwrap()).unwrap();
+    provider.set("/jwks", Answer::json(&new.jwks()));
+    eventually("gone", || async { verdict(&gateway.get("/orders/1", &withdrawn, &[]).await) == GONE }).await;
+
+    // As if that had not reached the disk.
+    eventually("stored too", || async { std::fs::read(copy().unwrap()).unwrap() != before }).await;
+    std::fs::write(copy().unwrap(), &before).unwrap();
+    provider.set("/jwks", Answer::error(500));
+    let error = gateway.reload(&config(101)).await.unwrap_err();
+    assert!(error.contains("keys of main cannot be loaded"), "{error}");
+    assert_ne!(gateway.get("/orders/1", &withdrawn, &[]).await.status, 200);
+    assert_eq!(gateway.get("/orders/1", &kept, &[]).await.status, 200);
+}
