@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::consumer::{Consumer, DeliverPolicy};
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind, Stream};
@@ -148,24 +148,39 @@ impl NatsEngine {
         Duration::from_secs(u64::try_from(left).unwrap_or(0).clamp(1, LONGEST_LIFE))
     }
 
-    async fn page(&self, after: u64) -> Result<Page, EngineError> {
-        let (_, Some(stream)) = self.bucket().await? else { return Ok(Page::default()) };
+    /// A way to read what comes after this place.
+    async fn consumer(
+        &self,
+        stream: &Stream<Info>,
+        after: u64,
+    ) -> Result<Consumer<OrderedConfig>, EngineError> {
         let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: after.saturating_add(1) };
         let config = OrderedConfig { deliver_policy, ..OrderedConfig::default() };
-        let consumer = stream.create_consumer(config).await.map_err(|error| self.connector.failed(error))?;
+        stream.create_consumer(config).await.map_err(|error| self.connector.failed(error))
+    }
+
+    async fn page(&self, after: u64) -> Result<Page, EngineError> {
+        let (_, Some(stream)) = self.bucket().await? else { return Ok(Page::default()) };
+        let consumer = self.consumer(&stream, after).await?;
         let mut left = consumer.cached_info().num_pending;
         let mut messages = consumer.messages().await.map_err(|error| self.connector.failed(error))?;
         let mut page = Page::default();
-        let mut seen = 0;
+        let (mut seen, mut last, mut silences) = (0, after, 0);
         while left > 0 {
             let next = std::future::poll_fn(|context| std::pin::Pin::new(&mut messages).poll_next(context));
             let message = match tokio::time::timeout(SILENCE, next).await {
                 Ok(Some(Ok(message))) => message,
                 Ok(Some(Err(error))) => return Err(self.connector.failed(error)),
+                Err(_) if silences < SILENCES => {
+                    // What was counted may have come to its end before it was sent: the server has removed it.
+                    left = self.consumer(&stream, last).await?.cached_info().num_pending;
+                    silences += 1;
+                    continue;
+                }
                 Ok(None) | Err(_) => return Err(self.connector.failed("the messages do not arrive")),
             };
             let info = message.info().map_err(|error| self.connector.failed(error))?;
-            left = info.pending;
+            (left, last, silences) = (info.pending, info.stream_sequence, 0);
             match parse_revocation(&message.payload) {
                 Ok(revocation) => page.revocations.push(revocation),
                 Err(_) if is_lift(&message.payload) => {}
@@ -240,7 +255,9 @@ fn contended() -> EngineError {
 
 const ATTEMPTS: usize = 20;
 const PAGE: usize = 500;
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(1);
+/// For how many of them in a row a message is waited for that is there.
+const SILENCES: u32 = 10;
 const GRACE: i64 = 15 * 60;
 /// A hundred years: what is beyond is a slip.
 const LONGEST_LIFE: u64 = 100 * 365 * 24 * 60 * 60;
