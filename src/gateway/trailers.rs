@@ -45,7 +45,7 @@ const NEVER_OF_REQUESTS: [&str; 28] = [
 ];
 
 /// By these a response is framed, cached, read or shared with others, or they are what the gateway itself says.
-const NEVER_OF_RESPONSES: [&str; 16] = [
+const NEVER_OF_RESPONSES: [&str; 17] = [
     "age",
     "cache-control",
     "content-encoding",
@@ -59,6 +59,7 @@ const NEVER_OF_RESPONSES: [&str; 16] = [
     "retry-after",
     "set-cookie",
     "strict-transport-security",
+    "token-expires-in",
     "vary",
     "www-authenticate",
     "x-request-id",
@@ -144,7 +145,7 @@ mod tests {
     use http::HeaderMap;
     use http::header::{HeaderName, TRAILER};
 
-    use super::{ReservedNames, passing};
+    use super::{ReservedNames, Withheld, passing};
 
     #[test]
     fn announced_fields_pass_unless_they_could_change_the_head() {
@@ -160,5 +161,19 @@ mod tests {
         }
         headers.insert("connection", "TE, X-Private".parse().unwrap());
         assert_eq!(passing(&headers, &reserved), [HeaderName::from_static("x-checksum")]);
+    }
+
+    #[test]
+    fn what_the_gateway_itself_says_of_a_response_does_not_follow_it() {
+        let mut trailers = HeaderMap::new();
+        for name in
+            ["token-expires-in", "access-control-allow-methods", "x-request-id", "grpc-status", "x-sum"]
+        {
+            trailers.insert(name, "1".parse().unwrap());
+        }
+        Withheld::default().strip(&mut trailers, &[]);
+        let mut left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["grpc-status", "x-sum"]);
     }
 }
