@@ -77,7 +77,7 @@ end
 
 def h2load(url: str, token: str, seconds: float) -> Load:
     """HTTP/2: 16 connections with 32 streams each."""
-    output = run(program_path("h2load"), "-t1", "-c16", "-m32", f"-D{seconds}", *h2load_headers(token, ":authority"), url)
+    output = run(program_path("h2load"), "-t1", "-c16", "-m32", f"-D{seconds}", *h2load_headers(token), url)
     requests = int(re.search(r"(\d+) 2xx", output)[1])
     failed = int(re.search(r"(\d+) failed", output)[1])
     if failed > requests / 1000:
@@ -91,14 +91,23 @@ def steady(url: str, token: str, per_second: int, seconds: int, log: Path) -> Lo
     log.unlink(missing_ok=True)
     run(program_path("h2load"), "--h1", "-t1", f"-c{clients}", "-m1", f"--rps={per_second / clients}",
         f"-n{per_second * seconds}", f"--log-file={log}", *h2load_headers(token), url)
-    # Start time, status, microseconds.
-    micros = [int(line.split()[2]) for line in log.read_text().splitlines()]
+    micros = logged(log, status=200)
     return Load(len(micros), seconds, statistics.median(micros) / 1e6)
 
 
-def h2load_headers(token: str, host="Host") -> list[str]:
-    """`host` is how the version of HTTP calls it."""
-    return ["-H", f"{host}: {HOST}", *(["-H", f"Authorization: Bearer {token}"] if token else [])]
+def logged(log: Path, *, status: int) -> list[int]:
+    """What h2load wrote down of each request, in microseconds; every one must have been answered as is expected."""
+    # Start time, status, microseconds.
+    rows = [line.split() for line in log.read_text().splitlines()]
+    others = sum(int(row[1]) != status for row in rows)
+    if others or not rows:
+        raise SystemExit(f"{others} of {len(rows)} responses were not {status}: {log}")
+    return [int(row[2]) for row in rows]
+
+
+def h2load_headers(token: str) -> list[str]:
+    # Over HTTP/1.1 too: `Host` would come beside the one that h2load makes of the URL, and two of them are refused.
+    return ["-H", f":authority: {HOST}", *(["-H", f"Authorization: Bearer {token}"] if token else [])]
 
 
 def handshakes(peer, fixture, token: str, seconds: float, resume: bool) -> Load:
