@@ -2,7 +2,6 @@
 
 import os
 import re
-import statistics
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ class Load:
 
     requests: int
     seconds: float
-    #: Seconds, where the generator tells.
-    p50: float = 0.0
 
 
 def run(*command, **options) -> str:
@@ -38,20 +35,20 @@ def wrk(url: str, seconds: float, script: str, scratch: Path, *, status: int, co
     path = scratch / "load.lua"
     path.write_text(script + REPORT)
     output = run(program_path("wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", path, url)
-    report = re.search(r"REPORT (\d+) (\d+) (\d+) (\d+) (\d+)", output)
-    requests, refused, broken, micros, p50 = map(int, report.groups())
+    report = re.search(r"REPORT (\d+) (\d+) (\d+) (\d+)", output)
+    requests, refused, broken, micros = map(int, report.groups())
     good = requests - refused if status < 400 else refused
     # A connection that ends with the run is no error.
     if good < requests * 0.999 or broken > connections:
         raise SystemExit(f"{requests - good} of {requests} responses were not {status}, {broken} connections broke: {url}\n{output}")
-    return Load(requests, micros / 1e6, p50 / 1e6)
+    return Load(requests, micros / 1e6)
 
 
 REPORT = """
 done = function(summary, latency)
   local e = summary.errors
-  print(string.format("REPORT %d %d %d %d %d", summary.requests, e.status, e.connect + e.read + e.write + e.timeout,
-    summary.duration, latency:percentile(50)))
+  print(string.format("REPORT %d %d %d %d", summary.requests, e.status, e.connect + e.read + e.write + e.timeout,
+    summary.duration))
 end
 """
 
@@ -85,24 +82,21 @@ def h2load(url: str, token: str, seconds: float) -> Load:
     return Load(requests, seconds)
 
 
-def steady(url: str, token: str, per_second: int, seconds: int, log: Path) -> Load:
-    """HTTP/1.1 at a fixed rate over 20 connections."""
-    clients = 20
-    log.unlink(missing_ok=True)
-    run(program_path("h2load"), "--h1", "-t1", f"-c{clients}", "-m1", f"--rps={per_second / clients}",
-        f"-n{per_second * seconds}", f"--log-file={log}", *h2load_headers(token), url)
-    micros = logged(log, status=200)
-    return Load(len(micros), seconds, statistics.median(micros) / 1e6)
+def steady(port: int, fixture, token: str, per_second: int, seconds: int, *, over_tls=True) -> float:
+    """The median latency in seconds of HTTP/1.1 at a fixed and even rate over 20 connections."""
+    output = run(PARTS, "connect", "steady", *([] if over_tls else ["--plain"]), *to(port, fixture, token),
+                 "--rate", per_second, "--seconds", seconds)
+    return int(output) / 1e6
 
 
-def logged(log: Path, *, status: int) -> list[int]:
-    """What h2load wrote down of each request, in microseconds; every one must have been answered as is expected."""
+def logged(log: Path, *, status: int) -> int:
+    """How many requests h2load wrote down; every one must have been answered as is expected."""
     # Start time, status, microseconds.
     rows = [line.split() for line in log.read_text().splitlines()]
     others = sum(int(row[1]) != status for row in rows)
     if others or not rows:
         raise SystemExit(f"{others} of {len(rows)} responses were not {status}: {log}")
-    return [int(row[2]) for row in rows]
+    return len(rows)
 
 
 def h2load_headers(token: str) -> list[str]:
@@ -112,13 +106,13 @@ def h2load_headers(token: str) -> list[str]:
 
 def handshakes(peer, fixture, token: str, seconds: float, resume: bool) -> Load:
     """A connection for each request."""
-    output = run(PARTS, "connect", "repeat", *to(peer, fixture, token), "--seconds", seconds, *(["--resume"] if resume else []))
+    output = run(PARTS, "connect", "repeat", *to(peer.tls, fixture, token), "--seconds", seconds, *(["--resume"] if resume else []))
     return Load(int(output), seconds)
 
 
 def hold(peer, fixture, token: str, connections: int) -> subprocess.Popen:
     """Connections that stay open until the process's standard input is closed."""
-    command = [PARTS, "connect", "hold", *to(peer, fixture, token), "--connections", connections]
+    command = [PARTS, "connect", "hold", *to(peer.tls, fixture, token), "--connections", connections]
     holder = subprocess.Popen(
         [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, LOAD_CORE),
@@ -128,5 +122,5 @@ def hold(peer, fixture, token: str, connections: int) -> subprocess.Popen:
     return holder
 
 
-def to(peer, fixture, token: str) -> list:
-    return ["--address", f"127.0.0.1:{peer.tls}", "--certificate", fixture.path("tls.crt"), "--host", HOST, "--token", token]
+def to(port: int, fixture, token: str) -> list:
+    return ["--address", f"127.0.0.1:{port}", "--certificate", fixture.path("tls.crt"), "--host", HOST, "--token", token]

@@ -17,7 +17,7 @@ enum Part {
     Floor(floor::Options),
     /// Answers every request at once; `/1m` with 1 MiB
     Upstream(upstream::Options),
-    /// Makes TLS connections, one request on each
+    /// Makes TLS connections and sends requests over them
     #[command(subcommand)]
     Connect(Connect),
     /// Writes signed tokens, one a line
@@ -30,6 +30,8 @@ enum Connect {
     Repeat(clients::Repeat),
     /// So many, kept open without another request until standard input ends
     Hold(clients::Hold),
+    /// Requests at a fixed rate over connections that stay
+    Steady(clients::Steady),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -41,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         Part::Upstream(options) => local.block_on(&runtime, upstream::run(options)),
         Part::Connect(Connect::Repeat(options)) => local.block_on(&runtime, clients::repeat(options)),
         Part::Connect(Connect::Hold(options)) => local.block_on(&runtime, clients::hold(options)),
+        Part::Connect(Connect::Steady(options)) => clients::steady(&options),
         Part::Mint(options) => mint::run(&options),
     }
 }
