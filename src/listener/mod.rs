@@ -15,6 +15,7 @@ mod linger;
 mod pace;
 mod protocol;
 mod proxy_protocol;
+mod rest;
 mod serve;
 mod tls;
 mod turns;

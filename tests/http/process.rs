@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::h2wire::{END_HEADERS, END_STREAM, H2, HEADERS, block, get};
 use crate::recorder::{PATIENCE, Recorder};
-use crate::setup::{write_certificates, yaml};
+use crate::setup::{CERTIFICATES, write_certificates, yaml};
 use crate::wire::Wire;
 
 /// A gateway in a process of its own; killed when dropped.
@@ -185,6 +185,34 @@ async fn a_hundred_mebibytes_each_way_pass_with_flat_memory() {
     assert!(received > size, "{received} bytes came back");
     let (_, peak) = process.memory();
     assert!(peak < before + 32 * 1024, "from {before} KiB to {peak} KiB");
+}
+
+/// Each holds some 23 KiB while it is used, most of it buffers. Those that come after it has gone to rest get them, since
+/// what is free is kept for a while.
+#[tokio::test]
+async fn connections_on_which_nothing_is_asked_hold_no_buffers() {
+    let recorder = Recorder::start().await;
+    let process = Process::start(recorder.address(), "");
+    let (rounds, each) = (5, 100);
+    let mut held = Vec::new();
+    let open = async |held: &mut Vec<Wire>| {
+        let mut wire = Wire::tls(process.tls, &CERTIFICATES.ca, "localhost", b"http/1.1").await;
+        wire.send("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+        held.push(wire);
+    };
+    // The first, so that everything that is made on first use is there.
+    open(&mut held).await;
+    let (before, _) = process.memory();
+    for _ in 0..rounds {
+        for _ in 0..each {
+            open(&mut held).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1600)).await;
+    }
+    let (after, _) = process.memory();
+    let each = after.saturating_sub(before) / (rounds * each);
+    assert!(each < 18, "{each} KiB for each connection");
 }
 
 /// In flight completes, idle connections end, new ones are refused, the exit code is 0.
