@@ -51,20 +51,24 @@ async fn requests_are_answered_before_and_after() {
 async fn a_head_that_has_begun_is_kept() {
     let recorder = Recorder::start().await;
     let gateway = Gateway::open(&recorder).await;
-    for mut wire in both(&gateway).await {
-        assert_eq!(asks(&mut wire).await, 200);
-        let (first, second) = GET.split_at(20);
-        wire.send(first).await;
+    let mut wires = both(&gateway).await;
+    let (first, second) = GET.split_at(20);
+    // Begun while it is served, and begun while it rests.
+    for pause in [Duration::ZERO, WHILE] {
+        for wire in &mut wires {
+            assert_eq!(asks(wire).await, 200);
+        }
+        sleep(pause).await;
+        for wire in &mut wires {
+            wire.send(first).await;
+        }
         sleep(WHILE).await;
-        wire.send(second).await;
-        assert_eq!(wire.answer().await.unwrap().status, 200);
-        sleep(WHILE).await;
-        wire.send(first).await;
-        sleep(WHILE).await;
-        wire.send(second).await;
-        assert_eq!(wire.answer().await.unwrap().status, 200);
+        for wire in &mut wires {
+            wire.send(second).await;
+            assert_eq!(wire.answer().await.unwrap().status, 200);
+        }
     }
-    assert_eq!(recorder.requests().len(), 6);
+    assert_eq!(recorder.requests().len(), 8);
 }
 
 #[tokio::test]
