@@ -262,6 +262,40 @@ async fn sigterm_lets_what_is_in_flight_complete_and_takes_nothing_new() {
     assert_eq!(process.exit().await, Some(0));
 }
 
+/// What is asked of one while the drain waits is answered, and is its last; the others end when it has waited enough.
+#[tokio::test]
+async fn connections_at_rest_are_drained_like_others() {
+    let recorder = Recorder::start().await;
+    let mut process = Process::start(recorder.address(), "timeouts: { drain_idle: 3s }\n");
+    let get = "GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut wires = Vec::new();
+    for _ in 0..2 {
+        wires.push(Wire::plain(process.plain).await);
+        wires.push(Wire::tls(process.tls, &CERTIFICATES.ca, "localhost", b"http/1.1").await);
+    }
+    for wire in &mut wires {
+        wire.send(get).await;
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+    }
+    tokio::time::sleep(Duration::from_millis(1600)).await;
+    process.terminate();
+    for _ in 0..1000 {
+        if TcpStream::connect(process.plain).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for wire in &mut wires[..2] {
+        wire.send(get).await;
+        let answer = wire.answer().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    }
+    for wire in &mut wires {
+        wire.assert_ends().await;
+    }
+    assert_eq!(process.exit().await, Some(0));
+}
+
 #[tokio::test]
 async fn the_drain_ends_at_its_deadline() {
     let recorder = Recorder::scripted(|mut conn| async move {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::closed::only;
 use crate::recorder::{Conn, OK, Recorder};
 use crate::setup::Gateway;
 use crate::websocket::{accept, echoing};
@@ -96,6 +97,38 @@ async fn a_bad_request_is_refused_and_the_end_is_seen() {
         }
     };
     tokio::time::timeout(crate::recorder::PATIENCE, left).await.expect("all have left");
+}
+
+#[tokio::test]
+async fn the_idle_time_out_ends_it() {
+    let recorder = Recorder::start().await;
+    let gateway = Gateway::with(&recorder, "timeouts: { idle: 2s }\n").await;
+    let mut wires = both(&gateway).await;
+    for wire in &mut wires {
+        assert_eq!(asks(wire).await, 200);
+    }
+    for wire in &mut wires {
+        wire.assert_ends().await;
+    }
+    only(&gateway, "idle", 2).await;
+}
+
+#[tokio::test]
+async fn it_makes_room_for_others() {
+    let recorder = Recorder::start().await;
+    let gateway = Gateway::with(&recorder, "limits: { connections: 2 }\n").await;
+    let mut wires = both(&gateway).await;
+    for wire in &mut wires {
+        assert_eq!(asks(wire).await, 200);
+    }
+    sleep(WHILE).await;
+    for wire in &mut both(&gateway).await {
+        assert_eq!(asks(wire).await, 200);
+    }
+    for wire in &mut wires {
+        wire.assert_ends().await;
+    }
+    only(&gateway, "evicted", 2).await;
 }
 
 #[tokio::test]
