@@ -24,11 +24,12 @@ use super::calm::Calm;
 use super::conduct::Conduct;
 use super::crowd::{Asked, Member};
 use super::drain::DrainSignal;
+use super::failure;
 use super::linger::Linger;
 use super::pace::{Paced, StreamExecutor, hold_websocket};
 use super::protocol::begins_with_http2_preface;
 use super::proxy_protocol;
-use super::rest::{OnSocket, arrival};
+use super::rest::{OnSocket, arrival, stream_of};
 use super::serve::{ListenerSettings, Role};
 use super::turns::Turns;
 use super::vouching::Vouched;
@@ -192,7 +193,7 @@ impl Connection {
             Ok(Ok(stream)) => (TlsResult::Ok, Some(Box::new(stream))),
             Ok(Err(error)) => {
                 tracing::debug!(client = %self.address, %error, "TLS handshake failed");
-                (tls_failure(&error), None)
+                (failure::of_handshake(&error), None)
             }
             Err(_) => {
                 self.closed(Closed::Handshake);
@@ -392,24 +393,12 @@ impl Connection {
 
     /// What ended a connection below HTTP, where no response could be given.
     fn note(&self, is_http2: bool, is_flood: bool, error: &hyper::Error) {
-        let kind = if is_flood {
-            ProtocolError::Http2Flood
-        } else if error.is_timeout() {
-            ProtocolError::HeaderTimeout
-        } else if error.is_incomplete_message() {
-            ProtocolError::UnexpectedEnd
-        } else if is_http2 {
-            ProtocolError::Http2
-        } else if error.is_parse() {
-            ProtocolError::Http1
-        } else {
-            ProtocolError::Io
-        };
+        let kind = if is_flood { ProtocolError::Http2Flood } else { failure::kind(error, is_http2) };
         self.gateway.core().metrics.protocol_error(kind);
         match kind {
             ProtocolError::Http2Flood => self.closed(Closed::Flood),
-            _ if is_rapid_reset(error) => self.closed(Closed::Flood),
-            _ if has_stalled(error) => self.closed(Closed::Stalled),
+            _ if failure::is_rapid_reset(error) => self.closed(Closed::Flood),
+            _ if failure::has_stalled(error) => self.closed(Closed::Stalled),
             _ => {}
         }
         // Clients that vanish are everyday; those that break the protocol are worth a line.
@@ -421,35 +410,6 @@ impl Connection {
             _ => tracing::info!(%client, %listener, ?kind, ?error, "connection failed"),
         }
     }
-}
-
-/// The stream of a connection that is at rest. None if something was read from it that would be lost, so that it has to
-/// end: cannot be.
-fn stream_of<S, T>(parts: http1::Parts<TokioIo<Guard<S>>, T>) -> Option<S> {
-    let (stream, held) = parts.io.into_inner().into_inner();
-    (held.is_empty() && parts.read_buf.is_empty()).then_some(stream)
-}
-
-/// Whether the client did not read, see [`super::linger`].
-fn has_stalled(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        let io = inner.downcast_ref::<io::Error>();
-        let by_http2 = inner.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
-        if let Some(io) = io.or(by_http2) {
-            return io.kind() == io::ErrorKind::TimedOut;
-        }
-        cause = inner.source();
-    }
-    false
-}
-
-/// Whether the library gave up on a client that resets its streams again and again (CVE-2023-44487).
-fn is_rapid_reset(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| {
-        cause.is_go_away() && cause.is_library() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
-    })
 }
 
 /// Tells at a connection's end of what its guard refused, unless it came to its turn and so to a line in the access log.
@@ -521,18 +481,6 @@ async fn respond(
     match &settings.role {
         Role::RedirectToHttps(port) => gateway.redirect(peer, request, inbound, *port).await,
         Role::Tls(_) | Role::Plaintext => gateway.handle(peer, request, inbound).await,
-    }
-}
-
-fn tls_failure(error: &std::io::Error) -> TlsResult {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    match cause {
-        Some(rustls::Error::AlertReceived(_)) => TlsResult::ClientAlert,
-        Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_)) => {
-            TlsResult::ClientCertificate
-        }
-        Some(_) => TlsResult::Protocol,
-        None => TlsResult::ClientClosed,
     }
 }
 

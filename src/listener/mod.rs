@@ -11,6 +11,7 @@ mod crls;
 mod crowd;
 mod divided;
 mod drain;
+mod failure;
 mod linger;
 mod pace;
 mod protocol;

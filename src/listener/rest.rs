@@ -5,8 +5,12 @@
 
 use std::future::poll_fn;
 
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use crate::http1::Guard;
 
 /// A stream that brings what arrives on a socket.
 pub trait OnSocket {
@@ -24,6 +28,13 @@ impl OnSocket for Box<TlsStream<TcpStream>> {
     fn socket(&self) -> &TcpStream {
         self.get_ref().0
     }
+}
+
+/// The stream of a connection that is at rest. None if something was read from it that would be lost, so that it has to
+/// end: cannot be.
+pub fn stream_of<S, T>(parts: http1::Parts<TokioIo<Guard<S>>, T>) -> Option<S> {
+    let (stream, held) = parts.io.into_inner().into_inner();
+    (held.is_empty() && parts.read_buf.is_empty()).then_some(stream)
 }
 
 /// Resolves when something has arrived at a stream whose last read found nothing, be it the stream's end. It stays where
