@@ -108,6 +108,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
         if Pin::new(&mut self.stream).poll_read(cx, buf)?.is_pending() {
             return self.poll_head_timeout(cx).map(|()| Ok(ControlFlow::Continue(())));
         }
+        self.shared.awaits_head(false);
         let arrived = buf.filled().get(start..).unwrap_or_default();
         if arrived.is_empty() {
             return Poll::Ready(Ok(self.end_of_stream()));
@@ -147,6 +148,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
     fn poll_head_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.framing.in_head() || self.stash.is_empty() {
             self.head_timeout = None;
+            self.shared.awaits_head(self.framing.in_head());
             return Poll::Pending;
         }
         let timeout = self.framing.limits().head_timeout;
@@ -228,7 +230,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let guard = self.get_mut();
+        guard.shared.owes_flush(true);
+        Pin::new(&mut guard.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -236,7 +240,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let guard = self.get_mut();
+        guard.shared.owes_flush(true);
+        Pin::new(&mut guard.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -244,7 +250,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let guard = self.get_mut();
+        ready!(Pin::new(&mut guard.stream).poll_flush(cx))?;
+        guard.shared.owes_flush(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,7 +1,7 @@
 //! What the two ends of one connection tell each other past the parser: the guard, which sees bytes, and the
 //! service, which sees requests.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -45,6 +45,16 @@ impl GuardHandle {
     /// The same, if it was in a request's head, so that nothing else tells of it unless its turn came.
     pub fn violation_of_head(&self) -> Option<Violation> {
         self.0.refusal.get().filter(|refusal| !refusal.in_body).map(|refusal| refusal.violation)
+    }
+
+    /// Whether the parser holds nothing of this connection, so that it could be taken away and another put in its place:
+    /// every request that was released has begun, the next has not sent a byte, and all that was written has left. What
+    /// is still to be written, the service has to know itself.
+    pub fn is_at_rest(&self) -> bool {
+        let shared = &self.0;
+        shared.awaits_head.load(Ordering::Acquire)
+            && !shared.owes_flush.load(Ordering::Acquire)
+            && shared.begun.load(Ordering::Acquire) == shared.released.load(Ordering::Acquire)
     }
 
     pub(super) fn new() -> (Self, Arc<Shared>) {
@@ -112,6 +122,10 @@ pub(super) struct Shared {
     crossroads: AtomicU64,
     tunnel: AtomicU64,
     declined: AtomicU64,
+    /// The last read found nothing where a head is to begin.
+    awaits_head: AtomicBool,
+    /// Bytes were written that have not been flushed since.
+    owes_flush: AtomicBool,
     refusal: OnceLock<Refusal>,
     waker: Mutex<Option<Waker>>,
 }
@@ -142,6 +156,16 @@ impl Shared {
     /// Head number `ordinal`, or its body, is refused. The first refusal stands.
     pub(super) fn refuse(&self, ordinal: u64, in_body: bool, violation: Violation) {
         _ = self.refusal.set(Refusal { ordinal, in_body, violation });
+    }
+
+    /// Whether the last read found nothing where a head is to begin.
+    pub(super) fn awaits_head(&self, awaits: bool) {
+        self.awaits_head.store(awaits, Ordering::Release);
+    }
+
+    /// Whether bytes were written that have not been flushed since.
+    pub(super) fn owes_flush(&self, owes: bool) {
+        self.owes_flush.store(owes, Ordering::Release);
     }
 
     /// Waits for what becomes of the upgrade that request number `ordinal` offers.

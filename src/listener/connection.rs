@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +18,18 @@ use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::calm::Calm;
 use super::conduct::Conduct;
-use super::crowd::Member;
+use super::crowd::{Asked, Member};
 use super::drain::DrainSignal;
+use super::failure;
 use super::linger::Linger;
 use super::pace::{Paced, StreamExecutor, hold_websocket};
 use super::protocol::begins_with_http2_preface;
 use super::proxy_protocol;
+use super::rest::{OnSocket, arrival, stream_of};
 use super::serve::{ListenerSettings, Role};
 use super::turns::Turns;
 use super::vouching::Vouched;
@@ -85,7 +88,8 @@ impl Connection {
         let Some(stream) = self.client_behind_load_balancer(stream, &drain).await else { return };
         match self.settings.role.clone() {
             Role::Tls(tls) => {
-                let handshake = self.handshake(TlsAcceptor::from(tls.config), stream, &drain);
+                // Boxed, so that the connection has no room for it once it is over.
+                let handshake = Box::pin(self.handshake(TlsAcceptor::from(tls.config), stream, &drain));
                 let Some(tls) = handshake.await else { return };
                 let (_, session) = tls.get_ref();
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
@@ -97,8 +101,7 @@ impl Connection {
                 if let Some(chain) = session.peer_certificates() {
                     self.member.stands_on(self.vouched.accepted(chain.to_vec()));
                 }
-                // Boxed: the state of a connection holds a stream once for each layer that it is handed through.
-                self.speak(Box::new(tls), is_http2, Some(PeerTls { server_name, certificate }), drain).await;
+                self.speak(tls, is_http2, Some(PeerTls { server_name, certificate }), drain).await;
             }
             Role::Plaintext | Role::RedirectToHttps(_) => {
                 let Some(is_http2) = self.choose(&stream, &drain).await else { return };
@@ -172,7 +175,7 @@ impl Connection {
         acceptor: TlsAcceptor,
         stream: TcpStream,
         drain: &DrainSignal,
-    ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    ) -> Option<Box<TlsStream<TcpStream>>> {
         let clock = self.gateway.core().clock.clone();
         let begun = clock.monotonic();
         let in_time = tokio::time::timeout(self.settings.handshake, acceptor.accept(stream));
@@ -186,10 +189,11 @@ impl Connection {
             () = drain.out_of_patience() => return None,
         };
         let (result, stream) = match outcome {
-            Ok(Ok(stream)) => (TlsResult::Ok, Some(stream)),
+            // Boxed: the state of a connection holds a stream once for each layer that it is handed through.
+            Ok(Ok(stream)) => (TlsResult::Ok, Some(Box::new(stream))),
             Ok(Err(error)) => {
                 tracing::debug!(client = %self.address, %error, "TLS handshake failed");
-                (tls_failure(&error), None)
+                (failure::of_handshake(&error), None)
             }
             Err(_) => {
                 self.closed(Closed::Handshake);
@@ -202,7 +206,7 @@ impl Connection {
 
     async fn speak<S>(&mut self, stream: S, is_http2: bool, tls: Option<PeerTls>, drain: DrainSignal)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + OnSocket + Unpin + Send + 'static,
     {
         let listener: Rc<str> = Rc::from(&*self.settings.name);
         let peer = Rc::new(Peer::new(
@@ -232,51 +236,85 @@ impl Connection {
         }
     }
 
-    async fn speak_http1<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>
+    async fn speak_http1<S>(&self, mut stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + OnSocket + Unpin + Send + 'static,
+    {
+        self.member.may_be_idle_for(self.settings.idle);
+        loop {
+            // Boxed, so that a connection at rest has no room for it.
+            let Some(at_rest) = Box::pin(self.serve_http1(stream, &peer, &drain)).await? else {
+                return Ok(());
+            };
+            stream = at_rest;
+            tokio::select! {
+                biased;
+                () = arrival(&stream) => {}
+                why = self.member.asked_to_leave() => {
+                    self.closed(why);
+                    return Ok(());
+                }
+                // From here on as if it had never rested.
+                _ = drain.begun() => {}
+            }
+        }
+    }
+
+    /// Serves requests to the connection's end, or gives back its stream when it goes to rest.
+    async fn serve_http1<S>(
+        &self,
+        stream: S,
+        peer: &Rc<Peer>,
+        drain: &DrainSignal,
+    ) -> hyper::Result<Option<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.member.may_be_idle_for(self.settings.idle);
         let (guard, handle) = Guard::new(stream, self.http.guard);
         let untold = Untold { of: self, handle: &handle, is_told: Cell::new(false) };
         let service = service_fn(|request| {
             let request = Box::new(request);
             let inbound = handle.begin().map_or_else(Inbound::Refused, Inbound::Http1);
             untold.is_told.set(untold.is_told.get() || matches!(inbound, Inbound::Refused(_)));
-            let (peer, drain) = (Rc::clone(&peer), &drain);
+            let peer = Rc::clone(peer);
             // Boxed, since hyper would keep room for it as long as the connection lives.
             Box::pin(async move {
                 let response = respond(&self.gateway, &self.settings, &peer, request, inbound).await;
                 Ok::<_, Infallible>(if drain.has_begun() { last(response) } else { response })
             })
         });
-        let mut connection =
-            pin!(self.http.http1.serve_connection(TokioIo::new(guard), service).with_upgrades());
+        let mut connection = self.http.http1.serve_connection(TokioIo::new(guard), service).with_upgrades();
+        let patience = loop {
+            tokio::select! {
+                biased;
+                outcome = &mut connection => return outcome.map(|()| None),
+                asked = self.member.asked() => match asked {
+                    Asked::ToLeave(why) => {
+                        self.closed(why);
+                        return Ok(None);
+                    }
+                    // It has just been polled, and has taken whatever was there.
+                    Asked::ToRest if handle.is_at_rest() => return Ok(connection.into_parts().and_then(stream_of)),
+                    Asked::ToRest => {}
+                },
+                patience = drain.begun() => break patience,
+            }
+        };
         tokio::select! {
             biased;
-            outcome = connection.as_mut() => return outcome,
+            outcome = &mut connection => return outcome.map(|()| None),
             why = self.member.asked_to_leave() => {
                 self.closed(why);
-                return Ok(());
+                return Ok(None);
             }
-            patience = drain.begun() => {
-                tokio::select! {
-                    biased;
-                    outcome = connection.as_mut() => return outcome,
-                    why = self.member.asked_to_leave() => {
-                self.closed(why);
-                return Ok(());
-            }
-                    () = self.idle_for(patience) => {}
-                }
-            }
+            () = self.idle_for(patience) => {}
         }
-        connection.as_mut().graceful_shutdown();
+        Pin::new(&mut connection).graceful_shutdown();
         tokio::select! {
-            outcome = connection.as_mut() => outcome,
+            outcome = &mut connection => outcome.map(|()| None),
             why = self.member.asked_to_leave() => {
                 self.closed(why);
-                Ok(())
+                Ok(None)
             }
         }
     }
@@ -355,24 +393,12 @@ impl Connection {
 
     /// What ended a connection below HTTP, where no response could be given.
     fn note(&self, is_http2: bool, is_flood: bool, error: &hyper::Error) {
-        let kind = if is_flood {
-            ProtocolError::Http2Flood
-        } else if error.is_timeout() {
-            ProtocolError::HeaderTimeout
-        } else if error.is_incomplete_message() {
-            ProtocolError::UnexpectedEnd
-        } else if is_http2 {
-            ProtocolError::Http2
-        } else if error.is_parse() {
-            ProtocolError::Http1
-        } else {
-            ProtocolError::Io
-        };
+        let kind = if is_flood { ProtocolError::Http2Flood } else { failure::kind(error, is_http2) };
         self.gateway.core().metrics.protocol_error(kind);
         match kind {
             ProtocolError::Http2Flood => self.closed(Closed::Flood),
-            _ if is_rapid_reset(error) => self.closed(Closed::Flood),
-            _ if has_stalled(error) => self.closed(Closed::Stalled),
+            _ if failure::is_rapid_reset(error) => self.closed(Closed::Flood),
+            _ if failure::has_stalled(error) => self.closed(Closed::Stalled),
             _ => {}
         }
         // Clients that vanish are everyday; those that break the protocol are worth a line.
@@ -384,28 +410,6 @@ impl Connection {
             _ => tracing::info!(%client, %listener, ?kind, ?error, "connection failed"),
         }
     }
-}
-
-/// Whether the client did not read, see [`super::linger`].
-fn has_stalled(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        let io = inner.downcast_ref::<io::Error>();
-        let by_http2 = inner.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
-        if let Some(io) = io.or(by_http2) {
-            return io.kind() == io::ErrorKind::TimedOut;
-        }
-        cause = inner.source();
-    }
-    false
-}
-
-/// Whether the library gave up on a client that resets its streams again and again (CVE-2023-44487).
-fn is_rapid_reset(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| {
-        cause.is_go_away() && cause.is_library() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
-    })
 }
 
 /// Tells at a connection's end of what its guard refused, unless it came to its turn and so to a line in the access log.
@@ -480,18 +484,6 @@ async fn respond(
     }
 }
 
-fn tls_failure(error: &std::io::Error) -> TlsResult {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    match cause {
-        Some(rustls::Error::AlertReceived(_)) => TlsResult::ClientAlert,
-        Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_)) => {
-            TlsResult::ClientCertificate
-        }
-        Some(_) => TlsResult::Protocol,
-        None => TlsResult::ClientClosed,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -503,6 +495,6 @@ mod tests {
     #[test]
     fn the_state_of_a_connection_stays_small() {
         // Held for as long as a connection lives, and most of them do nothing most of the time.
-        assert!(size(Connection::run) <= 3072, "{} bytes", size(Connection::run));
+        assert!(size(Connection::run) <= 1152, "{} bytes", size(Connection::run));
     }
 }

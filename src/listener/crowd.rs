@@ -16,6 +16,10 @@ use crate::telemetry::metrics::Closed;
 /// How often it is looked for idle connections, which so stay that much longer at the most.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How long a connection goes without a request before it is asked to rest. To be woken costs it some per cent of a
+/// request, which those that come and go all the time should not pay.
+const REST_AFTER: Duration = Duration::from_secs(1);
+
 /// How many of the longest idle are found at a time. One by one, each new connection of a flood would cost a look at all
 /// that there are.
 const ROUND: usize = 128;
@@ -44,9 +48,22 @@ struct State {
     activity: Rc<Activity>,
     /// How long it may go without a request, where that is for the crowd to see to.
     patience: Cell<Option<Duration>>,
-    leave: Notify,
+    /// Since when it had been idle when it was last asked to rest: once is enough.
+    asked_to_rest: Cell<Option<Monotonic>>,
+    shall_rest: Cell<bool>,
+    /// It is asked for something.
+    asked: Notify,
     has_lost_its_place: Cell<bool>,
     certificate: RefCell<Option<Rc<Shown>>>,
+}
+
+/// What a connection is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To leave, and why.
+    ToLeave(Closed),
+    /// To hold as little as it can until there is something to do.
+    ToRest,
 }
 
 /// A connection's place; given up when dropped.
@@ -79,7 +96,9 @@ impl Crowd {
         let state = Rc::new(State {
             activity: Activity::new(self.clock.monotonic()),
             patience: Cell::new(None),
-            leave: Notify::new(),
+            asked_to_rest: Cell::new(None),
+            shall_rest: Cell::new(false),
+            asked: Notify::new(),
             has_lost_its_place: Cell::new(false),
             certificate: RefCell::new(None),
         });
@@ -93,7 +112,7 @@ impl Crowd {
         // It has its place no longer, whenever it gets round to leaving.
         self.members.borrow_mut().remove(&longest).is_some_and(|state| {
             state.has_lost_its_place.set(true);
-            state.leave.notify_one();
+            state.asked.notify_one();
             true
         })
     }
@@ -125,16 +144,23 @@ impl Crowd {
         next.pop().map(|(_, id)| id)
     }
 
-    /// Asks those to leave that have gone without a request for longer than they may. Never ends. One look at all of
-    /// them now and then is cheaper than a timer for each, which every request would have to move.
+    /// Asks those to leave that have gone without a request for longer than they may, and those to rest that have not
+    /// had one for a moment. Never ends. One look at all of them now and then is cheaper than a timer for each, which
+    /// every request would have to move.
     pub async fn watch(self: Rc<Self>) {
         loop {
             tokio::time::sleep(LOOK).await;
             let now = self.clock.monotonic();
             for state in self.members.borrow().values() {
                 let Some(patience) = state.patience.get() else { continue };
-                if state.activity.quiet_since().is_some_and(|since| since.until(now) >= patience) {
-                    state.leave.notify_one();
+                let Some(since) = state.activity.quiet_since() else { continue };
+                let idle = since.until(now);
+                if idle >= patience {
+                    state.asked.notify_one();
+                } else if idle >= REST_AFTER && state.asked_to_rest.get() != Some(since) {
+                    state.asked_to_rest.set(Some(since));
+                    state.shall_rest.set(true);
+                    state.asked.notify_one();
                 }
             }
         }
@@ -173,7 +199,7 @@ impl State {
         {
             tracing::info!(%why, "a connection is ended");
             self.activity.disown();
-            self.leave.notify_one();
+            self.asked.notify_one();
         }
     }
 }
@@ -190,7 +216,7 @@ impl Member {
         &self.state.activity
     }
 
-    /// From now on the connection is asked to leave when it has gone without a request for so long.
+    /// From now on the connection is asked to leave when it has gone without a request for so long, and to rest before.
     pub fn may_be_idle_for(&self, patience: Duration) {
         self.state.patience.set(Some(patience));
     }
@@ -199,16 +225,30 @@ impl Member {
     /// which.
     pub async fn asked_to_leave(&self) -> Closed {
         loop {
-            self.state.leave.notified().await;
+            if let Asked::ToLeave(why) = self.asked().await {
+                return why;
+            }
+        }
+    }
+
+    /// Resolves when this connection is asked to leave, or to rest.
+    pub async fn asked(&self) -> Asked {
+        loop {
+            self.state.asked.notified().await;
+            let shall_rest = self.state.shall_rest.take();
             if self.activity().is_disowned() {
-                return Closed::Certificate;
+                return Asked::ToLeave(Closed::Certificate);
+            }
+            if self.state.has_lost_its_place.get() {
+                return Asked::ToLeave(Closed::Evicted);
             }
             // A request may have come since it was asked.
-            if self.state.has_lost_its_place.get() {
-                return Closed::Evicted;
-            }
-            if self.activity().quiet_since().is_some() {
-                return Closed::Idle;
+            match self.activity().quiet_since() {
+                Some(since) if shall_rest && self.state.asked_to_rest.get() == Some(since) => {
+                    return Asked::ToRest;
+                }
+                Some(_) if !shall_rest => return Asked::ToLeave(Closed::Idle),
+                _ => {}
             }
         }
     }
@@ -226,8 +266,9 @@ mod tests {
     use std::rc::Rc;
     use std::time::Duration;
 
-    use super::{Crowd, LOOK, Member, REST};
+    use super::{Asked, Crowd, LOOK, Member, REST, REST_AFTER};
     use crate::clock::{Clock, UnixSeconds};
+    use crate::telemetry::metrics::Closed;
 
     #[test]
     fn the_longest_idle_makes_room_and_the_busy_stay() {
@@ -315,12 +356,42 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_has_no_request_for_a_moment_is_asked_to_rest_once() {
+        let (clock, hand) = Clock::manual(UnixSeconds(0));
+        let crowd = Crowd::new(9, clock);
+        let member = crowd.enter().unwrap();
+        member.may_be_idle_for(Duration::from_secs(60));
+        let asked = async || {
+            tokio::select! {
+                biased;
+                () = Rc::clone(&crowd).watch() => None,
+                asked = member.asked() => Some(asked),
+                () = tokio::time::sleep(3 * LOOK) => None,
+            }
+        };
+        assert_eq!(asked().await, None);
+        hand.advance(REST_AFTER);
+        assert_eq!(asked().await, Some(Asked::ToRest));
+        assert_eq!(asked().await, None, "it was asked already");
+        let request = member.activity().busy();
+        hand.advance(REST_AFTER);
+        assert_eq!(asked().await, None, "it is busy");
+        request.ends(crowd.clock.monotonic());
+        drop(request);
+        assert_eq!(asked().await, None, "it has only just become idle");
+        hand.advance(REST_AFTER);
+        assert_eq!(asked().await, Some(Asked::ToRest));
+        hand.advance(Duration::from_secs(60));
+        assert_eq!(asked().await, Some(Asked::ToLeave(Closed::Idle)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_is_asked_for_a_request_in_the_same_moment_stays() {
         let (clock, _) = Clock::manual(UnixSeconds(0));
         let crowd = Crowd::new(9, clock);
         let member = crowd.enter().unwrap();
         member.may_be_idle_for(Duration::ZERO);
-        member.state.leave.notify_one();
+        member.state.asked.notify_one();
         let _request = member.activity().busy();
         assert!(tokio::time::timeout(LOOK, member.asked_to_leave()).await.is_err());
     }

@@ -10,7 +10,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::Sleep;
+
+use super::rest::OnSocket;
 
 /// How long, and for how many bytes, the end of a connection is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -55,6 +58,12 @@ impl<S> Linger<S> {
             .as_mut()
             .poll(cx)
             .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+    }
+}
+
+impl<S: OnSocket> OnSocket for Linger<S> {
+    fn socket(&self) -> &TcpStream {
+        self.stream.socket()
     }
 }
 

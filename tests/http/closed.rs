@@ -19,7 +19,7 @@ fn closed(gateway: &Gateway) -> Vec<(&'static str, u64)> {
 }
 
 /// Waits until that is all there is.
-async fn only(gateway: &Gateway, cause: &'static str, times: u64) {
+pub async fn only(gateway: &Gateway, cause: &'static str, times: u64) {
     let asking = async {
         while closed(gateway) != [(cause, times)] {
             tokio::time::sleep(Duration::from_millis(10)).await;

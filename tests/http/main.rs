@@ -34,6 +34,7 @@ mod names;
 mod paths;
 mod process;
 mod provenance;
+mod resting;
 mod routing;
 mod timeouts;
 mod trailers;

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::h2wire::{END_HEADERS, END_STREAM, H2, HEADERS, block, get};
 use crate::recorder::{PATIENCE, Recorder};
-use crate::setup::{write_certificates, yaml};
+use crate::setup::{CERTIFICATES, write_certificates, yaml};
 use crate::wire::Wire;
 
 /// A gateway in a process of its own; killed when dropped.
@@ -187,6 +187,34 @@ async fn a_hundred_mebibytes_each_way_pass_with_flat_memory() {
     assert!(peak < before + 32 * 1024, "from {before} KiB to {peak} KiB");
 }
 
+/// Each holds some 23 KiB while it is used, most of it buffers. Those that come after it has gone to rest get them, since
+/// what is free is kept for a while.
+#[tokio::test]
+async fn connections_on_which_nothing_is_asked_hold_no_buffers() {
+    let recorder = Recorder::start().await;
+    let process = Process::start(recorder.address(), "");
+    let (rounds, each) = (5, 100);
+    let mut held = Vec::new();
+    let open = async |held: &mut Vec<Wire>| {
+        let mut wire = Wire::tls(process.tls, &CERTIFICATES.ca, "localhost", b"http/1.1").await;
+        wire.send("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+        held.push(wire);
+    };
+    // The first, so that everything that is made on first use is there.
+    open(&mut held).await;
+    let (before, _) = process.memory();
+    for _ in 0..rounds {
+        for _ in 0..each {
+            open(&mut held).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1600)).await;
+    }
+    let (after, _) = process.memory();
+    let each = after.saturating_sub(before) / (rounds * each);
+    assert!(each < 18, "{each} KiB for each connection");
+}
+
 /// In flight completes, idle connections end, new ones are refused, the exit code is 0.
 #[tokio::test]
 async fn sigterm_lets_what_is_in_flight_complete_and_takes_nothing_new() {
@@ -231,6 +259,40 @@ async fn sigterm_lets_what_is_in_flight_complete_and_takes_nothing_new() {
     assert_eq!(h2.outcome(1).await.answer().status, 200);
     while h2.step().await.is_some() {}
     assert_eq!(h2.goaway.expect("no GOAWAY").0, 0);
+    assert_eq!(process.exit().await, Some(0));
+}
+
+/// What is asked of one while the drain waits is answered, and is its last; the others end when it has waited enough.
+#[tokio::test]
+async fn connections_at_rest_are_drained_like_others() {
+    let recorder = Recorder::start().await;
+    let mut process = Process::start(recorder.address(), "timeouts: { drain_idle: 3s }\n");
+    let get = "GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut wires = Vec::new();
+    for _ in 0..2 {
+        wires.push(Wire::plain(process.plain).await);
+        wires.push(Wire::tls(process.tls, &CERTIFICATES.ca, "localhost", b"http/1.1").await);
+    }
+    for wire in &mut wires {
+        wire.send(get).await;
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+    }
+    tokio::time::sleep(Duration::from_millis(1600)).await;
+    process.terminate();
+    for _ in 0..1000 {
+        if TcpStream::connect(process.plain).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for wire in &mut wires[..2] {
+        wire.send(get).await;
+        let answer = wire.answer().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    }
+    for wire in &mut wires {
+        wire.assert_ends().await;
+    }
     assert_eq!(process.exit().await, Some(0));
 }
 

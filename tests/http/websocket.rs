@@ -33,13 +33,13 @@ fn connect<'a>(path: &'a str, protocol: &'a str) -> Vec<(&'a str, &'a str)> {
     ]
 }
 
-fn accept(request: &Recorded) -> String {
+pub fn accept(request: &Recorded) -> String {
     let proof = format!("{}258EAFA5-E914-47DA-95CA-C5AB0DC85B11", request.value("sec-websocket-key"));
     base64::engine::general_purpose::STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, proof.as_bytes()))
 }
 
 /// A backend that takes a WebSocket, greets, and echoes; what is no handshake it answers.
-async fn echoing() -> Recorder {
+pub async fn echoing() -> Recorder {
     Recorder::scripted(|mut conn: Conn| async move {
         let Some(request) = conn.request().await else { return };
         if !request.has("upgrade") {

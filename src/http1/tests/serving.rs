@@ -168,6 +168,34 @@ fn nothing_is_held_for_an_idle_connection() {
 }
 
 #[test]
+fn only_between_requests_with_all_said_is_it_at_rest() {
+    run(async {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let (mut guard, handle) = Guard::new(server, GuardLimits::default());
+        assert!(!handle.is_at_rest(), "nobody has read yet");
+        assert!(poll_read_once(&mut guard).await.is_pending());
+        assert!(handle.is_at_rest());
+        let (first, second) = GET.split_at(9);
+        client.write_all(first).await.unwrap();
+        assert!(poll_read_once(&mut guard).await.is_pending());
+        assert!(!handle.is_at_rest(), "a head has begun");
+        client.write_all(second).await.unwrap();
+        assert!(poll_read_once(&mut guard).await.is_ready() && !handle.is_at_rest());
+        assert!(poll_read_once(&mut guard).await.is_pending());
+        assert!(!handle.is_at_rest(), "the parser has a request that nobody has seen");
+        assert!(handle.begin().is_ok() && handle.is_at_rest());
+        guard.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        assert!(!handle.is_at_rest(), "the answer has not left");
+        guard.flush().await.unwrap();
+        assert!(handle.is_at_rest());
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx").await.unwrap();
+        assert!(poll_read_once(&mut guard).await.is_ready() && handle.begin().is_ok());
+        assert!(poll_read_once(&mut guard).await.is_pending());
+        assert!(!handle.is_at_rest(), "a body is not whole");
+    });
+}
+
+#[test]
 fn bytes_behind_an_upgrade_wait_for_the_decision() {
     run(async {
         let (mut client, server) = tokio::io::duplex(1024);
