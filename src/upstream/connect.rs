@@ -239,14 +239,13 @@ impl AsyncWrite for Stream {
 mod tests {
     use tokio::io::AsyncWriteExt as _;
     use tokio::task::LocalSet;
-    use tokio::time::Instant;
 
-    use super::{Duration, share};
+    use super::{Duration, pin, share};
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    /// What a connection on which this is all that comes is found to say of WebSockets, and whether that was waited for
-    /// to the end. It is closed a while later, or not at all.
+    /// Whether a connection on which this is all that comes is found to take a WebSocket, and whether all patience was
+    /// needed for that. It is closed a while later, or not at all.
     async fn takes_websockets(comes: &[u8], is_closed: bool) -> (Option<bool>, bool) {
         let (ours, mut theirs) = tokio::io::duplex(1 << 16);
         let shared = share(ours).await.unwrap();
@@ -255,9 +254,11 @@ mod tests {
             tokio::time::sleep(if is_closed { PATIENCE / 10 } else { 10 * PATIENCE }).await;
             drop(theirs);
         });
-        let begun = Instant::now();
-        let takes = shared.takes_websockets(PATIENCE).await;
-        (takes, begun.elapsed() >= PATIENCE)
+        let mut finding = pin!(shared.takes_websockets(PATIENCE));
+        match tokio::time::timeout(PATIENCE / 2, finding.as_mut()).await {
+            Ok(takes) => (takes, false),
+            Err(_) => (finding.await, true),
+        }
     }
 
     #[tokio::test(start_paused = true)]

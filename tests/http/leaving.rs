@@ -38,7 +38,7 @@ enum Leave {
     For(Reason),
 }
 
-/// An API that takes WebSockets by HTTP/2, greets and echoes, and of whose connections the first leave.
+/// An API that takes any WebSocket by HTTP/2, greets and echoes, and of whose connections the first leave.
 struct Api {
     address: SocketAddr,
     /// Which connection each handshake came on that it has seen.
