@@ -11,6 +11,7 @@ mod crls;
 mod crowd;
 mod divided;
 mod drain;
+mod last_words;
 mod linger;
 mod pace;
 mod protocol;
