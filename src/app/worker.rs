@@ -126,6 +126,8 @@ struct Desk {
     gateway: Gateway,
     crowd: Rc<Crowd>,
     doors: Vec<Door>,
+    /// Of listeners that are closed, while anything goes on that they let in by its certificate.
+    closed: Vec<Manner>,
 }
 
 /// A listener as this core serves it.
@@ -141,7 +143,7 @@ impl Desk {
         let crowd = Crowd::new(generation.max_connections, equipment.clock.clone());
         tokio::task::spawn_local(Rc::clone(&crowd).watch());
         let gateway = Gateway::new(first_core(equipment, &generation));
-        let mut desk = Self { gateway, crowd, doors: Vec::new() };
+        let mut desk = Self { gateway, crowd, doors: Vec::new(), closed: Vec::new() };
         desk.arrange_doors(&generation, sockets);
         desk
     }
@@ -175,12 +177,19 @@ impl Desk {
         let mut is_other_voucher = false;
         self.doors.retain(|door| {
             let settings = generation.listeners.iter().find(|(key, _)| *key == door.key);
-            match settings {
-                Some((_, settings)) => is_other_voucher |= door.manner.replace(settings),
-                None => door.drain.begin(generation.drain_idle),
+            if let Some((_, settings)) = settings {
+                is_other_voucher |= door.manner.replace(settings);
+            } else {
+                door.drain.begin(generation.drain_idle);
+                self.closed.push(door.manner.clone());
             }
             settings.is_some()
         });
+        self.closed.retain(|manner| !manner.is_forgotten());
+        for manner in &self.closed {
+            is_other_voucher |=
+                manner.is_succeeded_by(generation.listeners.iter().map(|(_, listener)| &**listener));
+        }
         if is_other_voucher {
             tokio::task::spawn_local(Rc::clone(&self.crowd).look_at_certificates());
         }

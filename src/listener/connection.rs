@@ -25,8 +25,9 @@ use super::conduct::Conduct;
 use super::crowd::{Asked, Member};
 use super::drain::DrainSignal;
 use super::failure;
+use super::last_words::WebSockets;
 use super::linger::Linger;
-use super::pace::{Paced, StreamExecutor, hold_websocket};
+use super::pace::{Paced, StreamExecutor};
 use super::protocol::begins_with_http2_preface;
 use super::proxy_protocol;
 use super::rest::{OnSocket, arrival, stream_of};
@@ -99,7 +100,8 @@ impl Connection {
                     return;
                 };
                 if let Some(chain) = session.peer_certificates() {
-                    self.member.stands_on(self.vouched.accepted(chain.to_vec()));
+                    let by = self.vouched.accepted(chain.to_vec());
+                    self.member.stands_on(by, self.address, Arc::clone(&self.settings.name));
                 }
                 self.speak(tls, is_http2, Some(PeerTls { server_name, certificate }), drain).await;
             }
@@ -340,38 +342,48 @@ impl Connection {
     {
         // hyper runs each stream as a task of its own, which may outlive this function's borrow.
         let (gateway, settings) = (self.gateway.clone(), Rc::clone(&self.settings));
+        let websockets = WebSockets::default();
+        let all = websockets.clone();
         let service = service_fn(move |request| {
             let request = Box::new(request);
             let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
+            let websockets = (request.method() == Method::CONNECT).then(|| websockets.clone());
             // Boxed, since it is moved several times on its way to becoming a task.
             Box::pin(async move {
-                let inbound =
-                    Inbound::Http2 { hold: (request.method() == Method::CONNECT).then(hold_websocket) };
+                if peer.activity.is_disowned() {
+                    // Until the connection is over, which goes on for others' last words only.
+                    std::future::pending::<()>().await;
+                }
+                let inbound = Inbound::Http2 { hold: websockets.map(|websockets| websockets.hold()) };
                 let response = respond(&gateway, &settings, &peer, request, inbound).await;
                 Ok::<_, Infallible>(response.map(Paced::new))
             })
         });
         let mut connection = pin!(self.http.http2.serve_connection(TokioIo::new(stream), service));
-        tokio::select! {
+        let mut asked = tokio::select! {
             biased;
             outcome = connection.as_mut() => return outcome,
-            why = self.member.asked_to_leave() => {
-                self.closed(why);
-                return Ok(());
+            why = self.member.asked_to_leave() => Some(why),
+            _ = drain.begun() => None,
+            () = self.idle_for(self.settings.idle) => {
+                self.closed(Closed::Idle);
+                None
             }
-            _ = drain.begun() => {}
-            () = self.idle_for(self.settings.idle) => self.closed(Closed::Idle),
-        }
+        };
         connection.as_mut().graceful_shutdown();
-        tokio::select! {
-            outcome = connection.as_mut() => outcome,
-            why = self.member.asked_to_leave() => {
-                self.closed(why);
-                Ok(())
-            }
-            // A client that answers GOAWAY with silence is not waited for.
-            () = self.idle_for(self.settings.idle) => Ok(()),
+        if asked.is_none() {
+            asked = tokio::select! {
+                outcome = connection.as_mut() => return outcome,
+                why = self.member.asked_to_leave() => Some(why),
+                // A client that answers GOAWAY with silence is not waited for.
+                () = self.idle_for(self.settings.idle) => None,
+            };
         }
+        if let Some(why) = asked {
+            self.closed(why);
+            all.last_words(connection).await;
+        }
+        Ok(())
     }
 
     /// Resolves when the connection has served no request for so long, from now on.

@@ -3,7 +3,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -54,7 +56,15 @@ struct State {
     /// It is asked for something.
     asked: Notify,
     has_lost_its_place: Cell<bool>,
-    certificate: RefCell<Option<Rc<Shown>>>,
+    certificate: RefCell<Option<Rc<LetIn>>>,
+}
+
+/// What let a connection in.
+#[derive(Debug)]
+struct LetIn {
+    by: Shown,
+    client: SocketAddr,
+    listener: Arc<str>,
 }
 
 /// What a connection is asked for.
@@ -170,8 +180,9 @@ impl Crowd {
     /// and asks those to leave whose certificate is not accepted any more, whatever they are doing. Each look takes its
     /// turn among the requests.
     pub async fn look_at_certificates(self: Rc<Self>) {
-        let is_outdated =
-            |state: &&Rc<State>| state.certificate.borrow().as_ref().is_some_and(|shown| shown.is_outdated());
+        let is_outdated = |state: &&Rc<State>| {
+            state.certificate.borrow().as_ref().is_some_and(|let_in| let_in.by.is_outdated())
+        };
         let outdated: Vec<_> =
             self.members.borrow().values().filter(is_outdated).map(Rc::downgrade).collect();
         let mut looks = Looks::default();
@@ -193,11 +204,12 @@ impl Crowd {
 
 impl State {
     fn look_at_certificate(&self, clock: &Clock, looks: &mut Looks) {
-        let Some(shown) = self.certificate.borrow().clone() else { return };
-        if shown.is_outdated()
-            && let Err(why) = shown.judge(clock, looks)
+        let Some(let_in) = self.certificate.borrow().clone() else { return };
+        if let_in.by.is_outdated()
+            && let Err(why) = let_in.by.judge(clock, looks)
         {
-            tracing::info!(%why, "a connection is ended");
+            let LetIn { client, listener, .. } = &*let_in;
+            tracing::info!(%client, %listener, %why, "a connection is ended");
             self.activity.disown();
             self.asked.notify_one();
         }
@@ -205,9 +217,9 @@ impl State {
 }
 
 impl Member {
-    /// The connection was let in by this certificate, and stays no longer than that is good.
-    pub fn stands_on(&self, certificate: Shown) {
-        self.state.certificate.replace(Some(Rc::new(certificate)));
+    /// This client's connection was let in by this certificate, and stays no longer than that is good.
+    pub fn stands_on(&self, by: Shown, client: SocketAddr, listener: Arc<str>) {
+        self.state.certificate.replace(Some(Rc::new(LetIn { by, client, listener })));
         self.state.look_at_certificate(&self.crowd.clock, &mut Looks::default());
     }
 

@@ -12,6 +12,7 @@ mod crowd;
 mod divided;
 mod drain;
 mod failure;
+mod last_words;
 mod linger;
 mod pace;
 mod protocol;

@@ -83,7 +83,7 @@ impl Manner {
     pub fn new(settings: &ListenerSettings) -> Self {
         Self {
             settled: Rc::new(RefCell::new(Settled::new(settings))),
-            vouching: Rc::new(Vouching::by(settings.client_verifier())),
+            vouching: Rc::new(Vouching::by(settings.client_verifier().into_iter().collect())),
         }
     }
 
@@ -92,7 +92,19 @@ impl Manner {
     #[must_use]
     pub fn replace(&self, settings: &ListenerSettings) -> bool {
         self.settled.replace(Settled::new(settings));
-        self.vouching.replace(settings.client_verifier())
+        self.vouching.replace(settings.client_verifier().into_iter().collect())
+    }
+
+    /// The listener is closed, and what goes on by it is vouched for by whoever is for the listeners that there are: their
+    /// certificates have to be looked at again where this says so.
+    #[must_use]
+    pub fn is_succeeded_by<'s>(&self, listeners: impl Iterator<Item = &'s ListenerSettings>) -> bool {
+        self.vouching.replace(listeners.filter_map(ListenerSettings::client_verifier).collect())
+    }
+
+    /// Whether nothing goes on by it whose certificate might have to be looked at.
+    pub fn is_forgotten(&self) -> bool {
+        Rc::strong_count(&self.vouching) == 1
     }
 }
 

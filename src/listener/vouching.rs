@@ -15,10 +15,10 @@ use rustls::server::danger::ClientCertVerifier;
 
 use crate::clock::Clock;
 
-/// Who vouches for the client certificates of one listener, as one core has it.
+/// Who vouches for the client certificates of one listener, as one core has it: any of them will do.
 #[derive(Debug)]
 pub struct Vouching {
-    verifier: RefCell<Option<Arc<dyn ClientCertVerifier>>>,
+    verifiers: RefCell<Vec<Arc<dyn ClientCertVerifier>>>,
     generation: Cell<u64>,
 }
 
@@ -48,8 +48,8 @@ type Look = (*const Vouching, u64, Vec<CertificateDer<'static>>);
 /// Nobody vouches for the certificate any more.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Disowned {
-    /// The listener asks for none now, so that nobody says whether it is still good.
-    #[error("its listener does not ask for certificates any more")]
+    /// The listener asks for none now, or is gone and no other asks, so that nobody says whether it is still good.
+    #[error("no listener that it could be used at asks for certificates any more")]
     NobodyAsks,
     /// It is not good any more.
     #[error("its certificate is not accepted any more: {0}")]
@@ -57,19 +57,19 @@ pub enum Disowned {
 }
 
 impl Vouching {
-    pub fn by(verifier: Option<Arc<dyn ClientCertVerifier>>) -> Self {
-        Self { verifier: RefCell::new(verifier), generation: Cell::new(0) }
+    pub fn by(verifiers: Vec<Arc<dyn ClientCertVerifier>>) -> Self {
+        Self { verifiers: RefCell::new(verifiers), generation: Cell::new(0) }
     }
 
-    /// This one from now on; whether that is another one.
-    pub fn replace(&self, verifier: Option<Arc<dyn ClientCertVerifier>>) -> bool {
-        let is_same = match (&*self.verifier.borrow(), &verifier) {
-            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-            (None, None) => true,
-            _ => false,
+    /// These from now on; whether they are others.
+    pub fn replace(&self, verifiers: Vec<Arc<dyn ClientCertVerifier>>) -> bool {
+        let is_same = {
+            let before = self.verifiers.borrow();
+            before.len() == verifiers.len()
+                && before.iter().zip(&verifiers).all(|(old, new)| Arc::ptr_eq(old, new))
         };
         if !is_same {
-            self.verifier.replace(verifier);
+            self.verifiers.replace(verifiers);
             self.generation.set(self.generation.get().wrapping_add(1));
         }
         !is_same
@@ -108,11 +108,14 @@ impl Shown {
     fn look(&self, clock: &Clock) -> Result<(), Disowned> {
         let now = u64::try_from(clock.wall().0).unwrap_or_default();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
-        let verifier = self.by.verifier.borrow();
-        let verifier = verifier.as_ref().ok_or(Disowned::NobodyAsks)?;
-        if let Some((own, others)) = self.chain.split_first() {
-            verifier.verify_client_cert(own, others, now).map_err(Disowned::Refused)?;
+        let mut outcome = Err(Disowned::NobodyAsks);
+        for verifier in &*self.by.verifiers.borrow() {
+            let Some((own, others)) = self.chain.split_first() else { return Ok(()) };
+            outcome = verifier.verify_client_cert(own, others, now).map(drop).map_err(Disowned::Refused);
+            if outcome.is_ok() {
+                break;
+            }
         }
-        Ok(())
+        outcome
     }
 }

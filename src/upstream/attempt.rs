@@ -209,6 +209,7 @@ impl Attempt<'_> {
     /// HTTP/1.1 connection of its own.
     pub async fn make_upgrade(&self, request: Sending) -> Result<Answered, Failed> {
         let mut request = request;
+        let mut was_refused = false;
         loop {
             let (shared, stream, is_new) = match self.http2_for_websockets().await {
                 Ok(Some(found)) => found,
@@ -224,11 +225,18 @@ impl Attempt<'_> {
                 None if is_new => return Err(unsent(request)),
                 None => continue,
             }
-            match self.by_extended_connect(shared, stream, request).await? {
-                Outcome::Done(answered) => return Ok(answered),
-                Outcome::Unsent(again) | Outcome::Stale(again) if is_new => return Err(unsent(again)),
+            match self.by_extended_connect(shared, stream, request).await {
+                Ok(Outcome::Done(answered)) => return Ok(answered),
+                Ok(Outcome::Unsent(again) | Outcome::Stale(again)) if is_new => return Err(unsent(again)),
                 // As with any other request: the connection is closed by now.
-                Outcome::Unsent(again) | Outcome::Stale(again) => request = again,
+                Ok(Outcome::Unsent(again) | Outcome::Stale(again)) => request = again,
+                // Likewise, but once: a connection that refuses single streams is there still.
+                Err(Failed { error: UpstreamError::Refused(_), again: Some(again) })
+                    if !is_new && !was_refused =>
+                {
+                    (request, was_refused) = (again, true);
+                }
+                Err(failed) => return Err(failed),
             }
         }
     }
@@ -262,9 +270,13 @@ impl Attempt<'_> {
                 let response = from_extended_connect(response, &key);
                 Ok(Outcome::Done(Answered { response, lease: None, stream: Some(stream), again: None }))
             }
-            Err(mut error) => match copy.filter(|_| error.take_message().is_some()) {
-                Some(copy) => Ok(Outcome::Unsent(copy)),
-                None => Err(lost(error, None)),
+            Err(mut error) => match (error.take_message(), copy) {
+                (Some(_), Some(copy)) => Ok(Outcome::Unsent(copy)),
+                (_, copy) => {
+                    let failed = lost(error, copy);
+                    let is_safe = matches!(failed.error, UpstreamError::Refused(_));
+                    Err(Failed { again: failed.again.filter(|_| is_safe), ..failed })
+                }
             },
         }
     }

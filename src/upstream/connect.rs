@@ -122,25 +122,31 @@ async fn open_either(first: SocketAddr, second: SocketAddr) -> io::Result<TcpStr
 }
 
 async fn handshake(stream: Stream, is_http2: bool) -> Result<Connected, UpstreamError> {
-    let io = TokioIo::new(stream);
     if is_http2 {
-        let (sender, connection) = http2::Builder::new(CoreExecutor)
-            .timer(TokioTimer::new())
-            .adaptive_window(true)
-            .max_header_list_size(MAX_RESPONSE_HEAD)
-            .initial_max_send_streams(UNSAID)
-            .handshake(io)
-            .await?;
-        let state = Rc::<State>::default();
-        tokio::task::spawn_local(keep(connection, Rc::clone(&state)));
-        let shared = Shared::new(sender, state);
+        let shared = share(stream).await?;
         shared.settle().await;
         Ok(Connected::Http2(shared))
     } else {
-        let (sender, connection) = http1::Builder::new().handshake(io).await?;
+        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
         tokio::task::spawn_local(connection.with_upgrades());
         Ok(Connected::Http1(sender))
     }
+}
+
+async fn share<S>(stream: S) -> Result<Shared, UpstreamError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (sender, connection) = http2::Builder::new(CoreExecutor)
+        .timer(TokioTimer::new())
+        .adaptive_window(true)
+        .max_header_list_size(MAX_RESPONSE_HEAD)
+        .initial_max_send_streams(UNSAID)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    let state = Rc::<State>::default();
+    tokio::task::spawn_local(keep(connection, Rc::clone(&state)));
+    Ok(Shared::new(sender, state))
 }
 
 /// Runs a connection, and notes what the other side has set, which it may change at any time.
@@ -226,5 +232,57 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::task::LocalSet;
+
+    use super::{Duration, pin, share};
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Whether a connection on which this is all that comes is found to take a WebSocket, and whether all patience was
+    /// needed for that. It is closed a while later, or not at all.
+    async fn takes_websockets(comes: &[u8], is_closed: bool) -> (Option<bool>, bool) {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let shared = share(ours).await.unwrap();
+        theirs.write_all(comes).await.unwrap();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(if is_closed { PATIENCE / 10 } else { 10 * PATIENCE }).await;
+            drop(theirs);
+        });
+        let mut finding = pin!(shared.takes_websockets(PATIENCE));
+        match tokio::time::timeout(PATIENCE / 2, finding.as_mut()).await {
+            Ok(takes) => (takes, false),
+            Err(_) => (finding.await, true),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whether_it_takes_websockets_is_waited_for_unless_the_connection_leaves() {
+        let (nothing_set, takes_them) = (
+            [0, 0, 0, 4, 0, 0, 0, 0, 0].as_slice(),
+            [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 1].as_slice(),
+        );
+        let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].as_slice();
+        LocalSet::new()
+            .run_until(async {
+                for (comes, is_closed, expected) in [
+                    (vec![takes_them], false, (Some(true), false)),
+                    (vec![nothing_set], false, (Some(false), false)),
+                    (vec![], false, (Some(false), true)),
+                    (vec![], true, (None, false)),
+                    (vec![goaway], false, (None, false)),
+                    (vec![nothing_set, goaway], false, (None, false)),
+                    (vec![takes_them, goaway], false, (None, false)),
+                ] {
+                    let found = takes_websockets(&comes.concat(), is_closed).await;
+                    assert_eq!(found, expected, "{comes:?}");
+                }
+            })
+            .await;
     }
 }

@@ -22,10 +22,11 @@ use crate::support::{
 
 pub type Authority = CertifiedIssuer<'static, KeyPair>;
 
-/// Who connects: a certificate and its key.
+/// Who connects: a certificate and its key, and what is between it and an authority that is known.
 pub struct Client {
     pub der: CertificateDer<'static>,
     pub key: PrivateKeyDer<'static>,
+    pub between: Vec<CertificateDer<'static>>,
 }
 
 pub fn authority() -> Authority {
@@ -37,6 +38,19 @@ pub fn authority_named(name: &str) -> Authority {
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.distinguished_name.push(DnType::CommonName, name);
     CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// An authority between another one and its clients, whose own certificate would be on a list at these places.
+pub fn authority_under(above: &Authority, lists: &[&str]) -> Authority {
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, "between");
+    ca.crl_distribution_points = distribution_points(lists);
+    CertifiedIssuer::signed_by(ca, KeyPair::generate().unwrap(), above).unwrap()
+}
+
+fn distribution_points(lists: &[&str]) -> Vec<CrlDistributionPoint> {
+    lists.iter().map(|uri| CrlDistributionPoint { uris: vec![(*uri).to_owned()] }).collect()
 }
 
 /// What a certificate is known by on a list of those that are revoked.
@@ -60,8 +74,7 @@ impl Client {
 
     fn of(name: &str, authority: &Authority, year: i32, lists: &[&str]) -> Self {
         let mut params = CertificateParams::default();
-        params.crl_distribution_points =
-            lists.iter().map(|uri| CrlDistributionPoint { uris: vec![(*uri).to_owned()] }).collect();
+        params.crl_distribution_points = distribution_points(lists);
         params.distinguished_name.push(DnType::CommonName, name);
         params.subject_alt_names =
             vec![SanType::URI(format!("spiffe://example.org/{name}").try_into().unwrap())];
@@ -69,7 +82,7 @@ impl Client {
         let key = KeyPair::generate().unwrap();
         params.serial_number = Some(serial_of(name));
         let der = params.signed_by(&key, authority).unwrap().der().clone();
-        Self { der, key: PrivateKeyDer::try_from(key.serialize_der()).unwrap() }
+        Self { der, key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(), between: Vec::new() }
     }
 
     fn pem(&self) -> String {
@@ -144,7 +157,8 @@ pub async fn connect_by(gateway: &TestGateway, client: Option<&Client>, alpn: &[
         .with_root_certificates(roots);
     let mut config = match client {
         Some(client) => {
-            config.with_client_auth_cert(vec![client.der.clone()], client.key.clone_key()).unwrap()
+            let chain = [&client.der].into_iter().chain(&client.between).cloned().collect();
+            config.with_client_auth_cert(chain, client.key.clone_key()).unwrap()
         }
         None => config.with_no_client_auth(),
     };

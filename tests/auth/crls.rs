@@ -9,7 +9,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-use crate::certificates::{Authority, Client, ask, authority, authority_named, serial_of};
+use crate::certificates::{Authority, Client, ask, authority, authority_named, authority_under, serial_of};
 use crate::support::{TestGateway, eventually};
 
 /// The authority's list with these names on it, in time until this year.
@@ -201,5 +201,19 @@ async fn a_certificate_that_does_not_name_its_part_of_a_divided_list_is_refused(
         let gateway = gateway(&ours, pem(&["one"], here, scope).as_bytes()).await;
         assert!(!passes(&gateway, &Client::named("good", &ours)).await);
         assert!(passes(&gateway, &at("good", here)).await && !passes(&gateway, &at("one", here)).await);
+    }
+}
+
+/// Likewise of the authorities between: one that names no part of its own authority's list could be on another.
+#[tokio::test]
+async fn nor_is_one_whose_authority_does_not_name_its_part() {
+    let (ours, here) = (authority(), "http://ca.test/1");
+    for (places, passed) in [(&[here][..], true), (&[], false)] {
+        let between = authority_under(&ours, places);
+        let lists = [part(&ours, &["one"], here, None), list(&between, &[], 4096)];
+        let gateway = gateway(&ours, lists.map(|list| list.pem().unwrap()).concat().as_bytes()).await;
+        let mut client = Client::named("good", &between);
+        client.between.push(between.der().clone());
+        assert_eq!(passes(&gateway, &client).await, passed, "{places:?}");
     }
 }

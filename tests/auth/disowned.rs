@@ -11,8 +11,9 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use serde_json::json;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -145,10 +146,89 @@ async fn connections_of_an_authority_that_is_trusted_no_longer_end() {
     ends(&mut stays).await;
 }
 
-/// An API that answers once with the head of something that lasts, and tells what becomes of the connection.
-async fn lasting(head: &'static str) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+/// What goes on by a listener that is gone is vouched for by those that there are, as if it had come by them.
+#[tokio::test]
+async fn what_outlasts_its_listener_ends_with_its_certificate_all_the_same() {
+    let ours = authority();
+    let (address, _) = socket_that_lasts().await;
+    let upstreams = format!("upstreams: [{{ name: api, endpoints: ['http://{address}'] }}]");
+    // The listener moves, and then there is none any more that asks for certificates.
+    let moved = |clients: &str| yaml(clients, &upstreams).replace("127.0.0.1:0\n", "127.0.0.2:0\n");
+    let mut gateway = gateway(&[&ours], WITH_LIST, &upstreams).await;
+    let mut sockets = Vec::new();
+    for name in ["bad", "good"] {
+        let mut stream = http1(&gateway, &Client::named(name, &ours)).await;
+        stream.write(SOCKET).await;
+        let mut stream = stream.into_stream();
+        until_greeted(&mut stream).await;
+        sockets.push(stream);
+    }
+    gateway.reload(&moved(WITH_LIST)).await.unwrap();
+    for stream in &mut sockets {
+        echoes(stream).await;
+    }
+    replace(gateway.dir().path(), list(&ours, &["bad"], 4096).der());
+    gateway.reload(&moved(WITH_LIST)).await.unwrap();
+    assert_closed(sockets.remove(0)).await;
+    echoes(&mut sockets[0]).await;
+    gateway.reload(&moved("")).await.unwrap();
+    assert_closed(sockets.remove(0)).await;
+}
+
+const SOCKET: &str = "GET /orders/socket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+const GREETING: &[u8] = b"\x02\x01x";
+
+async fn until_greeted(stream: &mut (impl AsyncRead + Unpin)) {
+    let mut seen = Vec::new();
+    while !seen.ends_with(GREETING) {
+        assert!(timeout(PATIENCE, stream.read_buf(&mut seen)).await.unwrap().unwrap() > 0);
+    }
+}
+
+async fn echoes(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    stream.write_all(GREETING).await.unwrap();
+    until_greeted(stream).await;
+}
+
+/// It ends with the reason.
+async fn assert_closed(mut stream: impl AsyncRead + Unpin) {
+    let mut last = Vec::new();
+    drop(timeout(PATIENCE, stream.read_to_end(&mut last)).await.expect("the connection ends"));
+    assert_eq!(last.first(), Some(&0x88), "a close frame");
+    assert_eq!(u16::from_be_bytes([last[2], last[3]]), 1008);
+    assert_eq!(String::from_utf8_lossy(&last[4..]), "VAL-031 - Access Denied: certificate_ended");
+}
+
+/// An API that takes any WebSocket, greets, and sends back what comes.
+async fn socket_that_lasts() -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut bytes = Vec::new();
+                while !bytes.ends_with(b"\r\n\r\n") {
+                    assert!(stream.read_buf(&mut bytes).await.unwrap() > 0);
+                }
+                stream.write_all(OPEN.as_bytes()).await.unwrap();
+                stream.write_all(GREETING).await.unwrap();
+                let (mut from, mut to) = stream.split();
+                drop(tokio::io::copy(&mut from, &mut to).await);
+            });
+        }
+    });
+    (address, serving)
+}
+
+const OPEN: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// An API that answers once with the head of something that lasts, and tells what becomes of the connection.
+async fn lasting(head: impl Into<String>) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, head) = (listener.local_addr().unwrap(), head.into());
     let serving = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut bytes = Vec::new();
@@ -165,32 +245,73 @@ async fn lasting(head: &'static str) -> (SocketAddr, tokio::task::JoinHandle<()>
 #[tokio::test]
 async fn a_websocket_of_a_revoked_certificate_is_closed_with_1008() {
     let ours = authority();
-    let (address, ended) = lasting(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x02\x01x",
-    )
-    .await;
+    let head = format!("{OPEN}{}", str::from_utf8(GREETING).unwrap());
+    let (address, ended) = lasting(head).await;
     let upstreams = format!("upstreams: [{{ name: api, endpoints: ['http://{address}'] }}]");
     let mut gateway = gateway(&[&ours], WITH_LIST, &upstreams).await;
     let mut connection = http1(&gateway, &Client::named("bad", &ours)).await;
-    connection
-        .write(
-            "GET /orders/socket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        )
-        .await;
+    connection.write(SOCKET).await;
     let mut stream = connection.into_stream();
+    until_greeted(&mut stream).await;
+    revoke(&mut gateway, &ours, &["bad"], &upstreams).await;
+    assert_closed(stream).await;
+    timeout(PATIENCE, ended).await.expect("the API is told").unwrap();
+}
+
+/// Likewise by HTTP/2, and whatever else is on the connection ends with it: no request comes through meanwhile.
+#[tokio::test]
+async fn so_is_one_over_http2_and_the_connection_ends_with_it() {
+    let ours = authority();
+    let (address, ended) = socket_over_http2().await;
+    let upstreams = format!("upstreams: [{{ name: api, endpoints: ['http://{address}'], protocol: http2 }}]");
+    let mut gateway = gateway(&[&ours], WITH_LIST, &upstreams).await;
+    let stream = connect_by(&gateway, Some(&Client::named("bad", &ours)), b"h2").await.unwrap().into_stream();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let over = tokio::spawn(async move { drop(connection.await) });
+    let mut client = client.ready().await.unwrap();
+    eventually("it is known to take WebSockets", || async { client.is_extended_connect_protocol_enabled() })
+        .await;
+    let mut request = Request::connect("https://localhost/orders/socket").body(()).unwrap();
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+    let (response, _sending) = client.send_request(request, false).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
     let mut seen = Vec::new();
-    while !seen.ends_with(b"\x02\x01x") {
-        assert!(timeout(PATIENCE, stream.read_buf(&mut seen)).await.unwrap().unwrap() > 0);
+    while seen.len() < 3 {
+        seen.extend(timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap());
     }
+    assert_eq!(seen, b"\x02\x01x");
+
     revoke(&mut gateway, &ours, &["bad"], &upstreams).await;
     let mut last = Vec::new();
-    drop(timeout(PATIENCE, stream.read_to_end(&mut last)).await.expect("the connection ends"));
-    assert_eq!(last[0], 0x88, "a close frame");
-    assert_eq!(u16::from_be_bytes([last[2], last[3]]), 1008);
-    assert_eq!(String::from_utf8_lossy(&last[4..]), "VAL-031 - Access Denied: certificate_ended");
+    while let Some(Ok(data)) = timeout(PATIENCE, body.data()).await.expect("it ends") {
+        last.extend(data);
+    }
+    assert_closed(&*last).await;
     timeout(PATIENCE, ended).await.expect("the API is told").unwrap();
+    timeout(PATIENCE, over).await.expect("the connection ends").unwrap();
+}
+
+/// An API that takes one WebSocket by HTTP/2, and tells when that is over.
+async fn socket_over_http2() -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection =
+            h2::server::Builder::new().enable_connect_protocol().handshake(stream).await.unwrap();
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        let mut sending = respond.send_response(http::Response::new(()), false).unwrap();
+        sending.send_data(Bytes::from_static(b"\x02\x01x"), false).unwrap();
+        let mut body = request.into_body();
+        tokio::select! {
+            _ = connection.accept() => {}
+            () = async { while let Some(Ok(_)) = body.data().await {} } => {}
+        }
+    });
+    (address, serving)
 }
 
 #[tokio::test]
@@ -227,6 +348,12 @@ async fn an_answer_under_way_to_a_revoked_certificate_is_broken_off() {
             assert!(!seen.ends_with(b"0\r\n\r\n"), "never a seemingly whole answer");
         }
         timeout(PATIENCE, ended).await.expect("the API is told").unwrap();
+        let log = gateway.stop().await;
+        let line = log.iter().find(|line| line["path"] == "/orders/events").unwrap();
+        assert_eq!(
+            (&line["outcome"], &line["reason"]),
+            (&json!("certificate_ended"), &json!("certificate_ended"))
+        );
     }
 }
 

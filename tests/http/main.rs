@@ -29,6 +29,7 @@ mod h2server;
 mod h2wire;
 mod headers;
 mod http2;
+mod leaving;
 mod limits;
 mod names;
 mod paths;

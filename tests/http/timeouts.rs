@@ -286,3 +286,39 @@ routes:
     refused(&gateway.get("/patient/head", "").await, 504, "VAL-061", "response_timeout");
     refused(&gateway.get("/patient/total", "").await, 504, "VAL-061", "total_timeout");
 }
+
+/// Impatience of a route says nothing of the endpoints, which are others' too.
+#[tokio::test]
+async fn a_route_that_is_less_patient_than_the_upstream_has_no_endpoint_ejected() {
+    let slow = async || {
+        Recorder::scripted(|mut conn| async move {
+            conn.request().await;
+            conn.until_closed().await;
+        })
+        .await
+    };
+    let (one, other) = (slow().await, slow().await);
+    let gateway = Gateway::start(&format!(
+        "upstreams:
+  - name: api
+    endpoints: ['{}', '{}']
+    balancing: {{ method: round_robin }}
+    timeouts: {{ total: 1h }}
+    ejection: {{ consecutive_failures: 1, time: 1h, max_time: 1h }}
+routes:
+  - {{ match: {{ path: /head }}, public: true, upstream: api, timeouts: {{ response: 100ms }} }}
+  - {{ match: {{ path: /total }}, public: true, upstream: api, timeouts: {{ total: 100ms }} }}
+",
+        one.url(),
+        other.url()
+    ))
+    .await;
+    for _ in 0..2 {
+        refused(&gateway.get("/head", "").await, 504, "VAL-061", "response_timeout");
+        refused(&gateway.get("/total", "").await, 504, "VAL-061", "total_timeout");
+    }
+    assert_eq!((one.requests().len(), other.requests().len()), (2, 2));
+    let page = gateway.metrics();
+    let states: Vec<_> = page.lines().filter(|line| line.contains("state=\"ejected\"")).collect();
+    assert!(states.len() == 2 && states.iter().all(|line| line.ends_with(" 0.0")), "{states:?}");
+}
