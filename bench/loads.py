@@ -104,6 +104,12 @@ def h2load_headers(token: str) -> list[str]:
     return ["-H", f":authority: {HOST}", *(["-H", f"Authorization: Bearer {token}"] if token else [])]
 
 
+def verification(fixture, algorithm: str, seconds: float) -> float:
+    """The microseconds that the library takes for a signature."""
+    output = run(PARTS, "verify", "--key", fixture.private_key(algorithm), "--algorithm", algorithm, "--seconds", seconds)
+    return int(output) / 1e3
+
+
 def handshakes(peer, fixture, token: str, seconds: float, resume: bool) -> Load:
     """A connection for each request."""
     output = run(PARTS, "connect", "repeat", *to(peer.tls, fixture, token), "--seconds", seconds, *(["--resume"] if resume else []))

@@ -105,10 +105,12 @@ impl<S: AsyncRead + Unpin> Guard<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<ControlFlow<()>>> {
         let start = buf.filled().len();
-        if Pin::new(&mut self.stream).poll_read(cx, buf)?.is_pending() {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() {
             return self.poll_head_timeout(cx).map(|()| Ok(ControlFlow::Continue(())));
         }
         self.shared.awaits_head(false);
+        ready!(read)?;
         let arrived = buf.filled().get(start..).unwrap_or_default();
         if arrived.is_empty() {
             return Poll::Ready(Ok(self.end_of_stream()));
@@ -251,12 +253,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let guard = self.get_mut();
-        ready!(Pin::new(&mut guard.stream).poll_flush(cx))?;
-        guard.shared.owes_flush(false);
-        Poll::Ready(Ok(()))
+        let outcome = Pin::new(&mut guard.stream).poll_flush(cx);
+        guard.shared.owes_flush(!matches!(outcome, Poll::Ready(Ok(()))));
+        outcome
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let guard = self.get_mut();
+        guard.shared.ends();
+        Pin::new(&mut guard.stream).poll_shutdown(cx)
     }
 }

@@ -48,11 +48,12 @@ impl GuardHandle {
     }
 
     /// Whether the parser holds nothing of this connection, so that it could be taken away and another put in its place:
-    /// every request that was released has begun, the next has not sent a byte, and all that was written has left. What
-    /// is still to be written, the service has to know itself.
+    /// every request that was released has begun, the next has not sent a byte, all that was written has left, and it has
+    /// not begun to close. What is still to be written, the service has to know itself.
     pub fn is_at_rest(&self) -> bool {
         let shared = &self.0;
         shared.awaits_head.load(Ordering::Acquire)
+            && !shared.is_ending.load(Ordering::Acquire)
             && !shared.owes_flush.load(Ordering::Acquire)
             && shared.begun.load(Ordering::Acquire) == shared.released.load(Ordering::Acquire)
     }
@@ -126,6 +127,8 @@ pub(super) struct Shared {
     awaits_head: AtomicBool,
     /// Bytes were written that have not been flushed since.
     owes_flush: AtomicBool,
+    /// The parser has begun to close it.
+    is_ending: AtomicBool,
     refusal: OnceLock<Refusal>,
     waker: Mutex<Option<Waker>>,
 }
@@ -166,6 +169,11 @@ impl Shared {
     /// Whether bytes were written that have not been flushed since.
     pub(super) fn owes_flush(&self, owes: bool) {
         self.owes_flush.store(owes, Ordering::Release);
+    }
+
+    /// The parser has begun to close the connection: whatever the client sends now is for nobody (RFC 9112 section 9.6).
+    pub(super) fn ends(&self) {
+        self.is_ending.store(true, Ordering::Release);
     }
 
     /// Waits for what becomes of the upgrade that request number `ordinal` offers.

@@ -99,6 +99,30 @@ async fn a_bad_request_is_refused_and_the_end_is_seen() {
     tokio::time::timeout(crate::recorder::PATIENCE, left).await.expect("all have left");
 }
 
+/// The gateway lingers for two seconds, so that its last answer is not lost to a reset.
+#[tokio::test]
+async fn one_that_was_said_to_end_does_not_come_back() {
+    let recorder = Recorder::start().await;
+    let gateway = Gateway::open(&recorder).await;
+    let mut wires = both(&gateway).await;
+    for wire in &mut wires {
+        wire.send("GET /last HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+        sleep(WHILE).await;
+        wire.send(GET).await;
+    }
+    // What is served all the same has come by then.
+    sleep(WHILE).await;
+    for wire in &mut wires {
+        wire.assert_ends().await;
+    }
+    let requests = recorder.requests();
+    assert!(
+        requests.len() == 2 && requests.iter().all(|request| request.target() == "/last"),
+        "{requests:?}"
+    );
+}
+
 #[tokio::test]
 async fn the_idle_time_out_ends_it() {
     let recorder = Recorder::start().await;

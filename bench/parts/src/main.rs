@@ -22,6 +22,8 @@ enum Part {
     Connect(Connect),
     /// Writes signed tokens, one a line
     Mint(mint::Options),
+    /// Verifies one signature again and again: what the library takes for that and nothing else
+    Verify(mint::Verify),
 }
 
 #[derive(Subcommand)]
@@ -45,5 +47,6 @@ fn main() -> anyhow::Result<()> {
         Part::Connect(Connect::Hold(options)) => local.block_on(&runtime, clients::hold(options)),
         Part::Connect(Connect::Steady(options)) => clients::steady(&options),
         Part::Mint(options) => mint::run(&options),
+        Part::Verify(options) => mint::verify(&options),
     }
 }

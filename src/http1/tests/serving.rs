@@ -192,6 +192,11 @@ fn only_between_requests_with_all_said_is_it_at_rest() {
         assert!(poll_read_once(&mut guard).await.is_ready() && handle.begin().is_ok());
         assert!(poll_read_once(&mut guard).await.is_pending());
         assert!(!handle.is_at_rest(), "a body is not whole");
+        let (_client, server) = tokio::io::duplex(1024);
+        let (mut guard, handle) = Guard::new(server, GuardLimits::default());
+        assert!(poll_read_once(&mut guard).await.is_pending() && handle.is_at_rest());
+        guard.shutdown().await.unwrap();
+        assert!(!handle.is_at_rest(), "it ends");
     });
 }
 
