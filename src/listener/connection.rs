@@ -1,50 +1,41 @@
-//! One connection: TLS, the choice of HTTP version, and requests until it ends.
+//! One connection from its beginning to its end: TLS, the choice of HTTP version, and what is noted of it. What is spoken
+//! meanwhile is in [`super::http1`] and [`super::http2`].
 
-use std::cell::Cell;
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONNECTION;
-use http::{HeaderValue, Method, StatusCode};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::calm::Calm;
-use super::conduct::Conduct;
-use super::crowd::{Asked, Member};
+use super::crowd::Member;
 use super::drain::DrainSignal;
 use super::failure;
-use super::last_words::WebSockets;
 use super::linger::Linger;
-use super::pace::{Paced, StreamExecutor};
+use super::pace::StreamExecutor;
 use super::protocol::begins_with_http2_preface;
 use super::proxy_protocol;
-use super::rest::{OnSocket, arrival, stream_of};
+use super::rest::OnSocket;
 use super::serve::{ListenerSettings, Role};
-use super::turns::Turns;
 use super::vouching::Vouched;
 use crate::certificate::{self, ClientCertificate};
 use crate::gateway::{Gateway, Inbound, Peer, PeerTls, ResponseBody};
-use crate::http1::{Guard, GuardHandle, GuardLimits};
+use crate::http1::GuardLimits;
 use crate::telemetry::metrics::{Closed, Protocol, ProtocolError, TlsResult};
 
 /// hyper's builders, set up once for each listener and core.
 #[derive(Debug)]
 pub struct HttpSettings {
-    http1: http1::Builder,
-    http2: http2::Builder<StreamExecutor>,
-    guard: GuardLimits,
+    pub(super) http1: http1::Builder,
+    pub(super) http2: http2::Builder<StreamExecutor>,
+    pub(super) guard: GuardLimits,
 }
 
 impl HttpSettings {
@@ -238,156 +229,8 @@ impl Connection {
         }
     }
 
-    async fn speak_http1<S>(&self, mut stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>
-    where
-        S: AsyncRead + AsyncWrite + OnSocket + Unpin + Send + 'static,
-    {
-        self.member.may_be_idle_for(self.settings.idle);
-        loop {
-            // Boxed, so that a connection at rest has no room for it.
-            let Some(at_rest) = Box::pin(self.serve_http1(stream, &peer, &drain)).await? else {
-                return Ok(());
-            };
-            stream = at_rest;
-            tokio::select! {
-                biased;
-                () = arrival(&stream) => {}
-                why = self.member.asked_to_leave() => {
-                    self.closed(why);
-                    return Ok(());
-                }
-                // From here on as if it had never rested.
-                _ = drain.begun() => {}
-            }
-        }
-    }
-
-    /// Serves requests to the connection's end, or gives back its stream when it goes to rest.
-    async fn serve_http1<S>(
-        &self,
-        stream: S,
-        peer: &Rc<Peer>,
-        drain: &DrainSignal,
-    ) -> hyper::Result<Option<S>>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (guard, handle) = Guard::new(stream, self.http.guard);
-        let untold = Untold { of: self, handle: &handle, is_told: Cell::new(false) };
-        let service = service_fn(|request| {
-            let request = Box::new(request);
-            let inbound = handle.begin().map_or_else(Inbound::Refused, Inbound::Http1);
-            untold.is_told.set(untold.is_told.get() || matches!(inbound, Inbound::Refused(_)));
-            let peer = Rc::clone(peer);
-            // Boxed, since hyper would keep room for it as long as the connection lives.
-            Box::pin(async move {
-                let response = respond(&self.gateway, &self.settings, &peer, request, inbound).await;
-                Ok::<_, Infallible>(if drain.has_begun() { last(response) } else { response })
-            })
-        });
-        let mut connection = self.http.http1.serve_connection(TokioIo::new(guard), service).with_upgrades();
-        let patience = loop {
-            tokio::select! {
-                biased;
-                outcome = &mut connection => return outcome.map(|()| None),
-                asked = self.member.asked() => match asked {
-                    Asked::ToLeave(why) => {
-                        self.closed(why);
-                        return Ok(None);
-                    }
-                    // It has just been polled, and has taken whatever was there.
-                    Asked::ToRest if handle.is_at_rest() => return Ok(connection.into_parts().and_then(stream_of)),
-                    Asked::ToRest => {}
-                },
-                patience = drain.begun() => break patience,
-            }
-        };
-        tokio::select! {
-            biased;
-            outcome = &mut connection => return outcome.map(|()| None),
-            why = self.member.asked_to_leave() => {
-                self.closed(why);
-                return Ok(None);
-            }
-            () = self.idle_for(patience) => {}
-        }
-        Pin::new(&mut connection).graceful_shutdown();
-        tokio::select! {
-            outcome = &mut connection => outcome.map(|()| None),
-            why = self.member.asked_to_leave() => {
-                self.closed(why);
-                Ok(None)
-            }
-        }
-    }
-
-    async fn speak_http2<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let conduct = {
-            let metrics = Rc::clone(&self.gateway.core().metrics);
-            Rc::new(Conduct::new(self.address, Arc::clone(&self.settings.name), metrics))
-        };
-        let calm = Calm::new(self.settings.control_frames, self.gateway.core().clock.clone());
-        let stream = Turns::new(stream, calm, Rc::clone(&conduct));
-        if let Err(error) = self.serve_streams(stream, peer, drain).await {
-            self.note(true, conduct.is_flood(), &error);
-        }
-    }
-
-    async fn serve_streams<S>(&self, stream: S, peer: Rc<Peer>, drain: DrainSignal) -> hyper::Result<()>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        // hyper runs each stream as a task of its own, which may outlive this function's borrow.
-        let (gateway, settings) = (self.gateway.clone(), Rc::clone(&self.settings));
-        let websockets = WebSockets::default();
-        let all = websockets.clone();
-        let service = service_fn(move |request| {
-            let request = Box::new(request);
-            let (gateway, settings, peer) = (gateway.clone(), Rc::clone(&settings), Rc::clone(&peer));
-            let websockets = (request.method() == Method::CONNECT).then(|| websockets.clone());
-            // Boxed, since it is moved several times on its way to becoming a task.
-            Box::pin(async move {
-                if peer.activity.is_disowned() {
-                    // Until the connection is over, which goes on for others' last words only.
-                    std::future::pending::<()>().await;
-                }
-                let inbound = Inbound::Http2 { hold: websockets.map(|websockets| websockets.hold()) };
-                let response = respond(&gateway, &settings, &peer, request, inbound).await;
-                Ok::<_, Infallible>(response.map(Paced::new))
-            })
-        });
-        let mut connection = pin!(self.http.http2.serve_connection(TokioIo::new(stream), service));
-        let mut asked = tokio::select! {
-            biased;
-            outcome = connection.as_mut() => return outcome,
-            why = self.member.asked_to_leave() => Some(why),
-            _ = drain.begun() => None,
-            () = self.idle_for(self.settings.idle) => {
-                self.closed(Closed::Idle);
-                None
-            }
-        };
-        connection.as_mut().graceful_shutdown();
-        if asked.is_none() {
-            asked = tokio::select! {
-                outcome = connection.as_mut() => return outcome,
-                why = self.member.asked_to_leave() => Some(why),
-                // A client that answers GOAWAY with silence is not waited for.
-                () = self.idle_for(self.settings.idle) => None,
-            };
-        }
-        if let Some(why) = asked {
-            self.closed(why);
-            all.last_words(connection).await;
-        }
-        Ok(())
-    }
-
     /// Resolves when the connection has served no request for so long, from now on.
-    async fn idle_for(&self, limit: Duration) {
+    pub(super) async fn idle_for(&self, limit: Duration) {
         let clock = self.gateway.core().clock.clone();
         loop {
             tokio::time::sleep(limit).await;
@@ -399,12 +242,12 @@ impl Connection {
         }
     }
 
-    fn closed(&self, why: Closed) {
+    pub(super) fn closed(&self, why: Closed) {
         self.gateway.core().metrics.connection_closed(why);
     }
 
     /// What ended a connection below HTTP, where no response could be given.
-    fn note(&self, is_http2: bool, is_flood: bool, error: &hyper::Error) {
+    pub(super) fn note(&self, is_http2: bool, is_flood: bool, error: &hyper::Error) {
         let kind = if is_flood { ProtocolError::Http2Flood } else { failure::kind(error, is_http2) };
         self.gateway.core().metrics.protocol_error(kind);
         match kind {
@@ -420,22 +263,6 @@ impl Connection {
                 tracing::debug!(%client, %listener, ?kind, ?error, "connection failed");
             }
             _ => tracing::info!(%client, %listener, ?kind, ?error, "connection failed"),
-        }
-    }
-}
-
-/// Tells at a connection's end of what its guard refused, unless it came to its turn and so to a line in the access log.
-struct Untold<'a> {
-    of: &'a Connection,
-    handle: &'a GuardHandle,
-    is_told: Cell<bool>,
-}
-
-impl Drop for Untold<'_> {
-    fn drop(&mut self) {
-        if let Some(violation) = self.handle.violation_of_head().filter(|_| !self.is_told.get()) {
-            let (client, listener) = (self.of.address, &self.of.settings.name);
-            tracing::info!(%client, %listener, %violation, "the client left before its bad request could be refused");
         }
     }
 }
@@ -471,15 +298,7 @@ async fn read_proxy_header(
     }
 }
 
-/// The response as the connection's last: it says so, and hyper then closes.
-fn last(mut response: http::Response<ResponseBody>) -> http::Response<ResponseBody> {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-async fn respond(
+pub(super) async fn respond(
     gateway: &Gateway,
     settings: &ListenerSettings,
     peer: &Peer,

@@ -12,6 +12,8 @@ mod crowd;
 mod divided;
 mod drain;
 mod failure;
+mod http1;
+mod http2;
 mod last_words;
 mod linger;
 mod pace;
