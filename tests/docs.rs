@@ -235,6 +235,68 @@ fn the_audits_page_lists_its_rules() {
     }
 }
 
+/// `BLESS=1 cargo test --test docs` counts anew.
+#[test]
+fn tests_are_counted_as_they_are() {
+    let path = root().join("docs/protocols.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, section) = page.split_once("## What is tested\n").unwrap();
+    let mut named = BTreeSet::new();
+    for file in section.lines().filter(|line| line.starts_with('|')).flat_map(places) {
+        assert!(root().join(file).exists(), "docs/protocols.md: there is no {file}");
+        assert!(named.insert(file.to_owned()), "docs/protocols.md counts {file} twice");
+    }
+    let counted = |place: &str| -> usize {
+        let files = sources(&root().join(place));
+        let files = files.iter().filter(|file| place == file.as_str() || !named.contains(*file));
+        files.map(|file| tests_in(file)).sum()
+    };
+    let mut told = format!("{before}## What is tested\n");
+    for line in section.lines() {
+        let mut cells: Vec<_> = line.split(" | ").map(str::to_owned).collect();
+        if line.starts_with('|') && places(line).next().is_some() {
+            assert_eq!(cells.len(), 4, "{line}");
+            cells[1] = places(line).map(counted).sum::<usize>().to_string();
+        }
+        told.push_str(&cells.join(" | "));
+        told.push('\n');
+    }
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, &told).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), told, "docs/protocols.md has other numbers of tests");
+    for folder in
+        ["tests/http", "tests/streams", "tests/operations", "src/http1", "src/listener", "src/upstream"]
+    {
+        for file in sources(&root().join(folder)) {
+            let is_named = named.iter().any(|place| file.starts_with(place.as_str()));
+            assert!(is_named || tests_in(&file) == 0, "docs/protocols.md lacks {file}");
+        }
+    }
+}
+
+/// Files and folders that a row of a table names.
+fn places(row: &str) -> impl Iterator<Item = &str> {
+    row.split('`').skip(1).step_by(2).filter(|text| text.contains('/'))
+}
+
+/// This source, or those below this folder, from the root on.
+fn sources(path: &Path) -> Vec<String> {
+    if path.is_dir() {
+        let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        return entries.flat_map(|path| sources(&path)).collect();
+    }
+    let is_source = path.extension().is_some_and(|extension| extension == "rs");
+    let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+    if is_source { vec![name] } else { Vec::new() }
+}
+
+/// How many functions of a source are tests.
+fn tests_in(file: &str) -> usize {
+    let is_test = |line: &&str| ["#[test]", "#[tokio::test"].iter().any(|test| line.trim().starts_with(test));
+    read(file).lines().filter(is_test).count()
+}
+
 struct Document {
     path: PathBuf,
     text: String,

@@ -32,6 +32,7 @@ mod http2;
 mod leaving;
 mod limits;
 mod names;
+mod overload;
 mod paths;
 mod process;
 mod provenance;
