@@ -33,6 +33,14 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// The largest head of a response by HTTP/2, in bytes (RFC 9113 section 6.5.2). By HTTP/1.1 hyper bounds it itself.
 const MAX_RESPONSE_HEAD: u32 = 64 * 1024;
 
+/// How much of one response by HTTP/2 is taken in before its client takes it (RFC 9113 section 5.2): 10 MB/s for each
+/// stream at a distance of 25 ms.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// The same of all responses on one connection: room for the windows of 256 streams, so that clients who do not read hold
+/// up nobody else. The HTTP/2 library also goes by it in how many small messages it holds before it takes them for a flood.
+const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
+
 /// Connects to the member within the upstream's connect time-out, for requests of this core.
 pub(super) async fn connect(
     upstream: &UpstreamSettings,
@@ -139,7 +147,8 @@ where
 {
     let (sender, connection) = http2::Builder::new(CoreExecutor)
         .timer(TokioTimer::new())
-        .adaptive_window(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_RESPONSE_HEAD)
         .initial_max_send_streams(UNSAID)
         .handshake(TokioIo::new(stream))

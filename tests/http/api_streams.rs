@@ -2,7 +2,7 @@
 
 use tokio::task::JoinSet;
 
-use crate::h2api::{H2Api, Manner};
+use crate::h2api::{H2Api, LARGE, Manner};
 use crate::h2server::H2Server;
 use crate::recorder::Recorder;
 use crate::setup::Gateway;
@@ -226,4 +226,46 @@ routes: [{{ match: {{ path: '/**' }}, public: true, upstream: api }}]
     }
     // Each would have made one of its own, had it waited for all before it.
     assert!(silent.connections() < 10, "{}", silent.connections());
+}
+
+/// As an event goes to all subscribers at once: so many small messages are no flood.
+#[tokio::test]
+async fn a_message_on_each_of_many_streams_at_once_breaks_none_off() {
+    let api = H2Api::start(1_000, Manner::Last).await;
+    let gateway = in_front_of(&api.url(), ", protocol: http2").await;
+    let mut asking = JoinSet::new();
+    for place in 0..400 {
+        let mut wire = gateway.wire().await;
+        asking.spawn(async move {
+            wire.send(format!("GET /{place} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+            wire.answer().await.map(|answer| (answer.status, answer.body))
+        });
+    }
+    api.until("all requests at once", |calls| calls.len() == 400).await;
+    api.open();
+    assert_eq!(asking.join_all().await, vec![Some((200, b"ok".to_vec())); 400]);
+    assert_eq!(api.connections(), 1);
+}
+
+/// What one client does not take in fills its own window, and not the one that all share.
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_up_nobody_else_on_its_connection_to_the_api() {
+    let api = H2Api::start(100, Manner::Last).await;
+    api.open();
+    let gateway = in_front_of(&api.url(), ", protocol: http2").await;
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut wire = gateway.wire().await;
+        wire.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        slow.push(wire);
+    }
+    api.until("all of them", |calls| calls.iter().filter(|call| call.path == "/large").count() == 8).await;
+    for place in 0..100 {
+        let answer = gateway.get(&format!("/{place}"), "").await;
+        assert_eq!((answer.status, &*answer.body), (200, &b"ok"[..]), "{place}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(api.connections(), 1);
+    // And they get all of it when they do.
+    assert_eq!(slow[0].answer().await.unwrap().body.len(), LARGE);
 }

@@ -23,6 +23,9 @@ pub struct H2Api {
     accepting: JoinHandle<()>,
 }
 
+/// What it answers `/large` with: more than sockets and buffers take in.
+pub const LARGE: usize = 20_000_000;
+
 /// How it answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
@@ -238,10 +241,12 @@ async fn answer(
         }
         sending = respond.send_response(head, false).ok();
     }
+    let is_large = log.lock().unwrap().calls[number].path == "/large";
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().unwrap());
     if let Some(mut sending) = sending {
-        let _ = sending.send_data(Bytes::from_static(b"ok"), false);
+        let body = if is_large { Bytes::from(vec![b'x'; LARGE]) } else { Bytes::from_static(b"ok") };
+        let _ = sending.send_data(body, false);
         let _ = sending.send_trailers(trailers);
     }
 }
