@@ -8,6 +8,7 @@
 mod core;
 mod escape;
 mod line;
+mod queue;
 mod record;
 mod writer;
 

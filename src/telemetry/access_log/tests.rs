@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::core::BATCH;
 use super::line::LineWriter;
+use super::queue::{LEAST, Message, Queue};
 use super::writer::Target;
 use super::*;
 use crate::catalogue::Reason;
@@ -254,7 +255,7 @@ fn every_line_of_every_core_is_written() {
 #[test]
 fn a_blocked_output_costs_lines_that_are_counted_and_admitted() {
     let (mut gate, target) = Gate::new();
-    let settings = Settings { queue: 1, ..Settings::default() };
+    let settings = Settings { queue: 2 * LEAST, ..Settings::default() };
     let log = AccessLog::start_with(&settings, Some(target)).unwrap();
     let mut core = log.per_core();
 
@@ -283,9 +284,34 @@ fn a_blocked_output_costs_lines_that_are_counted_and_admitted() {
 }
 
 #[test]
+fn what_waits_is_bounded_by_its_bytes_and_not_by_how_often_it_was_handed_over() {
+    let (mut gate, target) = Gate::new();
+    let log =
+        AccessLog::start_with(&Settings { queue: 300 * LEAST, ..Settings::default() }, Some(target)).unwrap();
+    let mut core = log.per_core();
+    let mut hand_over = |times| {
+        for _ in 0..times {
+            core.write(&record());
+            core.flush();
+        }
+    };
+    hand_over(1);
+    gate.wait_for_write();
+    hand_over(299);
+    assert_eq!(log.dropped_lines().count(), 0);
+    hand_over(2);
+    assert_eq!(log.dropped_lines().count(), 2);
+    gate.open();
+    drop(core);
+    log.shutdown(PATIENCE).unwrap();
+    assert!(gate.lines().len() >= 300);
+}
+
+#[test]
 fn losses_are_admitted_even_if_no_request_follows() {
     let (mut gate, target) = Gate::new();
-    let log = AccessLog::start_with(&Settings { queue: 1, ..Settings::default() }, Some(target)).unwrap();
+    let log =
+        AccessLog::start_with(&Settings { queue: 2 * LEAST, ..Settings::default() }, Some(target)).unwrap();
     let mut core = log.per_core();
     for batch in 0..3 {
         core.write(&record());
@@ -304,7 +330,7 @@ fn losses_are_admitted_even_if_no_request_follows() {
 
 #[test]
 fn lines_wait_for_a_full_batch_or_a_tick() {
-    let (queue, batches) = sync_channel(16);
+    let (queue, batches) = Queue::new(16 * BATCH);
     let mut core = CoreLog::new(Format::Json, Some(queue), Arc::default());
     let at = |millis| Monotonic(Duration::from_millis(millis));
 
@@ -331,20 +357,20 @@ fn lines_wait_for_a_full_batch_or_a_tick() {
 
 #[test]
 fn buffers_come_home() {
-    let (queue, batches) = sync_channel(16);
+    let (queue, batches) = Queue::new(16 * BATCH);
     let mut core = CoreLog::new(Format::Json, Some(queue), Arc::default());
     core.write(&record());
     core.flush();
-    let super::writer::Message::Batch(batch) = batches.try_recv().unwrap() else { panic!("a batch") };
+    let Message::Batch(batch) = batches.try_recv().unwrap() else { panic!("a batch") };
     let address = batch.bytes.as_ptr();
-    super::writer::Message::Batch(batch).recycle();
+    Message::Batch(batch).recycle();
 
     core.write(&record());
     core.flush();
     core.write(&record());
     core.flush();
     let _ = batches.try_recv().unwrap();
-    let super::writer::Message::Batch(batch) = batches.try_recv().unwrap() else { panic!("a batch") };
+    let Message::Batch(batch) = batches.try_recv().unwrap() else { panic!("a batch") };
     assert_eq!(batch.bytes.as_ptr(), address);
 }
 

@@ -6,10 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use super::queue::{Batch, Message, Queue};
 use super::{CoreLog, Format};
 
 /// Where lines go.
@@ -34,14 +35,13 @@ pub struct Settings {
     pub format: Format,
     /// Where lines go.
     pub output: Output,
-    /// How many batches of about 32 KiB may wait before lines are dropped. The default, 256, is 8 MiB:
-    /// about a second of a busy gateway.
+    /// How many bytes of lines may wait before any are dropped. The default, 8 MiB, is some 15,000 requests.
     pub queue: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { name: "access log", format: Format::default(), output: Output::Stdout, queue: 256 }
+        Self { name: "access log", format: Format::default(), output: Output::Stdout, queue: 8 << 20 }
     }
 }
 
@@ -81,12 +81,12 @@ pub struct AccessLog {
 
 #[derive(Debug)]
 struct Thread {
-    queue: SyncSender<Message>,
+    queue: Queue,
     requests: Arc<Requests>,
     ended: Receiver<()>,
 }
 
-/// What the writer is asked to do once the queue is empty. Flags, since a message could find the queue full.
+/// What the writer is asked to do once the queue is empty.
 #[derive(Debug, Default)]
 struct Requests {
     stop: AtomicBool,
@@ -118,7 +118,7 @@ impl AccessLog {
 
     pub(super) fn start_with(settings: &Settings, target: Option<Target>) -> Result<Self, StartError> {
         let dropped = Arc::new(AtomicU64::new(0));
-        let spawn = |target| Thread::spawn(settings.name, target, settings.queue.max(1), &dropped);
+        let spawn = |target| Thread::spawn(settings.name, target, settings.queue, &dropped);
         let thread = target.map(spawn).transpose()?;
         Ok(Self { name: settings.name, format: settings.format, dropped, thread })
     }
@@ -156,7 +156,7 @@ impl Thread {
         queue: usize,
         dropped: &Arc<AtomicU64>,
     ) -> Result<Self, StartError> {
-        let (queue, batches) = sync_channel(queue);
+        let (queue, batches) = Queue::new(queue);
         let (end, ended) = sync_channel(1);
         let requests = Arc::new(Requests::default());
         let mut writer = Writer {
@@ -180,36 +180,10 @@ impl Thread {
         Ok(Self { queue, requests, ended })
     }
 
-    /// Sets the flag, then wakes the writer. If the queue is full the writer is awake already, and looks at
-    /// the flags when it has emptied it.
+    /// Sets the flag, then wakes the writer, which looks at the flags when it has emptied the queue.
     fn request(&self, flag: &AtomicBool) {
         flag.store(true, Ordering::SeqCst);
-        _ = self.queue.try_send(Message::Wake);
-    }
-}
-
-/// What goes over the queue.
-#[derive(Debug)]
-pub(super) enum Message {
-    Batch(Batch),
-    Wake,
-}
-
-/// Whole lines of one core, and where the empty buffer goes.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) bytes: Vec<u8>,
-    pub(super) lines: u64,
-    pub(super) home: SyncSender<Vec<u8>>,
-}
-
-impl Message {
-    /// Sends the buffer home, empty. If home is full or gone, the buffer is freed.
-    pub(super) fn recycle(self) {
-        if let Self::Batch(mut batch) = self {
-            batch.bytes.clear();
-            _ = batch.home.try_send(batch.bytes);
-        }
+        self.queue.wake();
     }
 }
 
