@@ -177,11 +177,14 @@ def floor(auth):
     return command
 
 
-def nginx(access_log="off"):
+def nginx(access_log="off", workers=1):
+    # Each worker has its own connections, as valgate's have; with one there is nothing to divide.
+    own = " reuseport" if workers > 1 else ""
+
     def command(place):
         text = f"""\
 daemon off;
-worker_processes 1;
+worker_processes {workers};
 worker_rlimit_nofile 20000;
 pid nginx.pid;
 error_log stderr;
@@ -193,8 +196,8 @@ http {{
   client_max_body_size 0;
   upstream api {{ server 127.0.0.1:{place.upstream}; keepalive 256; keepalive_requests 1000000000; }}
   server {{
-    listen 127.0.0.1:{place.tls} ssl http2;
-    listen 127.0.0.1:{place.plain};
+    listen 127.0.0.1:{place.tls} ssl http2{own};
+    listen 127.0.0.1:{place.plain}{own};
     ssl_certificate {place.fixture.path("tls.crt")};
     ssl_certificate_key {place.fixture.path("tls.key")};
     ssl_protocols TLSv1.2 TLSv1.3;
@@ -358,6 +361,7 @@ PEERS = {peer.name: peer for peer in [
     Peer("floor, no cache", floor("each"), checks_tokens=True),
     Peer("nginx", nginx()),
     Peer("nginx, access log", nginx("/dev/null")),
+    Peer("nginx, two workers", nginx(workers=2)),
     Peer("haproxy", haproxy()),
     Peer("haproxy, jwt", haproxy(jwt=True), checks_tokens=True, algorithms=("RS256", "ES256")),
     Peer("envoy", envoy()),
