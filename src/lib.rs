@@ -25,8 +25,8 @@
 //! listener    accept -> TLS -> HTTP/1.1 (behind a strict framing guard) or HTTP/2
 //! sanitize    Request            -> CleanRequest     ambiguous requests refused, reserved headers removed
 //! route       CleanRequest       -> &Route           exactly one, or VAL-040 / VAL-041
-//! credential  CleanRequest       -> BearerToken      exactly one credential
-//! verify      BearerToken        -> VerifiedToken    verdict cache, or the named checks
+//! credential  CleanRequest       -> Presented        exactly one credential
+//! verify      Presented          -> VerifiedToken    verdict cache, or the named checks
 //! revocation  VerifiedToken      -> LiveToken        always after the cache
 //! policy      LiveToken          -> Permit           client certificate, scopes and claim rules
 //! forward     Permit, CleanRequest -> Response       takes the permit: no forwarding without authorization

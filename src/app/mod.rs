@@ -96,7 +96,7 @@ const SETTLE_WAIT: Duration = Duration::from_secs(5);
 /// How many verified tokens all cores remember together: some 100 MB at the most, for tokens of usual size.
 const MAX_VERDICTS: u64 = 100_000;
 
-/// Lines of the access log that may wait for the writer, in batches of about 32 KiB.
+/// How long a stop waits for the writer of the access log.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the last spans may take to be delivered: a collector that is down holds no stop up.

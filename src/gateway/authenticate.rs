@@ -1,4 +1,4 @@
-//! The authentication step: from a bearer token to a live one.
+//! The authentication step: from what is shown for a token to a live one.
 //!
 //! The verifier says what it needs; here is where a request waits for it, bounded in time and together with all
 //! other requests that need the same.
@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use super::refused_tokens::{RefusedBefore, RefusedTokens};
 use super::verdict_cache::{SharedVerdicts, TokenKey, VerdictCache};
+use crate::catalogue::Reason;
 use crate::clock::Clock;
 use crate::keys::LookAgain;
 use crate::rejection::Rejection;
 use crate::revocation::{Candidate, LiveToken, RevocationPolicies};
 use crate::token::{
-    Answer, BearerToken, FailFast, Fingerprint, Inputs, IssuerSet, LookedAgain, Need, Verdict, VerifiedToken,
-    Verifier,
+    Answer, BearerToken, FailFast, Fingerprint, Inputs, IssuerSet, LookedAgain, Need, Presented, Verdict,
+    VerifiedToken, Verifier,
 };
 
 /// One core's way from tokens to principals.
@@ -84,16 +85,16 @@ impl Authenticator {
         self.verdicts.len()
     }
 
-    /// The token, if an issuer that the route trusts stands behind it and it was not revoked. `now` is a clock that was
-    /// [stopped](Clock::still) when the request was.
+    /// What is shown, if it is a token, an issuer that the route trusts stands behind it, and it was not revoked. `now`
+    /// is a clock that was [stopped](Clock::still) when the request was.
     pub async fn authenticate(
         &self,
-        token: BearerToken<'_>,
+        shown: Presented<'_>,
         trusted: &IssuerSet,
         now: &Clock,
         insight: &mut Insight,
     ) -> Result<LiveToken, Rejection> {
-        let key = self.verdicts.key(token);
+        let key = self.verdicts.key(shown);
         let mut cached = self.verdicts.at_hand(key);
         if cached.is_none() {
             if let Some(RefusedBefore { rejection, fingerprint }) =
@@ -113,6 +114,7 @@ impl Authenticator {
             }
             candidate
         } else {
+            let token = shown.token().ok_or_else(|| Rejection::new(Reason::IllegalCharacters))?;
             insight.temperature = Some(Temperature::Cold);
             // Boxed, here and below, since warm requests would otherwise carry the room for it.
             let verified = Box::pin(self.verify(key, token, trusted, insight)).await;

@@ -16,9 +16,13 @@ use super::long_lived::{Ending, Stream};
 use super::trailers::Withheld;
 use crate::upstream::UpstreamBody;
 
-/// A response's body on its way to the client.
+/// A response's body on its way to the client. Boxed, since the response is moved from hand to hand until hyper has it,
+/// and by hyper too.
 #[derive(Debug)]
-pub struct ResponseBody {
+pub struct ResponseBody(Box<State>);
+
+#[derive(Debug)]
+struct State {
     source: Source,
     exchange: Option<Box<Exchange>>,
     /// Set once the response has had to wait for more.
@@ -56,19 +60,17 @@ enum Source {
 impl ResponseBody {
     /// A body of our own.
     pub fn full(bytes: Bytes) -> Self {
-        let bytes = (!bytes.is_empty()).then_some(bytes);
-        Self { source: Source::Full(bytes), exchange: None, watched: None, deadline: None, is_grpc: false }
+        Self::of(Source::Full((!bytes.is_empty()).then_some(bytes)), false)
     }
 
     /// A gRPC message of our own and the trailers behind it.
     pub fn message(bytes: Bytes, trailers: HeaderMap) -> Self {
-        let source = Source::Message(Some(bytes), Some(trailers));
-        Self { source, exchange: None, watched: None, deadline: None, is_grpc: true }
+        Self::of(Source::Message(Some(bytes), Some(trailers)), true)
     }
 
     /// What a body of our own says; nothing of an upstream's.
     pub(super) fn said(&self) -> &[u8] {
-        match &self.source {
+        match &self.0.source {
             Source::Full(Some(bytes)) | Source::Message(Some(bytes), _) => bytes,
             Source::Full(None) | Source::Message(None, _) | Source::Upstream(..) | Source::Failed(_) => &[],
         }
@@ -76,30 +78,30 @@ impl ResponseBody {
 
     /// An upstream's body, of whose trailers some are withheld.
     pub fn upstream(body: UpstreamBody, withheld: Withheld, is_grpc: bool) -> Self {
-        Self {
-            source: Source::Upstream(body, withheld),
-            exchange: None,
-            watched: None,
-            deadline: None,
-            is_grpc,
-        }
+        Self::of(Source::Upstream(body, withheld), is_grpc)
+    }
+
+    fn of(source: Source, is_grpc: bool) -> Self {
+        Self(Box::new(State { source, exchange: None, watched: None, deadline: None, is_grpc }))
     }
 
     /// Breaks off when this is over, if the body has not ended by then.
     #[must_use]
     pub fn until(mut self, deadline: Option<Pin<Box<Sleep>>>) -> Self {
-        self.deadline = deadline;
+        self.0.deadline = deadline;
         self
     }
 
     /// Has the exchange written down when this body ends.
     #[must_use]
     pub fn observed(mut self, exchange: Box<Exchange>) -> Self {
-        self.exchange = Some(exchange);
-        self.finish_if_ended();
+        self.0.exchange = Some(exchange);
+        self.0.finish_if_ended();
         self
     }
+}
 
+impl State {
     fn finish_if_ended(&mut self) {
         if self.is_end_stream() {
             self.finish();
@@ -167,6 +169,15 @@ impl ResponseBody {
             exchange.completed();
         }
     }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Full(bytes) => bytes.is_none(),
+            Source::Message(bytes, trailers) => bytes.is_none() && trailers.is_none(),
+            Source::Upstream(body, _) => body.is_end_stream(),
+            Source::Failed(error) => error.is_none(),
+        }
+    }
 }
 
 impl Body for ResponseBody {
@@ -177,7 +188,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
+        let this = &mut *self.0;
         let frame = match &mut this.source {
             Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Source::Message(bytes, trailers) => match bytes.take() {
@@ -205,16 +216,11 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Full(bytes) => bytes.is_none(),
-            Source::Message(bytes, trailers) => bytes.is_none() && trailers.is_none(),
-            Source::Upstream(body, _) => body.is_end_stream(),
-            Source::Failed(error) => error.is_none(),
-        }
+        self.0.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
+        match &self.0.source {
             Source::Full(bytes) | Source::Message(bytes, _) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }

@@ -1,4 +1,5 @@
-//! The credential step: exactly one bearer token, from where the route says it is.
+//! The credential step: exactly one credential, from where the route says it is. Whether it has the form of a token is
+//! looked at where it is not known from before.
 
 use http::header::{AUTHORIZATION, COOKIE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method};
@@ -6,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::sanitize::CleanRequest;
 use crate::catalogue::Reason;
 use crate::rejection::Rejection;
-use crate::token::BearerToken;
+use crate::token::Presented;
 
 /// Where a route looks for the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,15 +28,15 @@ pub struct Sender {
     pub is_trusted_page: bool,
 }
 
-/// The token of a request.
+/// What a request shows for a token.
 pub fn extract<'r, B>(
     request: &'r CleanRequest<B>,
     source: &TokenSource,
     from: Sender,
     max_token: usize,
-) -> Result<BearerToken<'r>, Rejection> {
+) -> Result<Presented<'r>, Rejection> {
     let from_header = token_from_header(request.headers())?;
-    let text = match source {
+    let shown = match source {
         TokenSource::Header => from_header,
         TokenSource::Cookie(name) => match (from_header, from_cookie(request.headers(), name)?) {
             (Some(_), Some(_)) => {
@@ -43,44 +44,40 @@ pub fn extract<'r, B>(
                     "The request carries a token in the Authorization header and another in a cookie.",
                 ));
             }
-            (None, Some(text)) => {
+            (None, Some(shown)) => {
                 check_same_origin(request, from)?;
-                Some(text)
+                Some(shown)
             }
             (header, None) => header,
         },
     };
-    let text = text.ok_or_else(|| Rejection::new(Reason::Missing))?;
-    if text.len() > max_token {
+    let shown = shown.ok_or_else(|| Rejection::new(Reason::Missing))?;
+    if shown.expose().len() > max_token {
         return Err(Reason::TokenTooLarge.into());
     }
-    BearerToken::new(text).ok_or_else(|| Reason::IllegalCharacters.into())
+    Ok(shown)
 }
 
-/// The text after `Bearer` in any case and one or more spaces (RFC 9110 section 11.4, RFC 6750 section 2.1); `None`
-/// without an Authorization header. Whether it has the form of a token is for [`BearerToken::new`].
-pub fn token_from_header(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
+/// What stands after `Bearer` in any case and one or more spaces (RFC 9110 section 11.4, RFC 6750 section 2.1); `None`
+/// without an Authorization header.
+pub fn token_from_header(headers: &HeaderMap) -> Result<Option<Presented<'_>>, Rejection> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(Rejection::new(Reason::Multiple).hint("There is more than one Authorization header."));
     }
-    // Not `to_str`, which looks at one byte at a time; a header's value has no control characters but HTAB.
-    let text = str::from_utf8(value.as_bytes()).ok().filter(|text| text.is_ascii());
-    let text = text.ok_or_else(|| Rejection::new(Reason::IllegalCharacters))?;
-    let space = text.bytes().position(|byte| byte == b' ').unwrap_or(text.len());
-    let (scheme, rest) = text.split_at_checked(space).unwrap_or_default();
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(if text.is_empty() { Reason::Empty } else { Reason::NotBearer }.into());
+    let value = value.as_bytes();
+    let space = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    let (scheme, rest) = value.split_at_checked(space).unwrap_or_default();
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Err(if value.is_empty() { Reason::Empty } else { Reason::NotBearer }.into());
     }
-    match rest.trim_start_matches(' ') {
-        "" => Err(Reason::Empty.into()),
-        token => Ok(Some(token)),
-    }
+    let token = rest.iter().position(|byte| *byte != b' ').and_then(|begin| rest.get(begin..));
+    token.map(|token| Some(Presented::new(token))).ok_or_else(|| Reason::Empty.into())
 }
 
 /// The value of the one cookie of this name (RFC 6265 section 4.2).
-fn from_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Rejection> {
+fn from_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<Presented<'h>>, Rejection> {
     let mut found = None;
     for value in headers.get_all(COOKIE) {
         let text = value.to_str().map_err(|_| Rejection::new(Reason::IllegalCharacters))?;
@@ -99,7 +96,7 @@ fn from_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>
     }
     match found {
         Some("") => Err(Reason::Empty.into()),
-        other => Ok(other),
+        other => Ok(other.map(|token| Presented::new(token.as_bytes()))),
     }
 }
 
@@ -140,15 +137,18 @@ mod tests {
 
     use super::{from_cookie, token_from_header};
     use crate::catalogue::Reason;
+    use crate::token::Presented;
+
+    fn as_text(shown: Presented<'_>) -> String {
+        String::from_utf8(shown.expose().to_owned()).unwrap()
+    }
 
     fn header(values: &[&'static str]) -> Result<Option<String>, Reason> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(AUTHORIZATION, value.parse().unwrap());
         }
-        token_from_header(&headers)
-            .map(|token| token.map(str::to_owned))
-            .map_err(|rejection| rejection.reason())
+        token_from_header(&headers).map(|token| token.map(as_text)).map_err(|rejection| rejection.reason())
     }
 
     #[test]
@@ -176,9 +176,7 @@ mod tests {
         let cookie = |text: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(COOKIE, text.parse().unwrap());
-            from_cookie(&headers, "__Host-token")
-                .map(|token| token.map(str::to_owned))
-                .map_err(|r| r.reason())
+            from_cookie(&headers, "__Host-token").map(|token| token.map(as_text)).map_err(|r| r.reason())
         };
         assert_eq!(cookie("a=b; __Host-token=x.y.z; c=d"), Ok(Some("x.y.z".to_owned())));
         assert_eq!(cookie("__host-token=x; x__Host-token=y"), Ok(None));

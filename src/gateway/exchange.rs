@@ -28,7 +28,7 @@ use crate::revocation::LiveToken;
 use crate::telemetry::access_log::{Auth, Outcome, Record};
 use crate::telemetry::spans::{Finished, Phase, Recording, Scheme, UpstreamCall};
 use crate::telemetry::trace::{RequestId, TraceContext};
-use crate::token::{BearerToken, Claims, Compact, Fingerprint, VerifiedToken};
+use crate::token::{Claims, Compact, Fingerprint, Presented, VerifiedToken};
 use crate::upstream::{BodyProgress, Lane};
 
 /// What is known of one request so far. Dropped without a word of how it ended, it counts as left by its client.
@@ -143,7 +143,8 @@ impl Exchange {
     }
 
     /// Notes which token was refused, and why if refusals are kept.
-    pub(super) fn token_refused(&mut self, token: BearerToken<'_>, route: &Route, refused: &Rejection) {
+    pub(super) fn token_refused(&mut self, shown: Presented<'_>, route: &Route, refused: &Rejection) {
+        let Some(token) = shown.token() else { return };
         let fingerprint = self.insight.fingerprint.unwrap_or_else(|| token.fingerprint());
         self.fingerprint = Some(fingerprint);
         if self.core.patterns.is_some() {

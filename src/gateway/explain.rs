@@ -195,7 +195,9 @@ impl Explainer {
         let route = found.ok()?;
         if matches!(route.access, Access::Require(_)) {
             let from = Sender { is_https, is_trusted_page: false };
-            let token = credential::extract(&clean, &route.token_from, from, self.limits.token);
+            let shown = credential::extract(&clean, &route.token_from, from, self.limits.token);
+            let token = shown
+                .and_then(|shown| shown.token().ok_or_else(|| Rejection::new(Reason::IllegalCharacters)));
             let size = format!("a bearer token of {} bytes", text.len());
             let most = format!("at most {} bytes", self.limits.token);
             report.note("credential", token.as_ref().map(|_| ()), (Some(size), Some(most)));

@@ -3,7 +3,7 @@
 //! Takes a [`Permit`], so that nothing is forwarded without one. Order matters: first everything that only the
 //! gateway may say is removed, then the gateway says it, so that no client header can remove or outdo ours.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ use crate::policy::Permit;
 use crate::rejection::Rejection;
 use crate::telemetry::trace::{TRACEPARENT, TRACESTATE};
 use crate::upstream::{
-    BodyLimits, HandshakeKey, Outgoing, Protocol, RequestBody, UpstreamBody, UpstreamError, mark,
+    BodyLimits, Client, HandshakeKey, Outgoing, Protocol, RequestBody, UpstreamBody, UpstreamError, mark,
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -49,20 +49,76 @@ pub async fn forward(
     inbound: &Inbound,
     exchange: &mut Exchange,
 ) -> Result<Served, Rejection> {
+    // What is prepared and what is made of the answer are no part of this future: there is one for each request in
+    // flight, and it moves.
+    let Prepared { client, outgoing, asked } =
+        prepare(core, route, permit, request, peer, inbound, exchange)?;
+    let progress = Rc::clone(&outgoing.progress);
+    let total = outgoing.timeouts.total;
+    let mut deadline = total.map(|total| Box::pin(tokio::time::sleep(total)));
+    // The wait for the answer has none only where the API speaks gRPC: what the client calls its request is its own
+    // word.
+    let mut none = None;
+    let deadline_of_head = if asked.is_sparse { &mut none } else { &mut deadline };
+    let token = exchange.token.as_ref();
+    let watch = || exchange::watch(core, Some(route), token);
+    let sent_in_time = {
+        // Boxed on its own: the allocator is quick up to 1 KiB, and that is what the parts have, but not the whole.
+        let mut sending = Box::pin(client.send(outgoing, &mut exchange.lane));
+        awaiting::in_time(sending.as_mut(), &progress, deadline_of_head, watch).await
+    };
+    if let (Err(refused), Some(lane), Some(total)) = (&sent_in_time, &exchange.lane, total)
+        && refused.reason() == Reason::UpstreamTotalTimeout
+    {
+        client.overdue(lane, &progress, total);
+    }
+    let response = sent_in_time?.map_err(|error| refusal(&error))?;
+    progress.answered();
+    exchange.first_byte = exchange.forwarded_at.map(|sent| sent.until(core.clock.monotonic()));
+    asked.answered(response, route, deadline)
+}
+
+/// A request as the API gets it.
+struct Prepared<'c> {
+    client: &'c Client,
+    outgoing: Outgoing,
+    asked: Asked,
+}
+
+/// What has to be known of a request when its answer comes.
+struct Asked {
+    /// It may take its time between messages.
+    is_sparse: bool,
+    /// The client's end, if it asks for a WebSocket.
+    upgrade: Option<OnUpgrade>,
+    /// It asks for one by HTTP/2.
+    is_extended_connect: bool,
+    key: Option<HandshakeKey>,
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a permit is spent on one request")]
+fn prepare<'c>(
+    core: &'c Core,
+    route: &Route,
+    permit: Permit,
+    request: CleanRequest,
+    peer: &Peer,
+    inbound: &Inbound,
+    exchange: &mut Exchange,
+) -> Result<Prepared<'c>, Rejection> {
     let Some(client) = route.upstream().and_then(|place| core.upstream(place)) else {
         return Err(Rejection::new(Reason::Internal).log("the route's upstream does not exist"));
     };
     let is_websocket = websocket::is_asked_for(&request, inbound);
     let is_extended_connect = request.is_extended_connect();
     let (mut parts, authority, incoming) = request.into_parts();
-    let key = HandshakeKey::of(&parts.headers).filter(|_| is_extended_connect);
-    let settings = &client.upstream().settings;
+    let key = if is_extended_connect { HandshakeKey::of(&parts.headers) } else { None };
     let limits = BodyLimits {
         max_bytes: route.max_body,
         idle: core.limits.body_idle,
         least_rate: route.body_rate,
         // To an API that does not speak it, gRPC would be no more than a word.
-        is_sparse: is_grpc(&parts.headers) && settings.protocol == Protocol::Http2,
+        is_sparse: is_grpc(&parts.headers) && client.upstream().settings.protocol == Protocol::Http2,
     };
     check_length(&parts.headers, limits)?;
     let has_body = !incoming.is_end_stream();
@@ -83,53 +139,47 @@ pub async fn forward(
     }
     let (body, progress) = RequestBody::new(incoming, limits, trailers);
     exchange.body = Some(Rc::clone(&progress));
+    exchange.forwarded_at = Some(core.clock.monotonic());
+    let outgoing = Outgoing {
+        request: Box::new(Request::from_parts(parts, body)),
+        progress,
+        own_host: route.host == HostHeader::Upstream,
+        is_upgrade: is_websocket,
+        timeouts: route.timeouts,
+    };
+    let asked = Asked { is_sparse: limits.is_sparse, upgrade, is_extended_connect, key };
+    Ok(Prepared { client, outgoing, asked })
+}
 
-    let sent = core.clock.monotonic();
-    exchange.forwarded_at = Some(sent);
-    let request = Box::new(Request::from_parts(parts, body));
-    let own_host = route.host == HostHeader::Upstream;
-    let (progress_of_body, is_upgrade, timeouts) = (Rc::clone(&progress), is_websocket, route.timeouts);
-    let outgoing = Outgoing { request, progress: progress_of_body, own_host, is_upgrade, timeouts };
-    let mut deadline = timeouts.total.map(|total| Box::pin(tokio::time::sleep(total)));
-    // The wait for the answer has none only where the API speaks gRPC: what the client calls its request is its own word.
-    let mut none = None;
-    let deadline_of_head = if limits.is_sparse { &mut none } else { &mut deadline };
-    let token = exchange.token.as_ref();
-    let watch = || exchange::watch(core, Some(route), token);
-    let sent_in_time = {
-        let sending = pin!(client.send(outgoing, &mut exchange.lane));
-        awaiting::in_time(sending, &progress, deadline_of_head, watch).await
-    };
-    if let (Err(refused), Some(lane), Some(total)) = (&sent_in_time, &exchange.lane, timeouts.total)
-        && refused.reason() == Reason::UpstreamTotalTimeout
-    {
-        client.overdue(lane, &progress, total);
-    }
-    let mut response = sent_in_time?.map_err(|error| refusal(&error))?;
-    progress.answered();
-    exchange.first_byte = Some(sent.until(core.clock.monotonic()));
-    let listed = strip_response(response.headers_mut(), &route.identity_headers);
-    let withheld = Withheld::of_response(listed, response.headers_mut(), &route.identity_headers);
-    let is_answer_grpc = is_grpc(response.headers());
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        if is_extended_connect {
-            extended_connect::check_refusal(response.status())?;
+impl Asked {
+    /// The answer as the client gets it.
+    fn answered(
+        self,
+        mut response: Response<UpstreamBody>,
+        route: &Route,
+        deadline: Option<Pin<Box<Sleep>>>,
+    ) -> Result<Served, Rejection> {
+        let listed = strip_response(response.headers_mut(), &route.identity_headers);
+        let withheld = Withheld::of_response(listed, response.headers_mut(), &route.identity_headers);
+        let is_answer_grpc = is_grpc(response.headers());
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            if self.is_extended_connect {
+                extended_connect::check_refusal(response.status())?;
+            }
+            let response = respond(response, withheld, is_answer_grpc, deadline);
+            return Ok(Served { response, websocket: None });
         }
-        return Ok(Served {
-            response: respond(response, withheld, is_answer_grpc, deadline),
-            websocket: None,
-        });
+        let Some(upgrade) = self.upgrade else {
+            return Err(Rejection::new(Reason::BadResponse).log("the API switched protocols unasked"));
+        };
+        let in_use = response.body_mut().take_in_use();
+        let ends = Ends::join(upgrade, &mut response, in_use);
+        let mut response = websocket::accepted(response);
+        if self.is_extended_connect {
+            response = extended_connect::accepted(response, self.key.as_ref())?;
+        }
+        Ok(Served { response, websocket: Some(Box::new(ends)) })
     }
-    let Some(upgrade) = upgrade else {
-        return Err(Rejection::new(Reason::BadResponse).log("the API switched protocols unasked"));
-    };
-    let in_use = response.body_mut().take_in_use();
-    let ends = Ends::join(upgrade, &mut response, in_use);
-    let mut response = websocket::accepted(response);
-    if is_extended_connect {
-        response = extended_connect::accepted(response, key.as_ref())?;
-    }
-    Ok(Served { response, websocket: Some(ends) })
 }
 
 /// The answer for the client. What is made to last has no deadline.
@@ -170,7 +220,7 @@ pub struct Served {
     /// The response for the client.
     pub response: Response<ResponseBody>,
     /// The ends of an accepted WebSocket connection.
-    pub websocket: Option<Ends>,
+    pub websocket: Option<Box<Ends>>,
 }
 
 impl Served {

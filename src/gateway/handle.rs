@@ -203,17 +203,9 @@ async fn take_steps(
 ) -> Result<Served, Rejection> {
     let request = CleanRequest::sanitize(request, core.limits)?;
     check_direction(core, peer, &request)?;
-    if let Some((preflight, route, cors)) = preflight(core, &request) {
-        let sharing = cors.judge(request.headers());
-        exchange.route = Some(Arc::clone(route));
-        exchange.sharing = Some(sharing.clone());
-        return match cors.preflights_answered_by() {
-            AnsweredBy::Gateway => answer_preflight(&sharing),
-            AnsweredBy::Api => {
-                let permit = Permit::preflight(&preflight);
-                forward(core, route, permit, request.without_credentials(), peer, inbound, exchange).await
-            }
-        };
+    if let Some(asked) = preflight(core, &request) {
+        // Boxed, here and below, so that no other request has room for it.
+        return Box::pin(serve_preflight(core, peer, asked, request, inbound, exchange)).await;
     }
     let route = core.routes.find(&request)?;
     exchange.route = Some(Arc::clone(route));
@@ -227,21 +219,40 @@ async fn take_steps(
     exchange.judged = true;
     match &route.service {
         Service::Upstream(_) => forward(core, route, permit, request, peer, inbound, exchange).await,
-        Service::Receive(receiver) => receiver.receive(core, request).await.map(Served::answer),
+        Service::Receive(receiver) => Box::pin(receiver.receive(core, request)).await.map(Served::answer),
         Service::Decision => Err(Reason::NoRoute.into()),
         Service::Revoke(revocation) => revocation.revoke(core, &permit, &request).await.map(Served::answer),
     }
 }
 
-/// A browser's question on behalf of a page, if the route that it asks about has an answer to it. Browsers send it
-/// without a token.
-fn preflight<'c>(
-    core: &'c Core,
-    request: &CleanRequest,
-) -> Option<(Preflight, &'c Arc<Route>, &'c Arc<Cors>)> {
+/// A browser's question on behalf of a page, the route that it asks about, and what that has to say to it.
+type AskedPreflight<'c> = (Preflight, &'c Arc<Route>, &'c Arc<Cors>);
+
+/// A browser's question, if the route that it asks about has an answer to it. Browsers send it without a token.
+fn preflight<'c>(core: &'c Core, request: &CleanRequest) -> Option<AskedPreflight<'c>> {
     let preflight = Preflight::of(request.method(), request.headers(), request.has_body())?;
     let route = core.routes.find_for(request, &preflight.method).ok()?;
     Some((preflight, route, route.cors.as_ref()?))
+}
+
+async fn serve_preflight(
+    core: &Core,
+    peer: &Peer,
+    (preflight, route, cors): AskedPreflight<'_>,
+    request: CleanRequest,
+    inbound: &Inbound,
+    exchange: &mut Exchange,
+) -> Result<Served, Rejection> {
+    let sharing = cors.judge(request.headers());
+    exchange.route = Some(Arc::clone(route));
+    exchange.sharing = Some(sharing.clone());
+    match cors.preflights_answered_by() {
+        AnsweredBy::Gateway => answer_preflight(&sharing),
+        AnsweredBy::Api => {
+            let permit = Permit::preflight(&preflight);
+            forward(core, route, permit, request.without_credentials(), peer, inbound, exchange).await
+        }
+    }
 }
 
 fn answer_preflight(sharing: &Sharing) -> Result<Served, Rejection> {
@@ -274,17 +285,17 @@ pub(super) async fn permit<B>(
         is_https: exchange.provenance.is_https,
         is_trusted_page: exchange.sharing.as_ref().is_some_and(Sharing::is_allowed_credentials),
     };
-    let token = credential::extract(request, &route.token_from, from, core.limits.token)
+    let shown = credential::extract(request, &route.token_from, from, core.limits.token)
         .map_err(|rejection| with_scope(rejection, policy))?;
     let begun = core.clock.still();
-    let live = core.authenticator.authenticate(token, &policy.issuers, &begun, &mut exchange.insight).await;
+    let live = core.authenticator.authenticate(shown, &policy.issuers, &begun, &mut exchange.insight).await;
     let begun = begun.monotonic();
     (exchange.judged_at, exchange.judging) = (Some(begun), begun.until(core.clock.monotonic()));
-    let live = live.inspect_err(|refused| exchange.token_refused(token, route, refused))?;
+    let live = live.inspect_err(|refused| exchange.token_refused(shown, route, refused))?;
     exchange.token = Some(live.clone());
     policy
         .authorize(live, peer.certificate())
-        .inspect_err(|refused| exchange.token_refused(token, route, refused))
+        .inspect_err(|refused| exchange.token_refused(shown, route, refused))
 }
 
 /// Who fails too often to show a token that anybody issued is told to wait, where the operator wants that.

@@ -96,7 +96,7 @@ mod tests {
     use crate::clock::{Clock, Monotonic, UnixSeconds};
     use crate::gateway::verdict_cache::{SharedVerdicts, TokenKey, VerdictCache};
     use crate::rejection::Rejection;
-    use crate::token::{BearerToken, IssuerId, IssuerSet};
+    use crate::token::{BearerToken, IssuerId, IssuerSet, Presented};
 
     fn token() -> BearerToken<'static> {
         BearerToken::new("a.b.c").unwrap()
@@ -104,7 +104,8 @@ mod tests {
 
     fn key(token: BearerToken<'_>) -> TokenKey {
         let (clock, _) = Clock::manual(UnixSeconds(0));
-        VerdictCache::new(SharedVerdicts::new(1, clock).unwrap()).key(token)
+        VerdictCache::new(SharedVerdicts::new(1, clock).unwrap())
+            .key(Presented::new(token.expose().as_bytes()))
     }
 
     fn set(issuer: u16) -> IssuerSet {

@@ -17,7 +17,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::revocation::Candidate;
-use crate::token::BearerToken;
+use crate::token::Presented;
 
 /// The hash of a token under a key that no client knows: none can make two tokens meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,9 +85,9 @@ impl VerdictCache {
         Self { near: RefCell::new(vec![None; SLOTS]), shared }
     }
 
-    pub fn key(&self, token: BearerToken<'_>) -> TokenKey {
+    pub fn key(&self, token: Presented<'_>) -> TokenKey {
         let mut hasher = SipHasher13::new_with_key(&self.shared.hash_key);
-        hasher.write(token.expose().as_bytes());
+        hasher.write(token.expose());
         TokenKey(hasher.finish128().as_u128())
     }
 

@@ -1,8 +1,36 @@
-//! A credential as it came: exactly one, of allowed characters and size, and nothing more known of it.
+//! A credential as it came: what is shown for a token, and what has at least the characters of one.
 
 use std::fmt;
 
 use aws_lc_rs::digest;
+
+/// What a request shows for a token: bytes whose characters nobody has looked at. Those of a token that was verified
+/// before are known again without a look at each of them.
+#[derive(Clone, Copy)]
+pub struct Presented<'r>(&'r [u8]);
+
+impl<'r> Presented<'r> {
+    /// Anything may be shown.
+    pub fn new(bytes: &'r [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes. Never to be logged.
+    pub fn expose(self) -> &'r [u8] {
+        self.0
+    }
+
+    /// The token, if they have the form of one.
+    pub fn token(self) -> Option<BearerToken<'r>> {
+        str::from_utf8(self.0).ok().and_then(BearerToken::new)
+    }
+}
+
+impl fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Presented({})", Fingerprint::of(self.0))
+    }
+}
 
 /// A bearer token (RFC 6750 section 2.1) that nobody has verified. `Debug` shows its fingerprint only.
 #[derive(Clone, Copy)]
@@ -74,7 +102,7 @@ impl fmt::Display for Fingerprint {
 
 #[cfg(test)]
 mod tests {
-    use super::BearerToken;
+    use super::{BearerToken, Presented};
 
     #[test]
     fn only_b64token_characters_make_a_token() {
@@ -88,7 +116,8 @@ mod tests {
 
     #[test]
     fn debug_does_not_show_the_token() {
-        let token = BearerToken::new("secret.secret.secret").unwrap();
-        assert!(!format!("{token:?}").contains("secret"));
+        let shown = Presented::new(b"secret.secret.secret");
+        let token = shown.token().unwrap();
+        assert!(!format!("{shown:?} {token:?}").contains("secret"));
     }
 }

@@ -20,7 +20,7 @@ mod tests;
 mod verified;
 mod verify;
 
-pub use bearer::{BearerToken, Fingerprint};
+pub use bearer::{BearerToken, Fingerprint, Presented};
 pub use checks::{Check, CollectAll, Examiner, FailFast, Finding};
 pub use claims::{Claims, scalar_text};
 pub use compact::Compact;

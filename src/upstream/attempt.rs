@@ -1,6 +1,6 @@
 //! One attempt: a request on one lane, by an idle connection, a shared one or a new one, to the head of its response.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +92,7 @@ impl Attempt<'_> {
                 Err(failed) => return Err(failed),
             }
         }
-        match self.by_turn(request).await? {
+        match Box::pin(self.by_turn(request)).await? {
             Outcome::Done(answered) => Ok(answered),
             Outcome::Unsent(request) | Outcome::Stale(request) => Err(unsent(request)),
         }
@@ -265,7 +265,8 @@ impl Attempt<'_> {
         let mut request = to_http2(request, self.lane.endpoint());
         to_extended_connect(&mut request);
         let mut patience = Patience::default();
-        match self.in_time(&mut patience, shared.sender.try_send_request(*request)).await? {
+        let sending = pin!(shared.sender.try_send_request(*request));
+        match self.in_time(&mut patience, sending).await? {
             Ok(response) => {
                 let response = from_extended_connect(response, &key);
                 Ok(Outcome::Done(Answered { response, lease: None, stream: Some(stream), again: None }))
@@ -300,7 +301,8 @@ impl Attempt<'_> {
     async fn by_used_connection(&self, mut lease: Lease, request: Sending) -> Result<Outcome, Failed> {
         let copy = self.copy(&request, is_idempotent(request.method()));
         let Connection { sender, patience } = &mut lease.connection;
-        match self.in_time(patience, sender.try_send_request(*request)).await? {
+        let sending = pin!(sender.try_send_request(*request));
+        match self.in_time(patience, sending).await? {
             Ok(response) => {
                 Ok(Outcome::Done(Answered { response, lease: Some(lease), stream: None, again: copy }))
             }
@@ -318,7 +320,8 @@ impl Attempt<'_> {
         let request = to_http1(request);
         let copy = self.copy(&request, self.elsewhere() && is_idempotent(request.method()));
         let Connection { sender, patience } = &mut lease.connection;
-        match self.in_time(patience, sender.try_send_request(*request)).await? {
+        let sending = pin!(sender.try_send_request(*request));
+        match self.in_time(patience, sending).await? {
             Ok(response) => {
                 Ok(Outcome::Done(Answered { response, lease: Some(lease), stream: None, again: copy }))
             }
@@ -340,7 +343,8 @@ impl Attempt<'_> {
         let copy = self.copy(&request, true);
         let request = to_http2(request, self.lane.endpoint());
         let mut patience = Patience::default();
-        match self.in_time(&mut patience, shared.sender.try_send_request(*request)).await? {
+        let sending = pin!(shared.sender.try_send_request(*request));
+        match self.in_time(&mut patience, sending).await? {
             Ok(response) => {
                 Ok(Outcome::Done(Answered { response, lease: None, stream: Some(stream), again: copy }))
             }
@@ -373,7 +377,11 @@ impl Attempt<'_> {
 
     /// Waits for the response's head no longer than the response time-out after the request's body has come to
     /// rest, so that a long upload is not taken for a slow answer.
-    async fn in_time<F: Future>(&self, patience: &mut Patience, sending: F) -> Result<F::Output, Failed> {
+    async fn in_time<F: Future>(
+        &self,
+        patience: &mut Patience,
+        sending: Pin<&mut F>,
+    ) -> Result<F::Output, Failed> {
         self.progress.is_sent.set(true);
         tokio::select! {
             biased;

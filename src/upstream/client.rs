@@ -105,12 +105,11 @@ impl Client {
     /// it went to several.
     pub async fn send(
         &self,
-        outgoing: Outgoing,
+        Outgoing { request, progress, own_host, is_upgrade, timeouts }: Outgoing,
         lane: &mut Option<Rc<Lane>>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let admission = self.admit()?;
         self.budget.earn();
-        let Outgoing { request, progress, own_host, is_upgrade, timeouts } = outgoing;
         let mut request = with_framing(request);
         let lanes = self.lanes();
         let mut tried: Vec<Rc<Lane>> = Vec::new();
@@ -131,8 +130,11 @@ impl Client {
                 may_repeat: self.may_repeat(&lanes, &tried),
             };
             let is_idempotent = is_idempotent(request.method());
-            let made =
-                if is_upgrade { attempt.make_upgrade(request).await } else { attempt.make(request).await };
+            let made = if is_upgrade {
+                Box::pin(attempt.make_upgrade(request)).await
+            } else {
+                attempt.make(request).await
+            };
             let made = match made {
                 Ok(answered) => match fit(&answered.response, is_upgrade) {
                     Ok(()) => Ok(answered),
@@ -168,12 +170,12 @@ impl Client {
                 }
             };
             let stays = matches!(outcome, Err(UpstreamError::Refused(_)));
-            tried.push(current);
-            if let Some((lane, again)) =
-                again.and_then(|again| self.retry(again, &progress, &lanes, &tried, stays))
-            {
-                (next, request) = (lane, again);
-                continue;
+            if let Some(again) = again {
+                tried.push(current);
+                if let Some(retry) = self.retry(again, &progress, &lanes, &tried, stays) {
+                    (next, request) = retry;
+                    continue;
+                }
             }
             let (response, lease, in_use) = outcome?;
             let in_use = InUse { _admission: admission, ..in_use };

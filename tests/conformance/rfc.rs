@@ -207,7 +207,7 @@ fn bearer(header: &str) -> Result<String, Failed> {
     let mut headers = HeaderMap::new();
     headers.insert(AUTHORIZATION, HeaderValue::from_str(header)?);
     match token_from_header(&headers) {
-        Ok(Some(text)) => Ok(text.to_owned()),
+        Ok(Some(shown)) => Ok(String::from_utf8(shown.expose().to_owned())?),
         Ok(None) => Err("no credential was found".into()),
         Err(rejection) => Err(rejection.reason().name().into()),
     }
