@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::runtime;
+use tokio::runtime::{self, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
 
 use super::generation::Generation;
 use super::sockets::ListenerKey;
@@ -68,10 +67,16 @@ impl Worker {
         let (stop, stopped) = oneshot::channel();
         let (finished, done) = oneshot::channel();
         let (orders, pending) = mpsc::unbounded_channel();
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (is_built, built) = std::sync::mpsc::sync_channel(1);
         thread::Builder::new().name(format!("core-{core}")).spawn(move || {
-            let local = LocalSet::new();
-            local.block_on(&runtime, async move {
+            // Not a `LocalSet`, which is a scheduler on top of the runtime's, and polls what it is run for at each turn.
+            let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(is_built.send(Err(error))),
+            };
+            let _ = is_built.send(Ok(()));
+            runtime.block_on(async move {
                 let mut desk = Desk::open(equipment, first);
                 let gateway = desk.gateway.clone();
                 tokio::select! {
@@ -91,9 +96,10 @@ impl Worker {
                 }
             });
             // Dropped here, on its own thread, with every task that is left.
-            drop(local);
+            drop(runtime);
             let _ = finished.send(());
         })?;
+        built.recv().unwrap_or_else(|_| Err(io::Error::other("the core ended before it began")))?;
         Ok(Self { orders, stop, done })
     }
 
